@@ -1,0 +1,229 @@
+//! Structures and flags that cross the border. Each is `repr(C)` with explicit sizes, and plain
+//! data: any bit pattern is valid.
+
+/// Size in bytes of a page.
+pub const PAGE_BYTES: usize = 4096;
+/// Size in bytes of a process's first stack.
+pub const STACK_BYTES: usize = 64 * 1024;
+/// Lowest address a mapping can have: page zero and what is near it stay empty.
+pub const USER_START: u64 = 0x1_0000;
+/// First address above a process's half of the address space.
+pub const USER_END: u64 = 0x0000_7fff_ffff_f000;
+/// The interrupt vector of the system-call gate.
+pub const GATE_VECTOR: u8 = 0x80;
+/// "No descriptor": an [`crate::Number::Mmap`] of zeroes.
+pub const NO_FD: u64 = u64::MAX;
+/// Longest path in bytes.
+pub const PATH_BYTES: usize = 100;
+/// Longest total of a program's arguments in bytes.
+pub const ARGS_BYTES: usize = 2048;
+/// How many descriptors a process can have open.
+pub const MAX_FDS: usize = 32;
+
+/// Flags of [`crate::Number::Open`].
+pub mod open {
+    /// For writing as well as reading.
+    pub const WRITE: u64 = 1 << 0;
+    /// Past the page cache: buffers, offsets and lengths are multiples of 512 bytes, and the device
+    /// reads and writes the process's memory itself. Disks only.
+    pub const DIRECT: u64 = 1 << 1;
+}
+
+/// Protections of [`crate::Number::Mmap`]. Write and execute exclude each other.
+pub mod prot {
+    /// Pages can be read.
+    pub const READ: u64 = 1 << 0;
+    /// Pages can be written.
+    pub const WRITE: u64 = 1 << 1;
+    /// Pages can be executed.
+    pub const EXEC: u64 = 1 << 2;
+}
+
+/// Flags of [`crate::Number::Mmap`].
+pub mod map {
+    /// Writes reach the file or disk and every process that maps it.
+    pub const SHARED: u64 = 1 << 0;
+    /// Writes stay in this mapping.
+    pub const PRIVATE: u64 = 1 << 1;
+}
+
+/// Flags of [`crate::Number::DiskStats`].
+pub mod stats {
+    /// Starts the counts, and `max_in_flight`, anew after they have been read.
+    pub const RESET: u64 = 1 << 0;
+}
+
+/// What a program is handed at its start. It and what it points to lie on the program's stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StartInfo {
+    /// Ticks of the time stamp counter (`rdtsc`) in a second.
+    pub tsc_hz: u64,
+    /// The arguments, each ended by a NUL byte, the program's name first.
+    pub args: *const u8,
+    /// Length of `args` in bytes.
+    pub args_len: usize,
+    /// Number of disks: `/dev/vda` is the first.
+    pub disks: u64,
+}
+
+/// What [`crate::Number::Stat`] says of an open descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// Size in bytes; 0 for the console.
+    pub size: u64,
+    /// `kind::*`.
+    pub kind: u32,
+    /// 1 if it cannot be written.
+    pub read_only: u32,
+    /// A disk's identification string, NUL-padded; zeroes for anything else.
+    pub id: [u8; 20],
+    /// Padding.
+    pub reserved: u32,
+}
+
+/// Values of [`Stat::kind`].
+pub mod kind {
+    /// The console.
+    pub const CONSOLE: u32 = 0;
+    /// A file of the system disk.
+    pub const FILE: u32 = 1;
+    /// A disk.
+    pub const DISK: u32 = 2;
+}
+
+/// What [`crate::Number::List`] says of a file of the system disk.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct DirEntry {
+    /// Size in bytes.
+    pub size: u64,
+    /// Length of the name in bytes.
+    pub name_len: u64,
+    /// The name.
+    pub name: [u8; PATH_BYTES],
+    /// Padding.
+    pub reserved: u32,
+}
+
+impl Default for DirEntry {
+    fn default() -> Self {
+        DirEntry { size: 0, name_len: 0, name: [0; PATH_BYTES], reserved: 0 }
+    }
+}
+
+/// What [`crate::Number::DiskStats`] counts, since the last [`stats::RESET`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Read requests completed.
+    pub reads: u64,
+    /// Bytes they read.
+    pub read_bytes: u64,
+    /// Write requests completed.
+    pub writes: u64,
+    /// Bytes they wrote.
+    pub written_bytes: u64,
+    /// Flush requests completed.
+    pub flushes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Requests in flight now.
+    pub in_flight: u64,
+    /// The most there were.
+    pub max_in_flight: u64,
+    /// Available buffer notifications sent.
+    pub notifications: u64,
+    /// Used buffer notifications received.
+    pub interrupts: u64,
+    /// Page faults that waited for a read.
+    pub major_faults: u64,
+    /// Page faults that found their page in the cache.
+    pub minor_faults: u64,
+    /// Pages read before anyone asked for them.
+    pub pages_read_ahead: u64,
+    /// Pages written back.
+    pub pages_written_back: u64,
+    /// Pages given up to make room for others.
+    pub pages_evicted: u64,
+}
+
+/// Where the processor's time went since boot, in ticks of the time stamp counter.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuStats {
+    /// Running no thread at all.
+    pub idle: u64,
+    /// From one thread to another: how often.
+    pub switches: u64,
+}
+
+/// How a process ended, as [`crate::Number::Wait`] encodes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this status (its low 8 bits).
+    Exited(u8),
+    /// The kernel ended it after a fault it could not handle.
+    Killed(Fault),
+}
+
+/// Why the kernel ends a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    /// It touched an address that is not mapped, or not in that way.
+    BadAddress = 1,
+    /// A page could not be read from its disk.
+    Io = 2,
+    /// No memory was left for a page.
+    OutOfMemory = 3,
+    /// It executed an instruction that does not exist or is not allowed.
+    BadInstruction = 4,
+    /// It divided by zero or met another arithmetic exception.
+    Arithmetic = 5,
+}
+
+impl Ended {
+    /// The number that [`crate::Number::Wait`] returns.
+    pub const fn to_raw(self) -> u64 {
+        match self {
+            Ended::Exited(status) => status as u64,
+            Ended::Killed(fault) => 0x100 | fault as u64,
+        }
+    }
+
+    /// The inverse of [`Ended::to_raw`].
+    pub const fn from_raw(raw: u64) -> Ended {
+        if raw & 0x100 == 0 {
+            return Ended::Exited(raw as u8);
+        }
+        Ended::Killed(match raw as u8 {
+            2 => Fault::Io,
+            3 => Fault::OutOfMemory,
+            4 => Fault::BadInstruction,
+            5 => Fault::Arithmetic,
+            _ => Fault::BadAddress,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ended, Fault};
+
+    #[test]
+    fn how_a_process_ended_survives_its_encoding() {
+        for ended in [
+            Ended::Exited(0),
+            Ended::Exited(255),
+            Ended::Killed(Fault::BadAddress),
+            Ended::Killed(Fault::Io),
+            Ended::Killed(Fault::OutOfMemory),
+            Ended::Killed(Fault::BadInstruction),
+            Ended::Killed(Fault::Arithmetic),
+        ] {
+            assert_eq!(Ended::from_raw(ended.to_raw()), ended);
+        }
+    }
+}
