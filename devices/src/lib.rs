@@ -1,1 +1,20 @@
-//! (being written)
+//! The devices of an iolite machine: what a guest sees on its buses, and what is behind it.
+//!
+//! This crate knows guest memory and an [`interrupt::Interrupt`]; it does not know KVM. Within it,
+//! [`block`] (requests, engines, backends) does not know virtio, and [`virtio`] does not know
+//! files. A request goes one way:
+//!
+//! ```text
+//! bus | ioeventfd -> virtio::mmio -> virtio::blk::queue -> virtio::blk::request -> block::engine
+//!     -> block::backend -> virtio::blk::completion -> used ring -> interrupt
+//! ```
+
+pub mod block;
+pub mod bus;
+pub mod exit;
+pub mod i8042;
+pub mod interrupt;
+pub mod power;
+pub mod serial;
+mod thread;
+pub mod virtio;

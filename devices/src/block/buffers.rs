@@ -1,0 +1,106 @@
+//! The guest memory of one request, ready for `preadv` and `pwritev`: host addresses, checked once
+//! against the guest's memory map, valid for as long as this value lives.
+//!
+//! The guest's vCPUs may read and write the same bytes at any time, so no reference to them is
+//! ever made: they are passed to the kernel, or copied through volatile accesses.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, VolatileSlice,
+};
+
+/// Scattered guest memory: `iovec`s, and the hold on the memory that they point into.
+pub struct GuestBuffers {
+    iovecs: Vec<libc::iovec>,
+    len: u64,
+    _memory: Arc<GuestMemoryMmap>,
+}
+
+// SAFETY: an iovec is an address and a length; the mapping it points into is kept alive by
+// `_memory` and may be accessed from any thread (the accesses are the kernel's, or volatile).
+unsafe impl Send for GuestBuffers {}
+// SAFETY: as above; a shared GuestBuffers only lends its iovecs.
+unsafe impl Sync for GuestBuffers {}
+
+impl GuestBuffers {
+    /// No buffers yet, in `memory`.
+    pub fn new(memory: Arc<GuestMemoryMmap>) -> Self {
+        GuestBuffers {
+            iovecs: Vec::new(),
+            len: 0,
+            _memory: memory,
+        }
+    }
+
+    /// Appends the `len` bytes at `addr`, which may span adjacent memory regions.
+    ///
+    /// # Errors
+    /// If any of them lies outside guest memory; the buffers are not to be used then.
+    pub fn push(&mut self, addr: GuestAddress, len: u32) -> Result<(), GuestMemoryError> {
+        let memory = Arc::clone(&self._memory);
+        for slice in GuestMemoryBackend::get_slices(&*memory, addr, len as usize) {
+            let slice = slice?;
+            self.iovecs.push(libc::iovec {
+                iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+                iov_len: slice.len(),
+            });
+            self.len += slice.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// How many bytes the buffers hold together.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The buffers as the kernel wants them. Not to be turned into references: the guest shares
+    /// this memory. May hold more entries than one system call takes (IOV_MAX).
+    pub fn iovecs(&self) -> &[libc::iovec] {
+        &self.iovecs
+    }
+
+    /// Fills the buffers from the start of `data`; returns how many bytes were copied.
+    pub fn copy_from(&self, mut data: &[u8]) -> usize {
+        let before = data.len();
+        for slice in self.slices() {
+            let len = slice.len().min(data.len());
+            slice.copy_from(&data[..len]);
+            data = &data[len..];
+        }
+        before - data.len()
+    }
+
+    /// Copies the buffers to the start of `data`; returns how many bytes were copied.
+    pub fn copy_to(&self, data: &mut [u8]) -> usize {
+        let mut done = 0;
+        for slice in self.slices() {
+            let len = slice.len().min(data.len() - done);
+            slice.copy_to(&mut data[done..done + len]);
+            done += len;
+        }
+        done
+    }
+
+    fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
+        self.iovecs.iter().map(|iovec| {
+            // SAFETY: `push` took address and length from the guest memory that `_memory` keeps
+            // mapped at least as long as the returned slice borrows `self`.
+            unsafe { VolatileSlice::new(iovec.iov_base.cast(), iovec.iov_len) }
+        })
+    }
+}
+
+impl fmt::Debug for GuestBuffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes in {} pieces", self.len, self.iovecs.len())
+    }
+}

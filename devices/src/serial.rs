@@ -1,0 +1,155 @@
+//! COM1: a 16550A UART (vm-superio's) on a port bus.
+//!
+//! Output: the bytes of one VM exit (one, or many of a `rep outsb`) are gathered and written with
+//! one `write` and one flush, after the registers' lock is released: a terminal that does not take
+//! output never stops the thread that brings input.
+//!
+//! Input: the UART's receive FIFO holds 64 bytes, a backlog on our side holds [`BACKLOG_BYTES`]
+//! more. [`Serial::enqueue`] says how many bytes it took; nothing taken is lost. When it took less
+//! than it was given, the caller keeps the rest and waits for [`Serial::room`].
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial as Uart, Trigger};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::bus::BusDevice;
+use crate::interrupt::Interrupt;
+
+/// How many bytes of input wait on our side when the UART's FIFO is full.
+pub const BACKLOG_BYTES: usize = 4096;
+/// Offset of the data register.
+const DATA: u64 = 0;
+
+/// A serial port.
+pub struct Serial {
+    state: Mutex<State>,
+    output: Mutex<Box<dyn Write + Send>>,
+    room: EventFd,
+}
+
+struct State {
+    uart: Uart<Line, NoEvents, Vec<u8>>,
+    backlog: VecDeque<u8>,
+    /// An `enqueue` took less than it was given.
+    caller_waits: bool,
+}
+
+/// vm-superio's name for an [`Interrupt`].
+struct Line(Arc<dyn Interrupt>);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.trigger()
+    }
+}
+
+impl Serial {
+    /// A serial port that writes what the guest sends to `output`, and raises `interrupt`.
+    ///
+    /// # Errors
+    /// If the system has no eventfd left.
+    pub fn new(output: Box<dyn Write + Send>, interrupt: Arc<dyn Interrupt>) -> io::Result<Self> {
+        Ok(Serial {
+            state: Mutex::new(State {
+                uart: Uart::new(Line(interrupt), Vec::new()),
+                backlog: VecDeque::new(),
+                caller_waits: false,
+            }),
+            output: Mutex::new(output),
+            room: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
+    /// Hands input to the guest and returns how many bytes were taken: all of them, or as many as
+    /// FIFO and backlog have room for.
+    pub fn enqueue(&self, input: &[u8]) -> usize {
+        let mut state = self.lock();
+        let taken = input.len().min(BACKLOG_BYTES - state.backlog.len());
+        state.backlog.extend(&input[..taken]);
+        state.refill();
+        // What the FIFO took just now made room again.
+        let more = (input.len() - taken).min(BACKLOG_BYTES - state.backlog.len());
+        state.backlog.extend(&input[taken..taken + more]);
+        state.caller_waits = taken + more < input.len();
+        taken + more
+    }
+
+    /// Readable (an eventfd, non-blocking) when there is room again after an
+    /// [`enqueue`](Serial::enqueue) that took less than it was given.
+    pub fn room(&self) -> &EventFd {
+        &self.room
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn print(&self, bytes: &[u8]) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = output.write_all(bytes).and_then(|()| output.flush()) {
+            // A closed pipe or terminal is the user's choice; the guest goes on without it.
+            log::debug!("console output of {} bytes is lost: {error}", bytes.len());
+        }
+    }
+}
+
+impl State {
+    /// Moves input from the backlog to the FIFO.
+    fn refill(&mut self) {
+        while !self.backlog.is_empty() && self.uart.fifo_capacity() > 0 {
+            let front = self.backlog.as_slices().0;
+            let len = front.len().min(self.uart.fifo_capacity());
+            let chunk = front[..len].to_vec();
+            match self.uart.enqueue_raw_bytes(&chunk) {
+                // In loopback mode the line's input is cut off: it waits.
+                Ok(0) => return,
+                Ok(taken) => drop(self.backlog.drain(..taken)),
+                Err(error) => {
+                    // The bytes are in the FIFO, only the interrupt failed.
+                    log::warn!("the serial interrupt cannot be raised: {error}");
+                    self.backlog.drain(..len);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl BusDevice for Serial {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let mut state = self.lock();
+        for byte in data.iter_mut() {
+            *byte = state.uart.read(offset as u8);
+        }
+        if offset == DATA {
+            state.refill();
+            if state.caller_waits && state.backlog.len() < BACKLOG_BYTES {
+                state.caller_waits = false;
+                // It only fails when the counter is full: then it is readable already.
+                let _ = self.room.write(1);
+            }
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        let mut state = self.lock();
+        for &byte in data {
+            if let Err(error) = state.uart.write(offset as u8, byte) {
+                log::debug!("serial register {offset}: {error}");
+            }
+        }
+        state.refill();
+        let printed = mem::take(state.uart.writer_mut());
+        drop(state);
+        if !printed.is_empty() {
+            self.print(&printed);
+        }
+    }
+}

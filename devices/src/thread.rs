@@ -1,0 +1,53 @@
+//! Starting the devices' own threads: named, with a small stack, deaf to signals.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+/// Stack of a device's thread in bytes. Only the pages that are used cost memory, but a small
+/// stack keeps a mistake small.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// Starts `body` on a thread called `name` that receives no signal: signals are the main thread's.
+///
+/// # Errors
+/// If the system refuses another thread.
+pub(crate) fn spawn(
+    name: String,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    // A thread inherits its creator's mask: blocked here, there is no moment in which the new
+    // thread could receive one.
+    let _mask = SignalMask::block_all();
+    Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(body)
+}
+
+/// The calling thread's signal mask as it was; put back on drop.
+struct SignalMask(libc::sigset_t);
+
+#[allow(unsafe_code)]
+impl SignalMask {
+    fn block_all() -> Self {
+        // SAFETY: a sigset_t is plain data; both calls get valid pointers to it and cannot fail
+        // with these arguments.
+        unsafe {
+            let mut all = std::mem::zeroed();
+            let mut old = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+            SignalMask(old)
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: the set was filled in by pthread_sigmask; a null old-set pointer is allowed.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut());
+        }
+    }
+}
