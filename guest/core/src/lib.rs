@@ -1,2 +1,10 @@
+//! Everything of the guest that needs no hardware: pure logic of the kernel and of its programs,
+//! tested on the host.
+
 #![no_std]
-//! (being written)
+
+pub mod histogram;
+pub mod line;
+pub mod pattern;
+pub mod report;
+pub mod words;
