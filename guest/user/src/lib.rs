@@ -1,2 +1,67 @@
+//! What every program of the guest stands on: its start, the system calls as safe functions, the
+//! console, threads, processes, a heap and a clock.
+//!
+//! A program is one file in `src/bin/`:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//! //! Says hello.
+//!
+//! use iolite_user::{Args, entry, println};
+//!
+//! entry!(main);
+//!
+//! fn main(_args: Args) {
+//!     println!("hello");
+//! }
+//! ```
+//!
+//! `alloc` works. There is no floating point and no SSE: the kernel keeps no such state.
+
 #![no_std]
-//! (being written)
+
+extern crate alloc;
+
+mod args;
+mod clock;
+pub mod console;
+mod disk;
+mod file;
+mod heap;
+mod lock;
+mod mapping;
+mod process;
+mod sha256;
+mod start;
+mod syscall;
+mod thread;
+
+pub use args::{Args, number_argument};
+pub use clock::{Instant, sleep};
+pub use disk::{DiskPath, cpu_stats, disk_count, disks, system_files};
+pub use file::File;
+pub use iolite_guest_abi::{CpuStats, DiskStats, Ended, Errno, Fault, PAGE_BYTES, Stat, kind};
+pub use iolite_guest_core as core_logic;
+pub use mapping::{Mapping, MappingMut};
+pub use process::{Process, exit};
+pub use sha256::{Digest, Sha256};
+pub use start::{Main, main_returned};
+pub use thread::{Thread, yield_now};
+
+/// What a system call gives.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+/// Names the function that is the program: it takes [`Args`] and returns `()`, the exit status as
+/// `u8`, or a `Result` of either ([`Main`]).
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        // The one name that the runtime's start looks for.
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        extern "C" fn iolite_main() -> u8 {
+            $crate::main_returned($main($crate::Args::of_this_process()))
+        }
+    };
+}

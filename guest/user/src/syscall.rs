@@ -1,0 +1,162 @@
+//! The system-call gate: the only place where a program traps into the kernel.
+//!
+//! `int 0x80` with the number in `rax` and arguments in `rdi`, `rsi`, `rdx`, `r10`, `r8`; the result
+//! comes back in `rax`, every other register keeps its value (iolite-guest-abi).
+#![allow(unsafe_code)]
+
+use crate::Result;
+use core::arch::asm;
+use iolite_guest_abi::{Errno, Number};
+
+/// The lowest result that is a negated error number.
+const FIRST_ERROR: i64 = -4095;
+
+/// Traps into the kernel.
+///
+/// # Safety
+///
+/// Addresses among `args` are those of memory that the call may read or write in the way, and for as
+/// long as, its description in [`Number`] says.
+pub unsafe fn syscall(number: Number, args: [u64; 5]) -> Result<u64> {
+    let result: i64;
+    // SAFETY: the gate keeps every register but rax; the caller answers for what the call touches.
+    unsafe {
+        asm!(
+            "int 0x80",
+            inlateout("rax") number as u64 => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            options(nostack),
+        );
+    }
+    match result {
+        FIRST_ERROR..0 => Err(Errno::from_raw(-result as i32).unwrap_or(Errno::ENOSYS)),
+        value => Ok(value as u64),
+    }
+}
+
+/// A call that takes no addresses and ends nothing, so that any arguments are sound.
+macro_rules! plain {
+    ($number:ident $(, $arg:expr)*) => {{
+        #[allow(unused_mut)]
+        let mut args = [0u64; 5];
+        let values: &[u64] = &[$($arg),*];
+        args[..values.len()].copy_from_slice(values);
+        // SAFETY: the call takes no addresses.
+        unsafe { syscall(Number::$number, args) }
+    }};
+}
+
+/// Ends the process.
+pub fn exit(status: u8) -> ! {
+    let _ = plain!(Exit, u64::from(status));
+    unreachable!("exit does not return")
+}
+
+pub fn close(fd: u64) -> Result<()> {
+    plain!(Close, fd).map(drop)
+}
+
+pub fn fsync(fd: u64) -> Result<()> {
+    plain!(Fsync, fd).map(drop)
+}
+
+pub fn sleep(nanoseconds: u64) -> Result<()> {
+    plain!(Sleep, nanoseconds).map(drop)
+}
+
+pub fn yield_now() {
+    let _ = plain!(Yield);
+}
+
+pub fn thread_exit(status: u64) -> ! {
+    let _ = plain!(ThreadExit, status);
+    unreachable!("thread_exit does not return")
+}
+
+pub fn thread_join(thread: u64) -> Result<u64> {
+    plain!(ThreadJoin, thread)
+}
+
+pub fn wait(process: u64) -> Result<u64> {
+    plain!(Wait, process)
+}
+
+pub fn read(fd: u64, buffer: &mut [u8]) -> Result<usize> {
+    let args = [fd, buffer.as_mut_ptr() as u64, buffer.len() as u64, 0, 0];
+    // SAFETY: the kernel writes into this buffer only, and before the call returns.
+    unsafe { syscall(Number::Read, args) }.map(|bytes| bytes as usize)
+}
+
+pub fn write(fd: u64, bytes: &[u8]) -> Result<usize> {
+    let args = [fd, bytes.as_ptr() as u64, bytes.len() as u64, 0, 0];
+    // SAFETY: the kernel reads from these bytes only, and before the call returns.
+    unsafe { syscall(Number::Write, args) }.map(|bytes| bytes as usize)
+}
+
+pub fn pread(fd: u64, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let args = [
+        fd,
+        buffer.as_mut_ptr() as u64,
+        buffer.len() as u64,
+        offset,
+        0,
+    ];
+    // SAFETY: the kernel writes into this buffer only, and before the call returns.
+    unsafe { syscall(Number::Pread, args) }.map(|bytes| bytes as usize)
+}
+
+pub fn pwrite(fd: u64, bytes: &[u8], offset: u64) -> Result<usize> {
+    let args = [fd, bytes.as_ptr() as u64, bytes.len() as u64, offset, 0];
+    // SAFETY: the kernel reads from these bytes only, and before the call returns.
+    unsafe { syscall(Number::Pwrite, args) }.map(|bytes| bytes as usize)
+}
+
+pub fn open(path: &str, flags: u64) -> Result<u64> {
+    let args = [path.as_ptr() as u64, path.len() as u64, flags, 0, 0];
+    // SAFETY: the kernel reads from the path only, and before the call returns.
+    unsafe { syscall(Number::Open, args) }
+}
+
+pub fn spawn(path: &str, args: &[u8]) -> Result<u64> {
+    let args = [
+        path.as_ptr() as u64,
+        path.len() as u64,
+        args.as_ptr() as u64,
+        args.len() as u64,
+        0,
+    ];
+    // SAFETY: the kernel reads from path and arguments only, and before the call returns.
+    unsafe { syscall(Number::Spawn, args) }
+}
+
+/// A call whose second argument is where the kernel puts a structure of the ABI, for which any bit
+/// pattern is valid.
+fn fill<T: Default>(number: Number, first: u64, third: u64) -> Result<T> {
+    let mut value = T::default();
+    // SAFETY: the kernel writes a `T` there, and before the call returns.
+    unsafe { syscall(number, [first, &raw mut value as u64, third, 0, 0]) }?;
+    Ok(value)
+}
+
+pub fn stat(fd: u64) -> Result<iolite_guest_abi::Stat> {
+    fill(Number::Stat, fd, 0)
+}
+
+pub fn list(index: u64) -> Result<iolite_guest_abi::DirEntry> {
+    fill(Number::List, index, 0)
+}
+
+pub fn disk_stats(fd: u64, flags: u64) -> Result<iolite_guest_abi::DiskStats> {
+    fill(Number::DiskStats, fd, flags)
+}
+
+pub fn cpu_stats() -> Result<iolite_guest_abi::CpuStats> {
+    let mut value = iolite_guest_abi::CpuStats::default();
+    // SAFETY: the kernel writes a `CpuStats` there, and before the call returns.
+    unsafe { syscall(Number::CpuStats, [&raw mut value as u64, 0, 0, 0, 0]) }?;
+    Ok(value)
+}
