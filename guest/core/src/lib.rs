@@ -3,8 +3,12 @@
 
 #![no_std]
 
+pub mod cmdline;
+pub mod elf;
 pub mod histogram;
 pub mod line;
 pub mod pattern;
+pub mod read_ahead;
 pub mod report;
+pub mod ustar;
 pub mod words;

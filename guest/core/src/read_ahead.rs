@@ -1,0 +1,104 @@
+//! Read-ahead: what to read before anyone asks, from what has been asked so far.
+//!
+//! One of these watches each mapping. A reader that moves forward is met with a window that
+//! doubles; the next window is submitted when the reader has come half-way through the last one, so
+//! that a steady reader never waits. A jump halves the window, and a few jumps close it.
+
+use core::ops::Range;
+
+/// First window in pages, and the smallest one that stays open.
+pub const MIN_WINDOW: u64 = 4;
+/// Largest window in pages: 128 KiB.
+pub const MAX_WINDOW: u64 = 32;
+
+/// The stream that a mapping's faults make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// The page after the last one that was asked for.
+    next: u64,
+    /// The page after the last one that was read ahead.
+    ahead: u64,
+    /// Pages in the last window; 0 when the stream is not sequential.
+    window: u64,
+}
+
+impl ReadAhead {
+    /// Takes note of a fault on page `index`; `mapped` pages after it are there already and will
+    /// not fault. Gives the pages to read now, none of which may be waited for.
+    pub fn fault(&mut self, index: u64, mapped: u64) -> Range<u64> {
+        let sequential = index >= self.next && index <= self.ahead.max(self.next);
+        self.next = index + 1 + mapped;
+        if !sequential {
+            self.window /= 2;
+            if self.window < MIN_WINDOW {
+                self.window = 0;
+            }
+            self.ahead = self.next;
+            return self.next..self.next;
+        }
+        if self.next + self.window / 2 < self.ahead {
+            return self.next..self.next; // less than half-way
+        }
+        self.window = (self.window * 2).clamp(MIN_WINDOW, MAX_WINDOW);
+        let start = self.ahead.max(self.next);
+        self.ahead = start + self.window;
+        start..self.ahead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_WINDOW, MIN_WINDOW, ReadAhead};
+
+    #[test]
+    fn a_forward_reader_stays_behind_a_growing_window() {
+        let mut stream = ReadAhead::default();
+        let mut ready = 0;
+        let mut largest = 0;
+        for index in 0..1000 {
+            let range = stream.fault(index, 0);
+            if index > 0 {
+                assert!(index < ready, "page {index} had not been read ahead");
+            }
+            if !range.is_empty() {
+                assert!(range.start >= ready && range.start > index);
+                largest = largest.max(range.end - range.start);
+                ready = range.end;
+            }
+            assert!(ready <= index + 2 * MAX_WINDOW + 1, "too far ahead");
+        }
+        assert_eq!(largest, MAX_WINDOW);
+    }
+
+    #[test]
+    fn pages_that_do_not_fault_count_as_read() {
+        let mut stream = ReadAhead::default();
+        let first = stream.fault(0, 0);
+        assert_eq!(first, 1..1 + MIN_WINDOW);
+        // The next fault comes after the pages that were mapped along with it.
+        assert!(!stream.fault(1, 3).is_empty());
+        assert!(stream.next == 5);
+    }
+
+    #[test]
+    fn jumps_close_the_window() {
+        let mut stream = ReadAhead::default();
+        for index in 0..200 {
+            stream.fault(index, 0);
+        }
+        assert_eq!(stream.window, MAX_WINDOW);
+        let mut at = 10_000;
+        for _ in 0..4 {
+            assert!(stream.fault(at, 0).is_empty());
+            at += 1000;
+        }
+        assert_eq!(stream.window, 0);
+    }
+
+    #[test]
+    fn a_reader_that_jumps_and_goes_on_is_met_again() {
+        let mut stream = ReadAhead::default();
+        stream.fault(500, 0);
+        assert_eq!(stream.fault(501, 0), 502..502 + MIN_WINDOW);
+    }
+}

@@ -1,0 +1,109 @@
+//! Single instructions that have no name in Rust.
+
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+
+/// Turns interrupts on, sleeps until one has been handled, and turns them off again. `sti` takes
+/// effect after the instruction that follows it, so no interrupt can slip in before `hlt`.
+pub fn wait_for_interrupt() {
+    // SAFETY: handlers restore every register, and the caller holds no borrow of kernel state.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
+}
+
+/// Lets interrupts that are pending in, and turns them off again.
+pub fn let_interrupts_in() {
+    // SAFETY: as above; the `nop` is the instruction that `sti` waits for.
+    unsafe { asm!("sti", "nop", "cli", options(nostack)) };
+}
+
+/// Stops the processor for good.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: with interrupts off `hlt` only waits.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// The time stamp counter.
+#[inline(always)]
+pub fn tsc() -> u64 {
+    // SAFETY: reading the counter has no side effect.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// The address that the last page fault was about.
+#[inline(always)]
+pub fn page_fault_address() -> u64 {
+    let address: u64;
+    // SAFETY: reading cr2 has no side effect.
+    unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) };
+    address
+}
+
+/// Makes the page tables under `root` (a physical address) the current ones, and forgets every
+/// translation of the user half.
+///
+/// # Safety
+/// The tables map the kernel as every address space does.
+#[inline(always)]
+pub unsafe fn set_page_tables(root: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
+}
+
+/// Forgets the translation of the page at `address` in the current address space.
+#[inline(always)]
+pub fn forget_page(address: u64) {
+    // SAFETY: forgetting a translation only costs a walk.
+    unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
+}
+
+/// Writes `bytes` to an I/O port with one instruction, and so with one VM exit.
+pub fn write_port_bytes(port: u16, bytes: &[u8]) {
+    // SAFETY: reads exactly `bytes`; the ports this kernel knows have no effect on memory.
+    unsafe {
+        asm!("rep outsb", in("dx") port, inout("rsi") bytes.as_ptr() => _,
+            inout("rcx") bytes.len() => _, options(nostack, readonly, preserves_flags));
+    }
+}
+
+/// Writes one byte to an I/O port.
+pub fn write_port(port: u16, byte: u8) {
+    // SAFETY: the ports this kernel knows have no effect on memory.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") byte, options(nostack, preserves_flags)) };
+}
+
+/// Reads one byte from an I/O port.
+pub fn read_port(port: u16) -> u8 {
+    let byte;
+    // SAFETY: the ports this kernel knows have no effect on memory.
+    unsafe {
+        asm!("in al, dx", in("dx") port, out("al") byte, options(nostack, preserves_flags));
+    }
+    byte
+}
+
+/// A model-specific register.
+pub fn read_msr(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the registers this kernel reads exist wherever it gets this far.
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Writes a model-specific register.
+///
+/// # Safety
+/// The value must be one that leaves memory safety as it is.
+#[inline(always)]
+pub unsafe fn write_msr(register: u32, value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("wrmsr", in("ecx") register, in("eax") value as u32, in("edx") (value >> 32) as u32,
+            options(nostack, preserves_flags));
+    }
+}

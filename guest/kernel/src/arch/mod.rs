@@ -1,0 +1,25 @@
+//! The processor and the few devices that every PC has. Everything that only assembly or a raw
+//! pointer can do is below this folder or in `mm`; the rest of the kernel is safe Rust.
+//!
+//! Ring 0 runs with interrupts off, always, except in [`cpu::wait_for_interrupt`]: a kernel path
+//! is short, and state needs no lock. Where ring 0 is emulated an instruction costs some 600 ns,
+//! so what is short in instructions is what is fast.
+
+pub mod apic;
+pub mod context;
+pub mod cpu;
+pub mod fpu;
+pub mod gdt;
+pub mod idt;
+pub mod power;
+pub mod serial;
+pub mod time;
+pub mod trap;
+pub mod user_access;
+
+use core::arch::global_asm;
+
+global_asm!(include_str!("boot.s"), options(att_syntax));
+global_asm!(include_str!("trap.s"), options(att_syntax));
+global_asm!(include_str!("context.s"), options(att_syntax));
+global_asm!(include_str!("user_access.s"), options(att_syntax));

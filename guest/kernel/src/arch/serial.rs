@@ -1,0 +1,34 @@
+//! COM1, a 16550A UART. Output does not wait for the transmitter: on every machine this kernel
+//! runs on it is a model, which takes what it is given.
+
+use super::cpu;
+use iolite_devices_abi::machine::COM1_PORT;
+
+const INTERRUPT_ENABLE: u16 = COM1_PORT + 1;
+const FIFO_CONTROL: u16 = COM1_PORT + 2;
+const MODEM_CONTROL: u16 = COM1_PORT + 4;
+const LINE_STATUS: u16 = COM1_PORT + 5;
+
+const RECEIVED_DATA_AVAILABLE: u8 = 1;
+const FIFO_ON_AND_CLEARED: u8 = 0x07;
+/// DTR, RTS, and OUT2, which lets the interrupt out of the chip.
+const LINES_ON: u8 = 0x0b;
+const DATA_READY: u8 = 1;
+
+/// Turns interrupts for input on.
+pub fn enable_input() {
+    cpu::write_port(FIFO_CONTROL, FIFO_ON_AND_CLEARED);
+    cpu::write_port(MODEM_CONTROL, LINES_ON);
+    cpu::write_port(INTERRUPT_ENABLE, RECEIVED_DATA_AVAILABLE);
+}
+
+/// Sends `bytes`.
+pub fn write(bytes: &[u8]) {
+    cpu::write_port_bytes(COM1_PORT, bytes);
+}
+
+/// A byte of input, if there is one.
+pub fn read() -> Option<u8> {
+    let ready = cpu::read_port(LINE_STATUS) & DATA_READY != 0;
+    ready.then(|| cpu::read_port(COM1_PORT))
+}

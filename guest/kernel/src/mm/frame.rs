@@ -1,0 +1,218 @@
+//! Frames: physical memory, a page at a time, counted by how many hold it.
+//!
+//! A frame is held by the page table or page cache that uses it, and once more for each request
+//! that reads or writes it: what is in flight cannot be freed. Frames that were never used come
+//! from a mark that only moves up, and are zero as the machine promises (docs/machine.md); those
+//! given back form a stack threaded through the frames themselves. Nothing is set up for each
+//! frame in advance.
+
+#![allow(unsafe_code)]
+
+use super::layout::{PAGE, PAGE_SHIFT, direct};
+use crate::sync::CpuCell;
+
+/// A frame that its holder has counted. Copying the number does not count it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame(u32);
+
+impl Frame {
+    /// The frame that a physical address lies in.
+    #[inline(always)]
+    pub const fn containing(physical: u64) -> Frame {
+        Frame((physical >> PAGE_SHIFT) as u32)
+    }
+
+    /// Its physical address.
+    #[inline(always)]
+    pub const fn physical(self) -> u64 {
+        (self.0 as u64) << PAGE_SHIFT
+    }
+
+    /// Where it is mapped for the kernel.
+    #[inline(always)]
+    pub const fn address(self) -> u64 {
+        direct(self.physical())
+    }
+}
+
+struct Frames {
+    /// First frame that was never used, and the end of memory.
+    unused: u32,
+    end: u32,
+    /// Frames below this one belong to the kernel's image and to what never comes back.
+    first: u32,
+    /// Top of the stack of frames given back; 0 when it is empty.
+    returned: u32,
+    free: u32,
+    /// How many hold each frame, from `first` on: in the first frames of memory.
+    holders: *mut u16,
+}
+
+// SAFETY: the pointer is to memory that only this module touches.
+unsafe impl Send for Frames {}
+
+static FRAMES: CpuCell<Frames> = CpuCell::new(Frames {
+    unused: 0,
+    end: 0,
+    first: 0,
+    returned: 0,
+    free: 0,
+    holders: core::ptr::null_mut(),
+});
+
+/// Takes over the RAM in `[start, end)`, physical addresses of which the kernel's image and
+/// anything else in use lie below `start`. All of it must be mapped at the direct map by the time a
+/// frame is asked for; [`early`] works before.
+pub fn init(start: u64, end: u64) {
+    let mut frames = FRAMES.borrow_mut();
+    frames.unused = start.div_ceil(PAGE) as u32;
+    frames.end = (end / PAGE) as u32;
+}
+
+/// A zeroed frame before the direct map exists, for the tables that make it. Never given back.
+pub fn early() -> Frame {
+    let mut frames = FRAMES.borrow_mut();
+    let frame = Frame(frames.unused);
+    assert!(frames.unused < frames.end, "no memory for the kernel's page tables");
+    frames.unused += 1;
+    frame
+}
+
+/// Where the memory ends that [`init`] was given.
+pub fn end_of_memory() -> u64 {
+    u64::from(FRAMES.borrow().end) << PAGE_SHIFT
+}
+
+/// Sets the counts up, once the direct map exists.
+pub fn start_counting() {
+    let mut frames = FRAMES.borrow_mut();
+    let table = Frame(frames.unused);
+    let bytes = u64::from(frames.end - frames.unused) * size_of::<u16>() as u64;
+    frames.unused += bytes.div_ceil(PAGE) as u32;
+    frames.first = frames.unused;
+    frames.free = frames.end - frames.unused;
+    frames.holders = table.address() as *mut u16;
+}
+
+/// A frame with anything in it, held once.
+#[inline]
+pub fn alloc() -> Option<Frame> {
+    let mut frames = FRAMES.borrow_mut();
+    let frame = if frames.returned != 0 {
+        let frame = Frame(frames.returned);
+        // SAFETY: a returned frame holds the number of the next one, and nobody else uses it.
+        frames.returned = unsafe { *(frame.address() as *const u32) };
+        frame
+    } else {
+        if frames.unused == frames.end {
+            return None;
+        }
+        let frame = Frame(frames.unused);
+        frames.unused += 1;
+        frame
+    };
+    frames.free -= 1;
+    *frames.holders(frame) = 1;
+    Some(frame)
+}
+
+/// A frame of zeroes, held once.
+pub fn alloc_zeroed() -> Option<Frame> {
+    let fresh = {
+        let frames = FRAMES.borrow();
+        frames.unused != frames.end
+    };
+    if fresh {
+        return alloc_contiguous(1);
+    }
+    let frame = alloc()?;
+    zero(frame, 0);
+    Some(frame)
+}
+
+/// `count` adjacent frames of zeroes, each held once, of memory that was never used.
+pub fn alloc_contiguous(count: u32) -> Option<Frame> {
+    let mut frames = FRAMES.borrow_mut();
+    if frames.end - frames.unused < count {
+        return None;
+    }
+    let first = Frame(frames.unused);
+    frames.unused += count;
+    frames.free -= count;
+    for i in 0..count {
+        *frames.holders(Frame(first.0 + i)) = 1;
+    }
+    Some(first)
+}
+
+/// Holds a frame once more.
+#[inline]
+pub fn hold(frame: Frame) {
+    *FRAMES.borrow_mut().holders(frame) += 1;
+}
+
+/// Lets go of a frame; the last holder gives it back.
+#[inline]
+pub fn release(frame: Frame) {
+    let mut frames = FRAMES.borrow_mut();
+    let holders = frames.holders(frame);
+    *holders -= 1;
+    if *holders == 0 {
+        // SAFETY: nobody holds the frame any more.
+        unsafe { *(frame.address() as *mut u32) = frames.returned };
+        frames.returned = frame.0;
+        frames.free += 1;
+    }
+}
+
+/// Zeroes a frame from byte `from` on.
+pub fn zero(frame: Frame, from: usize) {
+    // SAFETY: the direct map covers the frame, and its holder asks for it.
+    unsafe { ((frame.address() as usize + from) as *mut u8).write_bytes(0, PAGE as usize - from) };
+}
+
+/// Copies a frame.
+pub fn copy(to: Frame, from: Frame) {
+    // SAFETY: the direct map covers both, and they are different frames.
+    unsafe {
+        core::ptr::copy_nonoverlapping(
+            from.address() as *const u64,
+            to.address() as *mut u64,
+            PAGE as usize / 8,
+        );
+    }
+}
+
+/// The bytes of a frame.
+///
+/// # Safety
+/// The frame stays held while the slice lives. The device or a process may write to it meanwhile:
+/// what is read is bytes, and nothing about them is assumed twice.
+pub unsafe fn bytes(frame: Frame) -> &'static [u8] {
+    // SAFETY: the direct map covers the frame.
+    unsafe { core::slice::from_raw_parts(frame.address() as *const u8, PAGE as usize) }
+}
+
+/// The bytes of a frame, for writing.
+///
+/// # Safety
+/// As for [`bytes`], and no other slice of it is alive.
+pub unsafe fn bytes_mut(frame: Frame) -> &'static mut [u8] {
+    // SAFETY: the direct map covers the frame.
+    unsafe { core::slice::from_raw_parts_mut(frame.address() as *mut u8, PAGE as usize) }
+}
+
+/// How many frames are free.
+pub fn free_count() -> u64 {
+    u64::from(FRAMES.borrow().free)
+}
+
+impl Frames {
+    #[inline(always)]
+    fn holders(&mut self, frame: Frame) -> &mut u16 {
+        let index = frame.0.wrapping_sub(self.first);
+        assert!(index < self.end - self.first, "not a frame that can be held");
+        // SAFETY: the table has an entry for each frame from `first` to `end`.
+        unsafe { &mut *self.holders.add(index as usize) }
+    }
+}

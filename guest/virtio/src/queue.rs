@@ -1,0 +1,314 @@
+//! The split virtqueue (virtio 1.2, section 2.7), cut into slots: slot `i` is a header, a status
+//! byte and a table of descriptors that never move, so that a request costs a handful of stores.
+//!
+//! With VIRTIO_F_INDIRECT_DESC a slot's table is an indirect one in its own memory, and descriptor
+//! `i` of the queue points to it for good. Without, the slot owns [`DIRECT_TABLE`] descriptors of
+//! the queue itself.
+
+#![allow(unsafe_code)]
+
+use crate::dma::{DmaRegion, Segment};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use iolite_devices_abi::blk::{RequestHeader, S_OK};
+use iolite_devices_abi::ring::{
+    DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor, avail_ring_bytes, desc_table_bytes,
+    need_event, used_ring_bytes,
+};
+
+/// Most data segments of a request (with indirect descriptors): 32 pages that lie anywhere, and two
+/// more for a buffer that begins and ends inside a page.
+pub const MAX_SEGMENTS: usize = 34;
+/// Most requests in flight.
+pub const MAX_SLOTS: u16 = 256;
+
+const TABLE: usize = MAX_SEGMENTS + 2;
+const DIRECT_TABLE: u16 = 4;
+const HEADER_AT: usize = 0;
+const STATUS_AT: usize = RequestHeader::SIZE;
+const TABLE_AT: usize = 32;
+const SLOT_BYTES: usize = TABLE_AT + TABLE * size_of::<Descriptor>();
+
+/// Neither of the two statuses a device may write: what a slot's status byte holds until then.
+const STATUS_PENDING: u8 = 0xff;
+
+/// How many bytes of memory a queue of `size` entries takes.
+pub const fn dma_bytes(size: u16) -> usize {
+    slots_offset(size) + MAX_SLOTS as usize * SLOT_BYTES
+}
+
+const fn avail_offset(size: u16) -> usize {
+    desc_table_bytes(size)
+}
+
+const fn used_offset(size: u16) -> usize {
+    (avail_offset(size) + avail_ring_bytes(size)).next_multiple_of(64)
+}
+
+const fn slots_offset(size: u16) -> usize {
+    (used_offset(size) + used_ring_bytes(size)).next_multiple_of(64)
+}
+
+/// What the device has said of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub cookie: u32,
+    pub status: u8,
+}
+
+/// Where a queue lies for the device: the three addresses of section 4.2.2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    pub descriptors: u64,
+    pub driver: u64,
+    pub device: u64,
+}
+
+pub(crate) struct Queue {
+    region: DmaRegion,
+    size: u16,
+    indirect: bool,
+    event_idx: bool,
+    slots: *mut u8,
+    avail_ring: *mut u16,
+    avail_idx: *const AtomicU16,
+    used_idx: *const AtomicU16,
+    used_ring: *const AtomicU32,
+    used_event: *const AtomicU16,
+    avail_event: *const AtomicU16,
+    used_flags: *const AtomicU16,
+    /// Next index to publish, and the one last notified.
+    next_avail: u16,
+    notified: u16,
+    last_used: u16,
+    /// Free slots, as a stack; what is in flight has its cookie here, not in shared memory.
+    free: [u16; MAX_SLOTS as usize],
+    free_count: u16,
+    cookies: [u32; MAX_SLOTS as usize],
+    in_flight: [bool; MAX_SLOTS as usize],
+}
+
+// SAFETY: the pointers are into the region, which the queue owns.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    /// A queue of `size` entries (a power of two) in `region`, which holds at least
+    /// [`dma_bytes`] of them.
+    pub fn new(region: DmaRegion, size: u16, indirect: bool, event_idx: bool) -> Queue {
+        assert!(region.bytes() >= dma_bytes(size));
+        let avail = avail_offset(size);
+        let used = used_offset(size);
+        let slot_count = if indirect { size.min(MAX_SLOTS) } else { (size / DIRECT_TABLE).min(MAX_SLOTS) };
+        let mut queue = Queue {
+            size,
+            indirect,
+            event_idx,
+            slots: region.at(slots_offset(size)),
+            avail_ring: region.at(avail + 4),
+            avail_idx: region.at::<AtomicU16>(avail + 2),
+            used_event: region.at::<AtomicU16>(avail + avail_ring_bytes(size) - 2),
+            used_flags: region.at::<AtomicU16>(used),
+            used_idx: region.at::<AtomicU16>(used + 2),
+            used_ring: region.at::<AtomicU32>(used + 4),
+            avail_event: region.at::<AtomicU16>(used + used_ring_bytes(size) - 2),
+            region,
+            next_avail: 0,
+            notified: 0,
+            last_used: 0,
+            free: [0; MAX_SLOTS as usize],
+            free_count: slot_count,
+            cookies: [0; MAX_SLOTS as usize],
+            in_flight: [false; MAX_SLOTS as usize],
+        };
+        for slot in 0..slot_count {
+            // The lowest slot on top of the stack.
+            queue.free[usize::from(slot_count - 1 - slot)] = slot;
+            queue.prepare(slot);
+        }
+        queue
+    }
+
+    /// Writes the descriptors of a slot that no request changes.
+    fn prepare(&mut self, slot: u16) {
+        let header = Descriptor {
+            addr: self.slot_physical(slot, HEADER_AT),
+            len: RequestHeader::SIZE as u32,
+            flags: DESC_F_NEXT,
+            next: self.index_in_table(slot, 1),
+        };
+        self.set_descriptor(slot, 0, header);
+        if self.indirect {
+            let table = Descriptor {
+                addr: self.slot_physical(slot, TABLE_AT),
+                len: 0,
+                flags: DESC_F_INDIRECT,
+                next: 0,
+            };
+            // SAFETY: `slot` is below the queue's size.
+            unsafe { self.region.at::<Descriptor>(0).add(usize::from(slot)).write_volatile(table) };
+        }
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            descriptors: self.region.physical(0),
+            driver: self.region.physical(avail_offset(self.size)),
+            device: self.region.physical(used_offset(self.size)),
+        }
+    }
+
+    /// Most data segments of a request.
+    pub fn max_segments(&self) -> usize {
+        if self.indirect { MAX_SEGMENTS } else { usize::from(DIRECT_TABLE) - 2 }
+    }
+
+    /// Is there room for another request?
+    pub fn has_room(&self) -> bool {
+        self.free_count > 0
+    }
+
+    /// How many requests fit at once.
+    pub fn slots(&self) -> u16 {
+        if self.indirect { self.size.min(MAX_SLOTS) } else { (self.size / DIRECT_TABLE).min(MAX_SLOTS) }
+    }
+
+    /// Makes a request available, to be noticed after [`Queue::publish`]. The caller has checked
+    /// for room and the number of segments.
+    #[inline]
+    pub fn add(&mut self, header: RequestHeader, segments: &[Segment], device_writes: bool, cookie: u32) {
+        debug_assert!(segments.len() <= self.max_segments());
+        let Some(top) = self.free_count.checked_sub(1) else { return };
+        self.free_count = top;
+        let slot = self.free[usize::from(top)];
+        self.cookies[usize::from(slot)] = cookie;
+        self.in_flight[usize::from(slot)] = true;
+
+        // SAFETY: a free slot is ours alone; its memory is in the region.
+        unsafe {
+            let base = self.slots.add(usize::from(slot) * SLOT_BYTES);
+            base.add(HEADER_AT).cast::<RequestHeader>().write_volatile(header);
+            base.add(STATUS_AT).write_volatile(STATUS_PENDING);
+        }
+        let data_flags = DESC_F_NEXT | if device_writes { DESC_F_WRITE } else { 0 };
+        let mut entry = 1;
+        for segment in segments {
+            let next = self.index_in_table(slot, entry + 1);
+            let data =
+                Descriptor { addr: segment.physical, len: segment.bytes, flags: data_flags, next };
+            self.set_descriptor(slot, entry, data);
+            entry += 1;
+        }
+        let status = Descriptor {
+            addr: self.slot_physical(slot, STATUS_AT),
+            len: 1,
+            flags: DESC_F_WRITE,
+            next: 0,
+        };
+        self.set_descriptor(slot, entry, status);
+
+        let head = if self.indirect {
+            let bytes = (u32::from(entry) + 1) * size_of::<Descriptor>() as u32;
+            // SAFETY: descriptor `slot` belongs to the slot.
+            unsafe {
+                let descriptor = self.region.at::<Descriptor>(0).add(usize::from(slot));
+                (&raw mut (*descriptor).len).write_volatile(bytes);
+            }
+            slot
+        } else {
+            slot * DIRECT_TABLE
+        };
+        // SAFETY: the index is below the queue's size, a power of two.
+        unsafe {
+            let place = usize::from(self.next_avail & (self.size - 1));
+            self.avail_ring.add(place).write_volatile(head);
+        }
+        self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    /// Shows the device what was added, and says whether it wants to be notified (sections 2.7.13.3
+    /// and 2.7.10).
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let old = self.notified;
+        let new = self.next_avail;
+        if old == new {
+            return false;
+        }
+        self.notified = new;
+        // SAFETY: the fields lie in the region. The swap is a full barrier: what was added is seen
+        // before the index, and the index before the device's wish is read.
+        unsafe {
+            (*self.avail_idx).swap(new, Ordering::SeqCst);
+            if self.event_idx {
+                need_event((*self.avail_event).load(Ordering::SeqCst), new, old)
+            } else {
+                (*self.used_flags).load(Ordering::SeqCst) & 1 == 0
+            }
+        }
+    }
+
+    /// The next request that the device has used. When there is none, asks for an interrupt at the
+    /// next one.
+    #[inline]
+    pub fn harvest(&mut self) -> Option<Used> {
+        // SAFETY: the fields and entries read lie in the region; `place` is below the size.
+        unsafe {
+            if (*self.used_idx).load(Ordering::Acquire) == self.last_used {
+                if !self.event_idx {
+                    return None;
+                }
+                // A full barrier: the wish is seen before the index is read again.
+                (*self.used_event).swap(self.last_used, Ordering::SeqCst);
+                if (*self.used_idx).load(Ordering::SeqCst) == self.last_used {
+                    return None;
+                }
+            }
+            let place = usize::from(self.last_used & (self.size - 1));
+            self.last_used = self.last_used.wrapping_add(1);
+            let id = (*self.used_ring.add(2 * place)).load(Ordering::Relaxed);
+            let slot = self.slot_of(id)?;
+            self.in_flight[usize::from(slot)] = false;
+            self.free[usize::from(self.free_count)] = slot;
+            self.free_count += 1;
+            let status = self.slots.add(usize::from(slot) * SLOT_BYTES + STATUS_AT);
+            let status = (*status.cast::<AtomicU8>()).load(Ordering::Relaxed);
+            Some(Used { cookie: self.cookies[usize::from(slot)], status })
+        }
+    }
+
+    /// The slot of a head index that is in flight. A device that names another one is broken, and
+    /// what it says from then on is ignored.
+    fn slot_of(&self, id: u32) -> Option<u16> {
+        let slot = if self.indirect { id } else { id / u32::from(DIRECT_TABLE) };
+        let known = self.in_flight.get(slot as usize).copied().unwrap_or(false);
+        known.then_some(slot as u16)
+    }
+
+    #[inline(always)]
+    fn index_in_table(&self, slot: u16, entry: u16) -> u16 {
+        if self.indirect { entry } else { slot * DIRECT_TABLE + entry }
+    }
+
+    #[inline(always)]
+    fn slot_physical(&self, slot: u16, offset: usize) -> u64 {
+        self.region.physical(slots_offset(self.size) + usize::from(slot) * SLOT_BYTES + offset)
+    }
+
+    #[inline(always)]
+    fn set_descriptor(&mut self, slot: u16, entry: u16, descriptor: Descriptor) {
+        // SAFETY: callers keep `entry` within the slot's table.
+        unsafe {
+            let table = if self.indirect {
+                self.slots.add(usize::from(slot) * SLOT_BYTES + TABLE_AT).cast::<Descriptor>()
+            } else {
+                self.region.at::<Descriptor>(0).add(usize::from(slot * DIRECT_TABLE))
+            };
+            table.add(usize::from(entry)).write_volatile(descriptor);
+        }
+    }
+}
+
+impl Used {
+    pub fn ok(self) -> bool {
+        self.status == S_OK
+    }
+}
