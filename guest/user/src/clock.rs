@@ -15,9 +15,8 @@ impl Instant {
     /// This moment.
     pub fn now() -> Instant {
         // SAFETY: the kernel lets ring 3 read the counter.
-        Instant {
-            ticks: unsafe { core::arch::x86_64::_rdtsc() },
-        }
+        let ticks = unsafe { core::arch::x86_64::_rdtsc() };
+        Instant { ticks }
     }
 
     /// Nanoseconds from then to now.

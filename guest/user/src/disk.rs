@@ -2,7 +2,7 @@
 
 use crate::{Result, start, syscall};
 use core::fmt;
-use iolite_guest_abi::{CpuStats, DirEntry, Errno};
+use iolite_guest_abi::{CpuStats, DirEntry, Errno, Stat};
 
 /// The path of a disk: `/dev/vda` is the first.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,25 @@ pub fn system_files() -> impl Iterator<Item = Result<DirEntry>> {
     (0..)
         .map(syscall::list)
         .take_while(|entry| !matches!(entry, Err(Errno::ENOENT)))
+}
+
+/// A file's name; empty if it is not UTF-8.
+pub fn name_of(entry: &DirEntry) -> &str {
+    let name = entry
+        .name
+        .get(..entry.name_len as usize)
+        .unwrap_or_default();
+    core::str::from_utf8(name).unwrap_or_default()
+}
+
+/// A disk's identification string; empty for anything else.
+pub fn id_of(stat: &Stat) -> &str {
+    let len = stat
+        .id
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(stat.id.len());
+    core::str::from_utf8(&stat.id[..len]).unwrap_or_default()
 }
 
 /// Where the processor's time went since boot.

@@ -27,6 +27,7 @@ mod args;
 mod clock;
 pub mod console;
 mod disk;
+mod extent;
 mod file;
 mod heap;
 mod lock;
@@ -39,7 +40,8 @@ mod thread;
 
 pub use args::{Args, number_argument};
 pub use clock::{Instant, sleep};
-pub use disk::{DiskPath, cpu_stats, disk_count, disks, system_files};
+pub use disk::{DiskPath, cpu_stats, disk_count, disks, id_of, name_of, system_files};
+pub use extent::Extent;
 pub use file::File;
 pub use iolite_guest_abi::{CpuStats, DiskStats, Ended, Errno, Fault, PAGE_BYTES, Stat, kind};
 pub use iolite_guest_core as core_logic;

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use iolite_user::core_logic::line::Line;
 use iolite_user::core_logic::words;
 use iolite_user::{Args, Ended, Errno, Fault, Process, console, entry, print, println};
-use iolite_user::{Result, system_files};
+use iolite_user::{Result, name_of, system_files};
 
 const PROMPT: &str = "iolite$ ";
 /// Exit statuses as in other shells.
@@ -88,12 +88,8 @@ fn reason(fault: Fault) -> &'static str {
 fn help() {
     println!("programs, each with its arguments:");
     for entry in system_files().flatten() {
-        let name = entry
-            .name
-            .get(..entry.name_len as usize)
-            .unwrap_or_default();
-        if let Some(program) = name.strip_prefix(b"bin/") {
-            print!(" {}", core::str::from_utf8(program).unwrap_or("?"));
+        if let Some(program) = name_of(&entry).strip_prefix("bin/") {
+            print!(" {program}");
         }
     }
     println!();
