@@ -4,7 +4,7 @@
 //!
 //! The terminal is raw: the shell shows what is typed itself. A line is a program of `bin/` with its
 //! arguments, or `help`, or `exit [STATUS]`. Ctrl-D or the end of input ends the shell, with the
-//! status of the last program.
+//! status of the last program. It greets with `etc/motd`, if there is one.
 
 extern crate alloc;
 
@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use iolite_user::core_logic::line::Line;
 use iolite_user::core_logic::words;
-use iolite_user::{Args, Ended, Errno, Fault, Process, console, entry, print, println};
+use iolite_user::{Args, Ended, Errno, Fault, File, Process, console, entry, print, println};
 use iolite_user::{Result, name_of, system_files};
 
 const PROMPT: &str = "iolite$ ";
@@ -24,6 +24,7 @@ const KILLED: u8 = 128;
 entry!(main);
 
 fn main(_args: Args) -> Result<u8> {
+    greet();
     let mut status = 0;
     let mut input = Input::new();
     while let Some(line) = input.read_line()? {
@@ -45,6 +46,13 @@ fn main(_args: Args) -> Result<u8> {
         }
     }
     Ok(status)
+}
+
+fn greet() {
+    let mut text = [0; 512];
+    if let Ok(len) = File::open("etc/motd").and_then(|file| file.read(&mut text)) {
+        console::write(&text[..len]);
+    }
 }
 
 /// Runs a program, waits, and says how it ended if it did not end well.
@@ -102,6 +110,7 @@ struct Input {
     bytes: [u8; 64],
     /// What of `bytes` was read and not yet looked at.
     unread: core::ops::Range<usize>,
+    ended: bool,
 }
 
 impl Input {
@@ -110,6 +119,7 @@ impl Input {
             line: Line::new(),
             bytes: [0; 64],
             unread: 0..0,
+            ended: false,
         }
     }
 
@@ -119,17 +129,22 @@ impl Input {
         loop {
             for at in self.unread.by_ref() {
                 if self.line.take(self.bytes[at], console::write) {
-                    let text = String::from(self.line.text());
-                    self.line.clear();
-                    return Ok(Some(text));
+                    return Ok(Some(self.take_line()));
                 }
             }
-            let len = console::read(&mut self.bytes)?;
-            if len == 0 {
+            if self.ended {
                 println!();
-                return Ok(None);
+                return Ok((!self.line.is_empty()).then(|| self.take_line()));
             }
+            let len = console::read(&mut self.bytes)?;
             self.unread = 0..len;
+            self.ended = len == 0;
         }
+    }
+
+    fn take_line(&mut self) -> String {
+        let text = String::from(self.line.text());
+        self.line.clear();
+        text
     }
 }
