@@ -1,1 +1,26 @@
-//! tmp
+//! iolite's virtual machine monitor: everything that knows KVM.
+//!
+//! One way through it: [`cli`] turns the command line into a [`config`], [`builder`] joins the
+//! parts into a [`vm::Machine`], whose [`vcpu`] runs on a thread of its own and serves [`exits`]
+//! from the buses of `iolite-devices`; the main thread attends to [`events`]. What ends a machine
+//! goes through [`power`] and leaves the process as an [`exit_code`].
+
+pub mod builder;
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod error;
+pub mod events;
+pub mod exit_code;
+pub mod exits;
+pub mod guest;
+pub mod irq;
+pub mod kvm;
+pub mod loader;
+pub mod logging;
+pub mod memory;
+pub mod power;
+pub mod registers;
+pub mod signals;
+pub mod vcpu;
+pub mod vm;

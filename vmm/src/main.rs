@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `iolite`; see [`iolite::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    iolite::cli::main().into()
+}

@@ -1,0 +1,217 @@
+//! Whole machines with kernels of a few bytes: boot, console, exit codes, stops.
+//!
+//! They need /dev/kvm. Where it is missing they say so and pass; with IOLITE_REQUIRE_KVM=1 they
+//! fail.
+
+#[path = "support/tiny.rs"]
+mod tiny;
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tiny::{Entry, Tiny};
+
+/// The program, with a time limit that no test should need.
+fn iolite() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iolite"));
+    command
+        .env_remove("RUST_LOG")
+        .args(["run", "--timeout", "60s"]);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// False, with a word about it, where there is no KVM.
+fn kvm_or_skip() -> bool {
+    let usable = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    let required = std::env::var_os("IOLITE_REQUIRE_KVM").is_some_and(|value| value == "1");
+    assert!(
+        usable || !required,
+        "IOLITE_REQUIRE_KVM=1, but /dev/kvm cannot be opened"
+    );
+    if !usable {
+        eprintln!("skipped: /dev/kvm cannot be opened");
+    }
+    usable
+}
+
+/// Runs `kernel` to its end.
+fn run(kernel: &Tiny, args: &[&str]) -> Option<Output> {
+    let file = kernel.file();
+    kvm_or_skip().then(|| iolite().arg(file.path()).args(args).output().unwrap())
+}
+
+fn check(output: &Output, code: i32, stdout: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), stdout, "{stderr}");
+}
+
+#[test]
+fn a_reset_is_the_clean_end() {
+    for entry in [Entry::Pvh, Entry::Linux64] {
+        let Some(output) = run(&Tiny::new(entry).print("hello\n").reset(), &[]) else {
+            return;
+        };
+        check(&output, 0, "hello\n");
+        assert_eq!(output.stderr, b"");
+    }
+}
+
+#[test]
+fn the_exit_port_gives_odd_codes() {
+    for value in [0, 1, 0x10, 0x7f, 0xff] {
+        let Some(output) = run(&Tiny::new(Entry::Pvh).exit(value), &[]) else {
+            return;
+        };
+        check(&output, (i32::from(value) * 2 + 1) & 0xff, "");
+    }
+}
+
+#[test]
+fn a_triple_fault_is_a_crash() {
+    let Some(output) = run(&Tiny::new(Entry::Pvh).print("bye\n").triple_fault(), &[]) else {
+        return;
+    };
+    check(&output, 12, "bye\n");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("triple fault"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_guest_that_hangs_runs_into_the_timeout() {
+    for kernel in [Tiny::new(Entry::Pvh).halt(), Tiny::new(Entry::Pvh).spin()] {
+        let start = Instant::now();
+        let Some(output) = run(&kernel, &["--timeout", "200ms"]) else {
+            return;
+        };
+        check(&output, 14, "");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn the_command_line_reaches_the_kernel() {
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    disk.as_file().set_len(512).unwrap();
+    let disk = disk.path().to_str().unwrap();
+    let disk = format!("{disk},ro");
+    let kernel = Tiny::new(Entry::Pvh).print_cmdline().reset();
+    let Some(output) = run(&kernel, &["-p", "one two", "-d", &disk, "-d", &disk]) else {
+        return;
+    };
+    let disks = "virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6";
+    check(&output, 0, &format!("one two {disks}"));
+    let Some(output) = run(&kernel, &[]) else {
+        return;
+    };
+    check(&output, 0, "");
+}
+
+#[test]
+fn standard_input_reaches_the_guest_and_its_end_is_ctrl_d() {
+    if !kvm_or_skip() {
+        return;
+    }
+    let kernel = Tiny::new(Entry::Pvh).echo_until(4).reset().file();
+    // More than FIFO and backlog hold at once.
+    let text = "0123456789abcde\n".repeat(1000);
+    let mut child = iolite()
+        .arg(kernel.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn({
+        let text = text.clone();
+        move || stdin.write_all(text.as_bytes()).unwrap()
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    check(&output, 0, &(text + "\x04"));
+
+    // A file as standard input cannot be polled.
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"from a file").unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    let output = iolite().arg(kernel.path()).stdin(file).output().unwrap();
+    check(&output, 0, "from a file\x04");
+}
+
+/// Starts a kernel that prints `ready` and then does what `rest` does; waits for it.
+fn start(rest: fn(Tiny) -> Tiny) -> (Child, tempfile::NamedTempFile) {
+    let kernel = rest(Tiny::new(Entry::Pvh).print("ready\n")).file();
+    let mut child = iolite()
+        .arg(kernel.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 6];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut line)
+        .unwrap();
+    (child, kernel)
+}
+
+#[test]
+fn signals_stop_a_guest_that_spins_or_sleeps() {
+    if !kvm_or_skip() {
+        return;
+    }
+    for rest in [Tiny::halt as fn(Tiny) -> Tiny, Tiny::spin] {
+        for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+            let (child, _kernel) = start(rest);
+            let sent = Instant::now();
+            let kill = Command::new("kill")
+                .arg(signal)
+                .arg(child.id().to_string())
+                .status();
+            assert!(kill.unwrap().success());
+            check(&child.wait_with_output().unwrap(), code, "");
+            assert!(sent.elapsed() < Duration::from_secs(5));
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_stops_the_machine() {
+    if !kvm_or_skip() {
+        return;
+    }
+    let (mut child, _kernel) = start(|tiny| {
+        // next: out dx, al; jmp next
+        tiny.raw(&[0xee, 0xeb, 0xfd])
+    });
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    check(&output, 141, "");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_console_that_nobody_reads_does_not_hinder_a_stop() {
+    if !kvm_or_skip() {
+        return;
+    }
+    let (mut child, _kernel) = start(|tiny| tiny.raw(&[0xee, 0xeb, 0xfd]));
+    // The pipe fills, and the vCPU blocks in write(2).
+    std::thread::sleep(Duration::from_millis(300));
+    let kill = Command::new("kill")
+        .arg("-TERM")
+        .arg(child.id().to_string())
+        .status()
+        .unwrap();
+    assert!(kill.success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}

@@ -1,0 +1,192 @@
+//! The only place where the parts of a machine are joined.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use iolite_devices::block::backend::Backend;
+use iolite_devices::block::backend::file::FileBackend;
+use iolite_devices::block::backend::memory::MemoryBackend;
+use iolite_devices::bus::Bus;
+use iolite_devices::exit::{self, ExitPort};
+use iolite_devices::i8042::{self, I8042};
+use iolite_devices::serial::Serial;
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
+use iolite_devices_abi::machine::{
+    COM1_IRQ, COM1_PORT, COM1_PORTS, EXIT_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_FIRST_IRQ,
+    VIRTIO_MMIO_SIZE,
+};
+use iolite_devices_abi::mmio::QUEUE_NOTIFY;
+use kvm_ioctls::{IoEventAddress, VmFd};
+use linux_loader::cmdline::Cmdline;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use crate::config::{DiskSpec, MachineConfig};
+use crate::error::Error;
+use crate::exits::Buses;
+use crate::kvm::KvmError;
+use crate::loader::{self, Image, LoaderError};
+use crate::memory::CMDLINE_BYTES;
+use crate::power::Power;
+use crate::vcpu::Vcpu;
+use crate::vm::{Disk, Machine};
+use crate::{irq, kvm, memory};
+
+/// Builds the machine that `config` describes, with COM1's output going to `console`.
+///
+/// # Errors
+/// [`Error`]: everything that can be wrong before a guest's first instruction.
+pub fn build(
+    config: &MachineConfig,
+    console: Box<dyn Write + Send>,
+    power: Arc<Power>,
+) -> Result<Machine, Error> {
+    config.check()?;
+    // What the user can get wrong comes first, before KVM is asked for anything.
+    let backends = backends(config)?;
+    let kvm = kvm::open()?;
+    let memory = Arc::new(memory::create(config.memory)?);
+    let vm = kvm::create_vm(&kvm, &memory)?;
+
+    let mut ports = Bus::new();
+    let serial = Arc::new(
+        Serial::new(console, Arc::new(irq::line(&vm, COM1_IRQ)?))
+            .map_err(Error::host("cannot make COM1"))?,
+    );
+    ports.insert(COM1_PORT.into(), COM1_PORTS.into(), serial.clone())?;
+    ports.insert(
+        EXIT_PORT.into(),
+        exit::PORTS,
+        Arc::new(ExitPort::new(power.clone())),
+    )?;
+    ports.insert(
+        i8042::BASE_PORT,
+        i8042::PORTS,
+        Arc::new(I8042::new(power.clone())),
+    )?;
+
+    let mut mmio = Bus::new();
+    let mut cmdline = cmdline(&config.cmdline)?;
+    let mut disks = Vec::new();
+    for (index, (spec, backend)) in backends.into_iter().enumerate() {
+        disks.push(attach(
+            &vm,
+            &memory,
+            index,
+            &spec,
+            backend,
+            &mut mmio,
+            &mut cmdline,
+        )?);
+    }
+
+    let kernel = &config.kernel;
+    let boot = loader::load(
+        &memory,
+        config.memory,
+        kernel,
+        config.initrd.as_ref(),
+        &cmdline,
+    )?;
+    let vcpu = Vcpu::new(&kvm, &vm, &memory, boot)?;
+    let buses = Buses {
+        ports: Arc::new(ports),
+        mmio: Arc::new(mmio),
+    };
+    Ok(Machine {
+        vcpu,
+        disks,
+        vm,
+        buses,
+        serial,
+        power,
+        memory,
+    })
+}
+
+/// Opens all disks, in the order in which the guest sees them.
+fn backends(config: &MachineConfig) -> Result<Vec<(DiskSpec, Arc<dyn Backend>)>, Error> {
+    let mut backends: Vec<(DiskSpec, Arc<dyn Backend>)> = Vec::new();
+    if let Some(system) = &config.system {
+        let (path, backend): (_, Arc<dyn Backend>) = match system {
+            Image::BuiltIn(bytes) => (
+                "(built-in)".into(),
+                Arc::new(MemoryBackend::read_only(bytes)),
+            ),
+            Image::File(path) => (path.clone(), Arc::new(FileBackend::open(path, true)?)),
+        };
+        let id = Some("system".to_owned());
+        backends.push((
+            DiskSpec {
+                read_only: true,
+                id,
+                ..DiskSpec::new(path)
+            },
+            backend,
+        ));
+    }
+    for spec in &config.disks {
+        let backend = FileBackend::open(&spec.path, spec.read_only)?;
+        backends.push((spec.clone(), Arc::new(backend)));
+    }
+    Ok(backends)
+}
+
+/// The command line that the user gave.
+fn cmdline(text: &str) -> Result<Cmdline, Error> {
+    let cmdline = match text.trim() {
+        "" => Cmdline::new(CMDLINE_BYTES),
+        text => Cmdline::try_from(text, CMDLINE_BYTES),
+    };
+    Ok(cmdline.map_err(LoaderError::Cmdline)?)
+}
+
+/// Makes disk number `index`: its device, its window, its interrupt line, its place on the
+/// command line.
+fn attach(
+    vm: &VmFd,
+    memory: &Arc<GuestMemoryMmap>,
+    index: usize,
+    spec: &DiskSpec,
+    backend: Arc<dyn Backend>,
+    mmio: &mut Bus,
+    cmdline: &mut Cmdline,
+) -> Result<Disk, Error> {
+    let name = disk_name(index);
+    let base = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_SIZE;
+    let line = VIRTIO_MMIO_FIRST_IRQ + index as u32;
+    let config = BlockConfig {
+        name: name.clone(),
+        id: spec.id.clone().unwrap_or_else(|| name.clone()),
+        workers: spec.workers,
+        queue_size: spec.queue_size,
+        read_only: spec.read_only,
+    };
+    let interrupt = Arc::new(irq::line(vm, line)?);
+    let device =
+        BlockDevice::new(memory.clone(), backend, config, interrupt).map_err(|source| {
+            Error::Disk {
+                name: name.clone(),
+                source,
+            }
+        })?;
+    mmio.insert(base, VIRTIO_MMIO_SIZE, device.bus_device())?;
+    // The queue's notification (a write of its number, 0) reaches the device's own thread without
+    // an exit to the vCPU's.
+    let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
+    vm.register_ioevent(device.queue_notify(), &notify, 0u32)
+        .map_err(KvmError::call("connect a queue's notification"))?;
+    cmdline
+        .add_virtio_mmio_device(VIRTIO_MMIO_SIZE, GuestAddress(base), line, None)
+        .map_err(LoaderError::Cmdline)?;
+    log::debug!(
+        "{name}: {} at {base:#x}, interrupt line {line}",
+        spec.path.display()
+    );
+    Ok(Disk { name, device })
+}
+
+/// The name that the guest gives to disk number `index`: `vda`, `vdb`, ...
+fn disk_name(index: usize) -> String {
+    // There are fewer disks than letters.
+    format!("vd{}", char::from(b'a' + index as u8))
+}

@@ -1,0 +1,80 @@
+//! What a machine is made of, as data: what the command line is turned into, and what the builder
+//! builds.
+
+mod disk;
+mod units;
+
+use std::path::PathBuf;
+
+use iolite_devices_abi::machine::VIRTIO_MMIO_WINDOWS;
+
+pub use disk::DiskSpec;
+pub use units::{parse_duration, parse_size};
+
+use crate::loader::Image;
+
+/// Why a configuration is not one that can be built.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Not a size.
+    #[error("`{0}` is not a size: write a number and a unit, like 64K, 128M or 2G")]
+    Size(String),
+    /// Not a duration.
+    #[error("`{0}` is not a duration: write a number and a unit, like 500ms, 30s or 2m")]
+    Duration(String),
+    /// A disk without a path.
+    #[error("disk `{0}` names no file: write PATH[,key[=value]]...")]
+    DiskWithoutPath(String),
+    /// A disk with two paths.
+    #[error("disk `{0}` names two files: give each disk its own -d")]
+    DiskWithTwoPaths(String),
+    /// A key that no disk has.
+    #[error("unknown disk key `{0}`: known are path, readonly (ro), workers, queue-size and id")]
+    UnknownKey(String),
+    /// A key with a value that it cannot have.
+    #[error("disk key `{key}` cannot be `{value}`: it is {possible}")]
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What can be given.
+        possible: &'static str,
+    },
+    /// More disks than interrupt lines.
+    #[error(
+        "{0} disks are too many: the interrupt lines limit them to {VIRTIO_MMIO_WINDOWS}, the system disk included"
+    )]
+    TooManyDisks(usize),
+}
+
+/// A machine to be built.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// The kernel.
+    pub kernel: Image,
+    /// An initial RAM disk for the kernel.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line; disks are appended to it.
+    pub cmdline: String,
+    /// The system disk: the first one, read-only.
+    pub system: Option<Image>,
+    /// The user's disks.
+    pub disks: Vec<DiskSpec>,
+}
+
+impl MachineConfig {
+    /// Checks what can be wrong with the parts together.
+    ///
+    /// # Errors
+    /// [`ConfigError::TooManyDisks`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let disks = self.disks.len() + usize::from(self.system.is_some());
+        if disks > VIRTIO_MMIO_WINDOWS {
+            return Err(ConfigError::TooManyDisks(disks));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Stdin to COM1's input, never faster than the guest takes it.
+//!
+//! Stdin is read when it is readable and everything read before was taken. Files cannot be polled
+//! and are always readable. The end of an input that is no terminal reaches the guest as Ctrl-D,
+//! once; the end of a terminal is the end of input.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
+
+use iolite_devices::serial::Serial;
+use vmm_sys_util::eventfd::EventFd;
+
+/// What a terminal in the guest understands as the end of input.
+const CTRL_D: u8 = 0x04;
+
+/// What to wait for before the next [`Input::pump`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Until stdin is readable.
+    Stdin,
+    /// Until the serial port has room.
+    Room,
+    /// Nothing: input has ended.
+    Ended,
+}
+
+/// Stdin, on its way to a serial port.
+pub struct Input {
+    stdin: File,
+    is_terminal: bool,
+    serial: Arc<Serial>,
+    /// Read, but not taken by the serial port.
+    rest: Vec<u8>,
+    ended: bool,
+}
+
+impl Input {
+    /// Stdin for this serial port.
+    ///
+    /// # Errors
+    /// If stdin is closed.
+    pub fn new(serial: Arc<Serial>) -> io::Result<Self> {
+        let stdin = io::stdin();
+        Ok(Input {
+            is_terminal: stdin.is_terminal(),
+            stdin: File::from(stdin.as_fd().try_clone_to_owned()?),
+            serial,
+            rest: Vec::new(),
+            ended: false,
+        })
+    }
+
+    /// Is it a terminal?
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// The descriptor to poll for [`Wait::Stdin`].
+    pub fn stdin(&self) -> RawFd {
+        self.stdin.as_raw_fd()
+    }
+
+    /// The descriptor to poll for [`Wait::Room`].
+    pub fn room(&self) -> &EventFd {
+        self.serial.room()
+    }
+
+    /// Moves what there is, with at most one read.
+    pub fn pump(&mut self) -> Wait {
+        // Reset before the port is asked for room, so that room found later wakes us.
+        let _ = self.serial.room().read();
+        if self.rest.is_empty() && !self.ended {
+            self.read();
+        }
+        let taken = self.serial.enqueue(&self.rest);
+        self.rest.drain(..taken);
+        match (self.rest.is_empty(), self.ended) {
+            (false, _) => Wait::Room,
+            (true, false) => Wait::Stdin,
+            (true, true) => Wait::Ended,
+        }
+    }
+
+    fn read(&mut self) {
+        let mut buffer = [0; 1024];
+        match self.stdin.read(&mut buffer) {
+            Ok(0) => {
+                self.ended = true;
+                if !self.is_terminal {
+                    self.rest.push(CTRL_D);
+                }
+            }
+            Ok(len) => self.rest.extend_from_slice(&buffer[..len]),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) => {}
+            Err(error) => {
+                log::debug!("stdin cannot be read: {error}");
+                self.ended = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The guest's console: COM1's output to stdout, stdin to COM1's input, and the terminal between.
+
+mod input;
+mod output;
+mod terminal;
+
+pub use input::{Input, Wait};
+pub use output::Output;
+pub use terminal::{CharacterMode, restore_on_panic};

@@ -1,0 +1,74 @@
+//! The VMM's own error: one variant for each part that can fail, one line for each cause.
+
+use std::io;
+use std::time::Duration;
+
+use iolite_devices::block::backend::OpenError;
+use iolite_devices::virtio::blk::BlockError;
+
+use crate::config::ConfigError;
+use crate::exits::Crash;
+use crate::kvm::KvmError;
+use crate::loader::LoaderError;
+use crate::memory::MemoryError;
+
+/// Why a machine could not be built, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is not one that can be built.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Guest memory of this size is not possible.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM is not usable.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The kernel or initrd cannot be loaded.
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
+    /// A disk image cannot be used.
+    #[error(transparent)]
+    Image(#[from] OpenError),
+    /// A disk cannot be made.
+    #[error("disk {name}: {source}")]
+    Disk {
+        /// The disk's name in the guest.
+        name: String,
+        /// What is wrong and what to do.
+        source: BlockError,
+    },
+    /// Two devices claim the same addresses: a mistake of ours.
+    #[error("the machine cannot be put together: {0}")]
+    Machine(#[from] iolite_devices::bus::BusError),
+    /// The host refused something.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was attempted.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The guest, or the vCPU under it, came to an end that nobody wanted.
+    #[error("{0}")]
+    Crash(Crash),
+    /// The guest ran longer than allowed.
+    #[error(
+        "the guest did not stop within {0:?}: see what it waits for with -vv, or give --timeout more"
+    )]
+    Timeout(Duration),
+    /// The demo failed.
+    #[error("demo failed: {0}")]
+    Demo(String),
+}
+
+impl Error {
+    /// For `map_err`: the host refused `what`.
+    pub fn host<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
+        let what = what.into();
+        move |source| Error::Host {
+            what,
+            source: source.into(),
+        }
+    }
+}

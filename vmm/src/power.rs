@@ -1,0 +1,81 @@
+//! How a machine ends: the first who says so is heard, and the main thread is woken.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use iolite_devices::power::PowerControl;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::exits::Crash;
+
+/// Why a machine stops.
+#[derive(Debug)]
+pub enum Stop {
+    /// The guest pulsed its reset line.
+    Reset,
+    /// The guest wrote this value to the exit port.
+    ExitPort(u32),
+    /// The vCPU cannot go on.
+    Crash(Crash),
+    /// A signal asked for it.
+    Signal(i32),
+    /// The time given to the guest is over.
+    Timeout,
+}
+
+/// The machine's power button, shared by devices, the vCPU thread and the main thread.
+pub struct Power {
+    stop: Mutex<Option<Stop>>,
+    /// Readable once there is a stop.
+    event: EventFd,
+}
+
+impl Power {
+    /// A machine that is on.
+    ///
+    /// # Errors
+    /// If the system has no eventfd left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Power {
+            stop: Mutex::new(None),
+            event: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
+    /// Asks for a stop. The first reason stays.
+    pub fn stop(&self, reason: Stop) {
+        log::debug!("stop: {reason:?}");
+        self.lock().get_or_insert(reason);
+        // It only fails when the counter is full: then it is readable already.
+        let _ = self.event.write(1);
+    }
+
+    /// Has somebody asked for a stop?
+    pub fn is_off(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// The reason of the stop, once.
+    pub fn take(&self) -> Option<Stop> {
+        self.lock().take()
+    }
+
+    /// The eventfd that becomes readable with the first stop and stays so.
+    pub fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Stop>> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PowerControl for Power {
+    fn reset(&self) {
+        self.stop(Stop::Reset);
+    }
+
+    fn exit(&self, value: u32) {
+        self.stop(Stop::ExitPort(value));
+    }
+}

@@ -1,0 +1,74 @@
+//! The signals that stop a machine, taken by the main thread from a descriptor.
+//!
+//! They are blocked from [`Signals::take`] on, in every thread started after it. When the guard is
+//! dropped they are as before: a second Ctrl-C during a slow drain ends the process at once.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::error::Error;
+
+/// The signals, while they are ours.
+pub struct Signals {
+    before: SigSet,
+    fd: SignalFd,
+}
+
+impl Signals {
+    /// Takes SIGINT, SIGTERM, SIGQUIT, SIGTSTP, and SIGHUP unless it is ignored (nohup).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn take() -> Result<Self, Error> {
+        let mut set = SigSet::empty();
+        for signal in [
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGQUIT,
+            Signal::SIGTSTP,
+        ] {
+            set.add(signal);
+        }
+        if !is_ignored(Signal::SIGHUP) {
+            set.add(Signal::SIGHUP);
+        }
+        let cannot = || Error::host("cannot receive signals");
+        let before = SigSet::thread_get_mask().map_err(cannot())?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .map_err(cannot())?;
+        set.thread_block().map_err(cannot())?;
+        Ok(Signals { before, fd })
+    }
+
+    /// The number of the next signal that has come.
+    pub fn next(&mut self) -> Option<i32> {
+        let info = self.fd.read_signal().ok()??;
+        i32::try_from(info.ssi_signo).ok()
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // It cannot fail for a mask that was the thread's.
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: sigaction is plain data for which zero is valid; a null new action changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}

@@ -1,0 +1,89 @@
+//! A machine that is built and can run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iolite_devices::serial::Serial;
+use iolite_devices::virtio::blk::BlockDevice;
+use kvm_ioctls::VmFd;
+use vm_memory::GuestMemoryMmap;
+
+use crate::console::Input;
+use crate::error::Error;
+use crate::events;
+use crate::exits::Buses;
+use crate::power::{Power, Stop};
+use crate::signals::Signals;
+use crate::vcpu::Vcpu;
+
+/// A disk of a machine.
+pub struct Disk {
+    /// Its name in the guest, `vda` and so on.
+    pub name: String,
+    /// The device.
+    pub device: BlockDevice,
+}
+
+/// A machine, ready to run. What is declared first is dropped first: KVM lets go of guest memory
+/// before the memory is unmapped.
+pub struct Machine {
+    pub(crate) vcpu: Vcpu,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) vm: VmFd,
+    pub(crate) buses: Buses,
+    pub(crate) serial: Arc<Serial>,
+    pub(crate) power: Arc<Power>,
+    pub(crate) memory: Arc<GuestMemoryMmap>,
+}
+
+impl Machine {
+    /// Runs the machine until something stops it, then stops the vCPU, and drains and flushes
+    /// every disk. With `interactive`, stdin is the guest's.
+    ///
+    /// # Errors
+    /// If the host refuses something, or a disk could not be flushed.
+    pub fn run(
+        self,
+        mut signals: Signals,
+        timeout: Option<Duration>,
+        interactive: bool,
+    ) -> Result<Stop, Error> {
+        let input = interactive
+            .then(|| Input::new(self.serial.clone()))
+            .transpose();
+        let input = input.unwrap_or_else(|error| {
+            log::debug!("stdin is closed, the guest gets no input: {error}");
+            None
+        });
+        let vcpu = self
+            .vcpu
+            .start(self.buses, self.memory.clone(), self.power.clone())?;
+        let attended = events::attend(&self.power, &mut signals, timeout, input);
+        // Whatever happened: nobody may wait for a vCPU that still runs.
+        self.power.stop(Stop::Reset);
+        drop(signals);
+        vcpu.join();
+        let drained = shut_down(&self.disks);
+        drop(self.disks);
+        drop(self.vm);
+        attended?;
+        drained?;
+        Ok(self.power.take().unwrap_or(Stop::Reset))
+    }
+}
+
+/// Drains, flushes and ends all disks, even if one of them fails.
+fn shut_down(disks: &[Disk]) -> Result<(), Error> {
+    let mut result = Ok(());
+    for disk in disks {
+        if let Err(error) = disk.device.shutdown() {
+            let what = format!(
+                "disk {}: the last flush failed, writes may be lost",
+                disk.name
+            );
+            result = result.and(Err(Error::host(what)(error)));
+        }
+        log::debug!("{}: {:?}", disk.name, disk.device.counters());
+    }
+    result
+}
