@@ -17,4 +17,5 @@ pub mod interrupt;
 pub mod power;
 pub mod serial;
 mod thread;
+mod throttle;
 pub mod virtio;

@@ -33,6 +33,32 @@ pub struct Descriptor {
     pub next: u16,
 }
 
+impl Descriptor {
+    /// Size in bytes on the wire.
+    pub const SIZE: usize = 16;
+
+    /// Decodes the descriptor from its wire form.
+    pub fn from_le_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        Descriptor {
+            addr: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
+        }
+    }
+
+    /// Encodes the descriptor into its wire form.
+    pub fn to_le_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..8].copy_from_slice(&self.addr.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[14..16].copy_from_slice(&self.next.to_le_bytes());
+        bytes
+    }
+}
+
 /// `struct virtq_used_elem`, 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +93,15 @@ pub const fn need_event(event: u16, new: u16, old: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::need_event;
+    use super::{Descriptor, need_event};
+
+    #[test]
+    fn a_descriptor_survives_its_wire_form() {
+        let descriptor = Descriptor { addr: 0x0102_0304_0506_0708, len: 9, flags: 3, next: 11 };
+        let bytes = descriptor.to_le_bytes();
+        assert_eq!((bytes[0], bytes[8], bytes[12], bytes[14]), (8, 9, 3, 11));
+        assert_eq!(Descriptor::from_le_bytes(bytes), descriptor);
+    }
 
     #[test]
     fn an_event_is_needed_when_the_index_passes_it() {

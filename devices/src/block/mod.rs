@@ -7,5 +7,6 @@
 pub mod backend;
 pub mod buffers;
 pub mod engine;
+pub mod gate;
 pub mod request;
 pub mod source;

@@ -1,1 +1,383 @@
-//! (being written)
+//! virtio over MMIO, version 2 (virtio 1.2, section 4.2): the register window of one device.
+//!
+//! The driver walks the device status field up, one step at a time (section 3.1.1): ACKNOWLEDGE,
+//! DRIVER, the negotiation of features, FEATURES_OK, the set-up of queues, DRIVER_OK. Only then the
+//! device is activated and owns its queues. Writing 0 resets: the device stops popping, drains, and
+//! lets go of the queues. The vCPU waits for that only for [`RESET_WAIT`]; if the disk is slower,
+//! Status goes on reading nonzero until the drain is over, and other writes are ignored.
+//!
+//! Whatever the driver does out of turn is ignored; a queue that cannot be used sets
+//! DEVICE_NEEDS_RESET.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use iolite_devices_abi::mmio as reg;
+use iolite_devices_abi::status::{
+    ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, F_EVENT_IDX, F_VERSION_1, FAILED,
+    FEATURES_OK,
+};
+use vm_memory::GuestMemoryMmap;
+
+use super::device::{Activation, VirtioDevice};
+use super::notifier::Notifier;
+use super::setup::{QueueRegisters, SetupError};
+use crate::bus::BusDevice;
+use crate::throttle::Throttle;
+
+/// How long a vCPU waits for requests in flight when the driver resets the device.
+pub const RESET_WAIT: Duration = Duration::from_millis(50);
+
+/// VendorID.
+const VENDOR: u32 = u32::from_le_bytes(*b"iolt");
+
+/// The register window of a virtio device.
+pub struct VirtioMmio {
+    name: String,
+    memory: Arc<GuestMemoryMmap>,
+    device: Arc<dyn VirtioDevice>,
+    notifier: Arc<Notifier>,
+    registers: Mutex<Registers>,
+    /// What the guest did wrong.
+    complaints: Throttle,
+}
+
+struct Registers {
+    phase: Phase,
+    status: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    driver_features: u64,
+    queue_sel: u32,
+    queues: Vec<QueueRegisters>,
+}
+
+/// Who owns the queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The driver sets them up here.
+    SetUp,
+    /// The device works on them.
+    Live,
+    /// The device finishes what is in flight, then lets go.
+    Draining,
+}
+
+impl VirtioMmio {
+    /// A window for `device`, which notifies through `notifier`. `name` is for log lines.
+    pub fn new(
+        name: &str,
+        memory: Arc<GuestMemoryMmap>,
+        device: Arc<dyn VirtioDevice>,
+        notifier: Arc<Notifier>,
+    ) -> Self {
+        let registers = Mutex::new(Registers::after_reset(&*device));
+        let complaints = Throttle::default();
+        VirtioMmio {
+            name: name.to_owned(),
+            memory,
+            device,
+            notifier,
+            registers,
+            complaints,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registers> {
+        let mut registers = self
+            .registers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if registers.phase == Phase::Draining && self.device.reset(Duration::ZERO) {
+            self.finish_reset(&mut registers);
+        }
+        registers
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        let registers = self.lock();
+        match offset {
+            reg::MAGIC_VALUE => reg::MAGIC,
+            reg::VERSION => reg::VERSION_2,
+            reg::DEVICE_ID => self.device.device_type(),
+            reg::VENDOR_ID => VENDOR,
+            reg::DEVICE_FEATURES => {
+                half(self.device.device_features(), registers.device_features_sel)
+            }
+            reg::QUEUE_NUM_MAX => registers.queue().map_or(0, |queue| queue.max_size.into()),
+            reg::QUEUE_READY => self.queue_ready(&registers).into(),
+            reg::INTERRUPT_STATUS => self.notifier.interrupt_status(),
+            reg::STATUS if self.notifier.needs_reset() => registers.status | DEVICE_NEEDS_RESET,
+            reg::STATUS => registers.status,
+            // No shared memory regions: length and base read all ones (section 4.2.2).
+            reg::SHM_LEN_LOW | reg::SHM_LEN_HIGH | reg::SHM_BASE_LOW | reg::SHM_BASE_HIGH => {
+                u32::MAX
+            }
+            // Reserved or write-only; ConfigGeneration, too, is 0: nothing changes.
+            _ => 0,
+        }
+    }
+
+    /// A queue that the driver took away from a live device stays ready until it is drained.
+    fn queue_ready(&self, registers: &Registers) -> bool {
+        let in_use = registers.phase == Phase::Live && !self.device.stopped();
+        registers
+            .queue()
+            .is_some_and(|queue| queue.ready || (queue.stopping && in_use))
+    }
+
+    fn write_register(&self, offset: u64, value: u32) {
+        let mut registers = self.lock();
+        match (offset, registers.phase) {
+            (_, Phase::Draining) => {}
+            (reg::STATUS, _) => self.write_status(&mut registers, value),
+            (reg::DEVICE_FEATURES_SEL, _) => registers.device_features_sel = value,
+            (reg::DRIVER_FEATURES_SEL, _) => registers.driver_features_sel = value,
+            (reg::QUEUE_SEL, _) => registers.queue_sel = value,
+            (reg::INTERRUPT_ACK, _) => self
+                .notifier
+                .acknowledge(value & (reg::INTERRUPT_USED_RING | reg::INTERRUPT_CONFIG_CHANGE)),
+            (reg::DRIVER_FEATURES, Phase::SetUp) => registers.set_driver_features(value),
+            (reg::QUEUE_NOTIFY, Phase::Live) => self.notify(&registers, value),
+            (reg::QUEUE_READY, Phase::Live) if value == 0 => self.stop_queue(&mut registers),
+            (reg::QUEUE_READY, Phase::SetUp) => self.write_queue_ready(&mut registers, value),
+            (_, Phase::SetUp) => self.write_queue_register(&mut registers, offset, value),
+            // A live device owns its queues: their registers no longer mean anything.
+            (_, Phase::Live) => {}
+        }
+    }
+
+    /// The device status field. Steps up in order, FAILED at any time, 0 at any time.
+    fn write_status(&self, registers: &mut Registers, value: u32) {
+        if value == 0 {
+            return self.reset(registers);
+        }
+        if registers.status & FAILED != 0 {
+            return;
+        }
+        // Only the device sets DEVICE_NEEDS_RESET (section 2.1.2).
+        let value = value & !DEVICE_NEEDS_RESET;
+        let steps = value & !FAILED;
+        let in_order = [
+            0,
+            ACKNOWLEDGE,
+            ACKNOWLEDGE | DRIVER,
+            ACKNOWLEDGE | DRIVER | FEATURES_OK,
+            ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
+        ];
+        if !in_order.contains(&steps) || steps & registers.status != registers.status {
+            return self.complain(format_args!(
+                "status {value:#x} does not follow {:#x}: ignored",
+                registers.status
+            ));
+        }
+        if value & FAILED != 0 {
+            registers.status |= FAILED;
+            self.device.stop();
+            return self.complain(format_args!("the driver gave up (FAILED)"));
+        }
+        let new = steps & !registers.status;
+        if new & DRIVER_OK != 0 {
+            // Features must be settled by a write of their own, and read back.
+            if registers.status & FEATURES_OK != 0 {
+                self.activate(registers);
+            }
+            return;
+        }
+        registers.status |= new & !FEATURES_OK;
+        if new & FEATURES_OK != 0 && self.features_acceptable(registers) {
+            registers.status |= FEATURES_OK;
+        }
+    }
+
+    fn features_acceptable(&self, registers: &Registers) -> bool {
+        let accepted = registers.driver_features;
+        let offered = self.device.device_features();
+        if accepted & !offered != 0 {
+            self.complain(format_args!(
+                "the driver accepts features that are not offered: {:#x}",
+                accepted & !offered
+            ));
+        } else if accepted & F_VERSION_1 == 0 {
+            self.complain(format_args!("the driver does not accept VERSION_1"));
+        }
+        accepted & !offered == 0 && accepted & F_VERSION_1 != 0
+    }
+
+    fn activate(&self, registers: &mut Registers) {
+        if self.notifier.needs_reset() {
+            return;
+        }
+        let features = registers.driver_features;
+        let mut queues = Vec::with_capacity(registers.queues.len());
+        for queue in &registers.queues {
+            let built = queue.ready.then(|| self.build(queue, features)).transpose();
+            match built {
+                Ok(queue) => queues.push(queue),
+                Err(error) => return self.refuse_queue(&error),
+            }
+        }
+        log::debug!("{}: live, features {features:#x}", self.name);
+        registers.status |= DRIVER_OK;
+        registers.phase = Phase::Live;
+        self.device.activate(Activation { features, queues });
+    }
+
+    fn build(
+        &self,
+        queue: &QueueRegisters,
+        features: u64,
+    ) -> Result<virtio_queue::Queue, SetupError> {
+        queue.build(&self.memory, features & F_EVENT_IDX != 0)
+    }
+
+    fn reset(&self, registers: &mut Registers) {
+        let inactive = registers.phase == Phase::SetUp || self.device.reset(RESET_WAIT);
+        if inactive {
+            self.finish_reset(registers);
+        } else {
+            log::debug!("{}: reset goes on while requests are in flight", self.name);
+            registers.phase = Phase::Draining;
+        }
+    }
+
+    fn finish_reset(&self, registers: &mut Registers) {
+        log::debug!("{}: reset", self.name);
+        *registers = Registers::after_reset(&*self.device);
+        self.notifier.reset();
+    }
+
+    fn notify(&self, registers: &Registers, queue: u32) {
+        if let Ok(index) = u16::try_from(queue)
+            && usize::from(index) < registers.queues.len()
+        {
+            self.device.notify(index);
+        }
+    }
+
+    fn stop_queue(&self, registers: &mut Registers) {
+        if let Some(queue) = registers.queue_mut()
+            && queue.ready
+        {
+            queue.ready = false;
+            queue.stopping = true;
+            self.device.stop();
+        }
+    }
+
+    fn write_queue_ready(&self, registers: &mut Registers, value: u32) {
+        let features = registers.driver_features;
+        let Some(queue) = registers.queue_mut() else {
+            return;
+        };
+        match value {
+            0 => queue.ready = false,
+            1 if !queue.ready => match self.build(queue, features) {
+                Ok(_) => queue.ready = true,
+                Err(error) => self.refuse_queue(&error),
+            },
+            _ => {}
+        }
+    }
+
+    fn write_queue_register(&self, registers: &mut Registers, offset: u64, value: u32) {
+        // Section 4.2.2.2: the driver does not touch these while the queue is ready.
+        let Some(queue) = registers.queue_mut().filter(|queue| !queue.ready) else {
+            return;
+        };
+        match offset {
+            reg::QUEUE_NUM => {
+                if let Err(error) = queue.set_size(value) {
+                    self.refuse_queue(&error);
+                }
+            }
+            reg::QUEUE_DESC_LOW => queue.desc.set_low(value),
+            reg::QUEUE_DESC_HIGH => queue.desc.set_high(value),
+            reg::QUEUE_DRIVER_LOW => queue.driver.set_low(value),
+            reg::QUEUE_DRIVER_HIGH => queue.driver.set_high(value),
+            reg::QUEUE_DEVICE_LOW => queue.device.set_low(value),
+            reg::QUEUE_DEVICE_HIGH => queue.device.set_high(value),
+            _ => {}
+        }
+    }
+
+    fn refuse_queue(&self, error: &SetupError) {
+        self.complain(format_args!("{error}: the device needs a reset"));
+        self.notifier.fail_silently();
+    }
+
+    fn complain(&self, what: std::fmt::Arguments<'_>) {
+        self.complaints.warn(format_args!("{}: {what}", self.name));
+    }
+}
+
+impl Registers {
+    fn after_reset(device: &dyn VirtioDevice) -> Self {
+        let queues = device
+            .queue_max_sizes()
+            .iter()
+            .map(|&size| QueueRegisters::new(size));
+        Registers {
+            phase: Phase::SetUp,
+            status: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+            queues: queues.collect(),
+        }
+    }
+
+    fn queue(&self) -> Option<&QueueRegisters> {
+        self.queues.get(usize::try_from(self.queue_sel).ok()?)
+    }
+
+    fn queue_mut(&mut self) -> Option<&mut QueueRegisters> {
+        self.queues.get_mut(usize::try_from(self.queue_sel).ok()?)
+    }
+
+    fn set_driver_features(&mut self, value: u32) {
+        if self.status & FEATURES_OK != 0 {
+            return;
+        }
+        let (shift, value) = match self.driver_features_sel {
+            0 => (0, u64::from(value)),
+            1 => (32, u64::from(value)),
+            _ => return,
+        };
+        self.driver_features &= !(u64::from(u32::MAX) << shift);
+        self.driver_features |= value << shift;
+    }
+}
+
+impl BusDevice for VirtioMmio {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if offset >= reg::CONFIG {
+            self.device.read_config(offset - reg::CONFIG, data);
+        } else if data.len() == 4 && offset.is_multiple_of(4) {
+            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
+        }
+        log::trace!("{}: read {offset:#x} -> {data:02x?}", self.name);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        log::trace!("{}: write {offset:#x} <- {data:02x?}", self.name);
+        // Registers are accessed whole (section 4.2.2.2); the configuration space is read-only.
+        if let Ok(bytes) = data.try_into()
+            && offset < reg::CONFIG
+            && offset.is_multiple_of(4)
+        {
+            self.write_register(offset, u32::from_le_bytes(bytes));
+        }
+    }
+}
+
+/// The 32 feature bits that a selector chooses; none past the 64 there are.
+fn half(features: u64, selector: u32) -> u32 {
+    match selector {
+        0 => features as u32,
+        1 => (features >> 32) as u32,
+        _ => 0,
+    }
+}

@@ -6,7 +6,10 @@
 
 pub mod fault;
 pub mod file;
+mod image;
 pub mod memory;
+
+pub use image::OpenError;
 
 use std::io;
 

@@ -1,28 +1,68 @@
 //! What a disk has done so far.
 
-/// A snapshot of a disk's counters, all since the device was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests by type: reads.
-    pub reads: u64,
-    /// Writes.
-    pub writes: u64,
-    /// Flushes.
-    pub flushes: u64,
-    /// Everything else: GET_ID, unknown types.
-    pub others: u64,
-    /// Bytes read from the disk by requests that succeeded.
-    pub bytes_read: u64,
-    /// Bytes written to the disk by requests that succeeded.
-    pub bytes_written: u64,
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A snapshot of a disk's counters, all since the device was made.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The counters themselves.
+        #[derive(Default)]
+        pub(super) struct Live {
+            $(pub(super) $name: Counter,)*
+        }
+
+        impl Live {
+            pub(super) fn snapshot(&self) -> Counters {
+                Counters { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Reads popped (VIRTIO_BLK_T_IN).
+    reads,
+    /// Writes popped (VIRTIO_BLK_T_OUT).
+    writes,
+    /// Flushes popped (VIRTIO_BLK_T_FLUSH).
+    flushes,
+    /// Everything else that was popped: GET_ID, unknown types, what could not be parsed.
+    others,
+    /// Bytes brought to the guest by reads that succeeded.
+    bytes_read,
+    /// Bytes brought to the disk by writes that succeeded.
+    bytes_written,
     /// Requests that were not answered with OK.
-    pub errors: u64,
+    errors,
     /// Used buffer notifications sent.
-    pub interrupts_sent: u64,
-    /// Used buffer notifications the driver did not want.
-    pub interrupts_suppressed: u64,
-    /// Available buffer notifications received.
-    pub notifications: u64,
+    interrupts_sent,
+    /// Used buffer notifications that the driver did not want.
+    interrupts_suppressed,
+    /// Available buffer notifications received; several may have been merged into one.
+    notifications,
     /// The most requests that were in flight at once.
-    pub max_in_flight: u64,
+    max_in_flight,
+}
+
+/// One counter. Counters order nothing.
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(super) fn at_least(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }

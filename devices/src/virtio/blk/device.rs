@@ -1,15 +1,38 @@
-//! A disk as a whole: one virtio-mmio window, one queue, one queue thread, its workers.
+//! A disk as a whole: a register window, a queue, the queue's thread, an engine.
+//!
+//! Threads: `{name}-queue` waits for available buffer notifications and wakes the engine;
+//! `{name}-worker-N` carry requests out. vCPU threads only write registers and eventfds.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use iolite_devices_abi::blk::{
+    self, F_BLK_SIZE, F_FLUSH, F_RO, F_SEG_MAX, ID_BYTES, SECTOR_SIZE, config,
+};
+use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Counters;
+use super::queue::{Disk, RequestQueue};
+use super::queue_thread;
 use crate::block::backend::Backend;
+use crate::block::engine::Engine;
+use crate::block::engine::pool::Pool;
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
+use crate::virtio::device::{Activation, VirtioDevice};
+use crate::virtio::mmio::VirtioMmio;
+use crate::virtio::notifier::Notifier;
+
+/// The largest QueueNumMax.
+const MAX_QUEUE_SIZE: u16 = 1024;
+/// The smallest: a request takes three descriptors, and sizes are powers of two.
+const MIN_QUEUE_SIZE: u16 = 4;
+/// The most workers a disk may have.
+const MAX_WORKERS: usize = 64;
 
 /// What can be chosen for a disk.
 #[derive(Clone, Debug)]
@@ -18,9 +41,9 @@ pub struct BlockConfig {
     pub name: String,
     /// What GET_ID answers; the first 20 bytes count.
     pub id: String,
-    /// How many worker threads, at least 1.
+    /// How many worker threads, 1 to 64.
     pub workers: usize,
-    /// QueueNumMax: a power of two, at most 1024.
+    /// QueueNumMax: a power of two from 4 to 1024.
     pub queue_size: u16,
     /// Refuse writes even where the backend would take them.
     pub read_only: bool,
@@ -30,7 +53,7 @@ pub struct BlockConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
     /// The queue size is not one of those possible.
-    #[error("queue size {0} is not possible: use a power of two from 2 to 1024")]
+    #[error("queue size {0} is not possible: use a power of two from 4 to 1024")]
     QueueSize(u16),
     /// The number of workers is not one of those possible.
     #[error("{0} workers are not possible: use 1 to 64")]
@@ -47,7 +70,13 @@ pub enum BlockError {
 
 /// A virtio block device.
 pub struct BlockDevice {
-    notify: EventFd,
+    core: Arc<Core>,
+    window: Arc<VirtioMmio>,
+    engine: Arc<dyn Engine>,
+    backend: Arc<dyn Backend>,
+    stop: EventFd,
+    /// None after the shutdown.
+    queue_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl BlockDevice {
@@ -57,43 +86,71 @@ impl BlockDevice {
     /// [`BlockError`] for a configuration that is not possible, or a system that refuses threads
     /// or eventfds.
     pub fn new(
-        _memory: Arc<GuestMemoryMmap>,
-        _backend: Arc<dyn Backend>,
+        memory: Arc<GuestMemoryMmap>,
+        backend: Arc<dyn Backend>,
         config: BlockConfig,
-        _interrupt: Arc<dyn Interrupt>,
+        interrupt: Arc<dyn Interrupt>,
     ) -> Result<Self, BlockError> {
-        if !config.queue_size.is_power_of_two() || !(2..=1024).contains(&config.queue_size) {
-            return Err(BlockError::QueueSize(config.queue_size));
+        let BlockConfig {
+            name,
+            id,
+            workers,
+            queue_size,
+            read_only,
+        } = config;
+        if !queue_size.is_power_of_two() || !(MIN_QUEUE_SIZE..=MAX_QUEUE_SIZE).contains(&queue_size)
+        {
+            return Err(BlockError::QueueSize(queue_size));
         }
-        let notify = EventFd::new(libc::EFD_NONBLOCK).map_err(|error| BlockError::System {
-            what: "create an eventfd",
-            error,
-        })?;
-        Ok(BlockDevice { notify })
+        if !(1..=MAX_WORKERS).contains(&workers) {
+            return Err(BlockError::Workers(workers));
+        }
+        let disk = Disk {
+            name: name.clone(),
+            id: id_bytes(&id),
+            capacity: backend.capacity(),
+            read_only: read_only || backend.read_only(),
+        };
+        let notifier = Arc::new(Notifier::new(interrupt));
+        let core = Arc::new(Core::new(
+            disk,
+            queue_size,
+            Arc::clone(&memory),
+            Arc::clone(&notifier),
+        )?);
+        let engine: Arc<dyn Engine> = Arc::new(
+            Pool::new(&name, workers, core.queue.clone(), Arc::clone(&backend))
+                .map_err(system("start a worker"))?,
+        );
+        let stop = EventFd::new(EFD_NONBLOCK).map_err(system("create an eventfd"))?;
+        let queue_thread =
+            queue_thread::spawn(&name, Arc::clone(&core), Arc::clone(&engine), &stop)
+                .map_err(system("start a queue thread"))?;
+        Ok(BlockDevice {
+            window: Arc::new(VirtioMmio::new(&name, memory, core.clone(), notifier)),
+            core,
+            engine,
+            backend,
+            stop,
+            queue_thread: Mutex::new(Some(queue_thread)),
+        })
     }
 
     /// The device's register window, [`VIRTIO_MMIO_SIZE`] bytes, for the MMIO bus.
     ///
     /// [`VIRTIO_MMIO_SIZE`]: iolite_devices_abi::machine::VIRTIO_MMIO_SIZE
     pub fn bus_device(&self) -> Arc<dyn BusDevice> {
-        struct Nothing;
-        impl BusDevice for Nothing {
-            fn read(&self, _offset: u64, data: &mut [u8]) {
-                data.fill(0);
-            }
-            fn write(&self, _offset: u64, _data: &[u8]) {}
-        }
-        Arc::new(Nothing)
+        self.window.clone()
     }
 
     /// What to register as ioeventfd for a write of 0 (4 bytes) to QueueNotify.
     pub fn queue_notify(&self) -> &EventFd {
-        &self.notify
+        &self.core.notify
     }
 
     /// What the disk has done so far.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        self.core.queue.counters.snapshot()
     }
 
     /// Stops the disk for good: no request is pulled any more, those in flight are finished, the
@@ -102,6 +159,145 @@ impl BlockDevice {
     /// # Errors
     /// If the last flush failed: data may be lost.
     pub fn shutdown(&self) -> io::Result<()> {
-        Ok(())
+        let mut queue_thread = self
+            .queue_thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(thread) = queue_thread.take() else {
+            return Ok(());
+        };
+        self.core.queue.stop();
+        // Workers finish what they have; with the engine stopped nobody pulls, whatever a driver
+        // that still runs may activate.
+        self.engine.stop();
+        // It cannot fail: the counter is far from full.
+        let _ = self.stop.write(1);
+        if thread.join().is_err() {
+            log::error!("{}: the queue thread panicked", self.core.name());
+        }
+        self.backend.flush()
     }
+}
+
+impl Drop for BlockDevice {
+    fn drop(&mut self) {
+        if let Err(error) = self.shutdown() {
+            log::error!(
+                "{}: the last flush failed, data may be lost: {error}",
+                self.core.name()
+            );
+        }
+    }
+}
+
+/// What the transport sees of the disk.
+pub(super) struct Core {
+    pub(super) queue: Arc<RequestQueue>,
+    pub(super) notify: EventFd,
+    name: String,
+    queue_sizes: [u16; 1],
+    features: u64,
+    config: [u8; config::SIZE],
+}
+
+impl Core {
+    fn new(
+        disk: Disk,
+        queue_size: u16,
+        memory: Arc<GuestMemoryMmap>,
+        notifier: Arc<Notifier>,
+    ) -> Result<Self, BlockError> {
+        Ok(Core {
+            name: disk.name.clone(),
+            features: features(disk.read_only),
+            config: config_space(disk.capacity, queue_size),
+            queue_sizes: [queue_size],
+            notify: EventFd::new(EFD_NONBLOCK).map_err(system("create an eventfd"))?,
+            queue: Arc::new(RequestQueue::new(disk, memory, notifier)),
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl VirtioDevice for Core {
+    fn device_type(&self) -> u32 {
+        blk::DEVICE_ID
+    }
+
+    fn device_features(&self) -> u64 {
+        self.features
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.config.len());
+        let len = data.len().min(self.config.len() - start);
+        data[..len].copy_from_slice(&self.config[start..start + len]);
+        data[len..].fill(0);
+    }
+
+    fn activate(&self, activation: Activation) {
+        let Activation { features, queues } = activation;
+        if let Some(queue) = queues.into_iter().flatten().next() {
+            self.queue.activate(queue, features);
+        }
+    }
+
+    fn notify(&self, _queue: u16) {
+        // If the counter is full the thread has a notification to see already.
+        let _ = self.notify.write(1);
+    }
+
+    fn stop(&self) {
+        self.queue.stop();
+    }
+
+    fn stopped(&self) -> bool {
+        self.queue.is_drained()
+    }
+
+    fn reset(&self, wait: Duration) -> bool {
+        self.queue.deactivate(wait)
+    }
+}
+
+fn features(read_only: bool) -> u64 {
+    let always = F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC | F_FLUSH | F_SEG_MAX | F_BLK_SIZE;
+    if read_only { always | F_RO } else { always }
+}
+
+/// `struct virtio_blk_config`; what belongs to features that are not offered stays zero.
+fn config_space(capacity: u64, queue_size: u16) -> [u8; config::SIZE] {
+    let mut space = [0; config::SIZE];
+    let mut put = |offset: u64, bytes: &[u8]| {
+        let start = offset as usize;
+        space[start..start + bytes.len()].copy_from_slice(bytes);
+    };
+    put(config::CAPACITY, &(capacity / SECTOR_SIZE).to_le_bytes());
+    // A chain, indirect or not, is never longer than its queue (section 2.7.5.3.1), and header and
+    // status take one descriptor each. This also stays below IOV_MAX.
+    put(config::SEG_MAX, &u32::from(queue_size - 2).to_le_bytes());
+    put(config::BLK_SIZE, &(SECTOR_SIZE as u32).to_le_bytes());
+    space
+}
+
+/// What GET_ID answers: NUL-padded, and without a NUL when it fills all 20 bytes.
+fn id_bytes(id: &str) -> [u8; ID_BYTES] {
+    let mut bytes = [0; ID_BYTES];
+    for (to, from) in bytes.iter_mut().zip(id.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> BlockError {
+    move |error| BlockError::System { what, error }
 }

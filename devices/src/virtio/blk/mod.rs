@@ -1,7 +1,18 @@
-//! The block device (virtio 1.2, section 5.2).
+//! The block device (virtio 1.2, section 5.2). A request's way through it:
+//!
+//! [`queue`] pops a head index and owns the ring; [`chain`] follows the descriptors; [`request`]
+//! parses them; a backend does the work; [`completion`] says what goes back to the driver; the
+//! queue puts it into the used ring and decides about an interrupt. [`device`] holds all of it
+//! together with its threads.
 
+pub mod chain;
+pub mod completion;
 pub mod counters;
 pub mod device;
+pub mod queue;
+mod queue_thread;
+pub mod request;
+mod ring;
 
 pub use counters::Counters;
 pub use device::{BlockConfig, BlockDevice, BlockError};

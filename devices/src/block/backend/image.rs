@@ -1,0 +1,134 @@
+//! Opening a disk image: every reason why it cannot be a disk, told apart.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why an image cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is nothing at the path.
+    #[error("disk {0}: no such file; create one with `truncate -s 64M {0}`")]
+    Missing(PathBuf),
+    /// The path names a directory.
+    #[error("disk {0}: is a directory; name a disk image or a block device")]
+    Directory(PathBuf),
+    /// The path names a pipe, a socket, a character device.
+    #[error("disk {0}: is neither a file nor a block device; name a disk image")]
+    NotADisk(PathBuf),
+    /// The file may not be read.
+    #[error("disk {0}: cannot be read; check its permissions with `ls -l {0}`")]
+    NotReadable(PathBuf),
+    /// The file may be read, but not written.
+    #[error("disk {0}: cannot be written; make it writable or attach it with `readonly`")]
+    NotWritable(PathBuf),
+    /// There are no bytes.
+    #[error("disk {0}: is empty; give it a size with `truncate -s 64M {0}`")]
+    Empty(PathBuf),
+    /// The size is not a whole number of sectors.
+    #[error(
+        "disk {path}: its size of {size} bytes is not a multiple of 512; \
+         round it up with `truncate -s %512 {path}`"
+    )]
+    PartialSector {
+        /// The image.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Somebody else writes to the image, or reads it while we want to write.
+    #[error(
+        "disk {0}: is in use by another process; stop it, or attach the disk with `readonly` to \
+         both"
+    )]
+    Locked(PathBuf),
+    /// Anything else.
+    #[error("disk {path}: {error}")]
+    Io {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Opens, checks and locks the image at `path`; returns it with its size in bytes.
+pub(super) fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
+    let io_error = |error| OpenError::Io {
+        path: path.to_owned(),
+        error,
+    };
+    // Asked before opening: opening a pipe or a terminal would have effects.
+    let kind = path
+        .metadata()
+        .map_err(|error| refused(path, error))?
+        .file_type();
+    if kind.is_dir() {
+        return Err(OpenError::Directory(path.to_owned()));
+    }
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(OpenError::NotADisk(path.to_owned()));
+    }
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| refused(path, error))?;
+    // The end is the size, for files and block devices alike.
+    let size = file.seek(SeekFrom::End(0)).map_err(io_error)?;
+    if size == 0 {
+        return Err(OpenError::Empty(path.to_owned()));
+    }
+    if !size.is_multiple_of(512) {
+        return Err(OpenError::PartialSector {
+            path: path.to_owned(),
+            size,
+        });
+    }
+    if !lock(&file, read_only).map_err(io_error)? {
+        return Err(OpenError::Locked(path.to_owned()));
+    }
+    Ok((file, size))
+}
+
+fn refused(path: &Path, error: io::Error) -> OpenError {
+    let owned = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(owned),
+        io::ErrorKind::PermissionDenied if File::open(path).is_ok() => {
+            OpenError::NotWritable(owned)
+        }
+        io::ErrorKind::PermissionDenied => OpenError::NotReadable(owned),
+        io::ErrorKind::ReadOnlyFilesystem => OpenError::NotWritable(owned),
+        _ => OpenError::Io { path: owned, error },
+    }
+}
+
+/// Takes the lock that tells writers apart: shared for a reader, exclusive for a writer. False if
+/// somebody holds one that excludes ours.
+fn lock(file: &File, read_only: bool) -> io::Result<bool> {
+    // SAFETY: flock is plain data; all zeros mean "from byte 0 to the end", and OFD locks require
+    // a zero pid.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = if read_only {
+        libc::F_RDLCK
+    } else {
+        libc::F_WRLCK
+    } as libc::c_short;
+    request.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: the descriptor is open and the pointer valid for the duration of the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &request) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        // File systems without locks: nobody else is excluded there either.
+        Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => Ok(true),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,51 @@
+//! What a transport wants of a virtio device.
+//!
+//! A device is inactive until [`VirtioDevice::activate`] hands it its queues, and is inactive again
+//! when [`VirtioDevice::reset`] has returned true. In between it owns the queues; the transport
+//! does not look at them.
+
+use std::time::Duration;
+
+use virtio_queue::Queue;
+
+/// What a driver has set up when it sets DRIVER_OK.
+pub struct Activation {
+    /// The negotiated features: offered by the device and accepted by the driver.
+    pub features: u64,
+    /// One for each of the device's queues, checked: its three parts are aligned and lie in guest
+    /// memory. None where the driver left the queue disabled.
+    pub queues: Vec<Option<Queue>>,
+}
+
+/// A virtio device behind a transport. All calls come from vCPU threads, one at a time.
+pub trait VirtioDevice: Send + Sync {
+    /// DeviceID.
+    fn device_type(&self) -> u32;
+
+    /// device_features: everything the device offers.
+    fn device_features(&self) -> u64;
+
+    /// QueueNumMax of each queue.
+    fn queue_max_sizes(&self) -> &[u16];
+
+    /// Reads the device configuration space; zeros past its end.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// The driver is set up: the device is live from now on. Called only while inactive.
+    fn activate(&self, activation: Activation);
+
+    /// The driver says that `queue`, which exists, has available buffers. Called only while
+    /// active.
+    fn notify(&self, queue: u16);
+
+    /// Pops nothing from any queue any more; what is in flight is finished.
+    fn stop(&self);
+
+    /// Whether nothing is in flight after a [`stop`](VirtioDevice::stop): no queue and no guest
+    /// memory is touched any more.
+    fn stopped(&self) -> bool;
+
+    /// Stops, waits at most `wait` for what is in flight, and lets go of the queues. Returns true
+    /// when that is done and the device is inactive; otherwise the caller asks again.
+    fn reset(&self, wait: Duration) -> bool;
+}

@@ -1,0 +1,78 @@
+//! The way from a device to its driver: InterruptStatus, DEVICE_NEEDS_RESET, and the interrupt
+//! line. Shared by the transport, which shows the registers, and the device, which notifies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use iolite_devices_abi::mmio::{INTERRUPT_CONFIG_CHANGE, INTERRUPT_USED_RING};
+
+use crate::interrupt::Interrupt;
+use crate::throttle::Throttle;
+
+/// Sends notifications to the driver.
+pub struct Notifier {
+    interrupt: Arc<dyn Interrupt>,
+    interrupt_status: AtomicU32,
+    needs_reset: AtomicBool,
+    failures: Throttle,
+}
+
+impl Notifier {
+    /// A notifier with nothing pending that raises `interrupt`.
+    pub fn new(interrupt: Arc<dyn Interrupt>) -> Self {
+        Notifier {
+            interrupt,
+            interrupt_status: AtomicU32::new(0),
+            needs_reset: AtomicBool::new(false),
+            failures: Throttle::default(),
+        }
+    }
+
+    /// Sends a used buffer notification.
+    pub fn used_buffer(&self) {
+        self.raise(INTERRUPT_USED_RING);
+    }
+
+    /// Sets DEVICE_NEEDS_RESET and sends a configuration change notification (virtio 1.2, section
+    /// 2.1.2), once until the next reset.
+    pub fn fail(&self) {
+        if !self.needs_reset.swap(true, Ordering::AcqRel) {
+            self.raise(INTERRUPT_CONFIG_CHANGE);
+        }
+    }
+
+    /// Sets DEVICE_NEEDS_RESET alone: before DRIVER_OK no notification is due.
+    pub(super) fn fail_silently(&self) {
+        self.needs_reset.store(true, Ordering::Release);
+    }
+
+    /// Whether DEVICE_NEEDS_RESET is set.
+    pub fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Ordering::Acquire)
+    }
+
+    /// InterruptStatus.
+    pub fn interrupt_status(&self) -> u32 {
+        self.interrupt_status.load(Ordering::Acquire)
+    }
+
+    /// InterruptACK.
+    pub(super) fn acknowledge(&self, bits: u32) {
+        self.interrupt_status.fetch_and(!bits, Ordering::AcqRel);
+    }
+
+    /// Forgets everything, as a device reset does.
+    pub(super) fn reset(&self) {
+        self.interrupt_status.store(0, Ordering::Release);
+        self.needs_reset.store(false, Ordering::Release);
+    }
+
+    /// The driver's handler reads InterruptStatus, so the bit comes before the edge.
+    fn raise(&self, bit: u32) {
+        self.interrupt_status.fetch_or(bit, Ordering::AcqRel);
+        if let Err(error) = self.interrupt.trigger() {
+            self.failures
+                .warn(format_args!("an interrupt cannot be raised: {error}"));
+        }
+    }
+}

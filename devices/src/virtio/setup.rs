@@ -1,0 +1,135 @@
+//! A virtqueue while its driver sets it up: registers that become a checked [`Queue`], or do not.
+
+use iolite_devices_abi::ring::{
+    AVAIL_RING_ALIGN, DESC_TABLE_ALIGN, USED_RING_ALIGN, avail_ring_bytes, desc_table_bytes,
+    used_ring_bytes,
+};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+/// Why a queue cannot be enabled.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(super) enum SetupError {
+    #[error("queue size {0} is not a power of two up to QueueNumMax")]
+    Size(u32),
+    #[error("the address of the {0} was never set")]
+    NoAddress(&'static str),
+    #[error("the {part} at {addr:#x} is not aligned to {align} bytes")]
+    Misaligned {
+        part: &'static str,
+        addr: u64,
+        align: u64,
+    },
+    #[error("the {part} at {addr:#x} ({bytes} bytes) does not lie in one piece of memory")]
+    NotInMemory {
+        part: &'static str,
+        addr: u64,
+        bytes: u64,
+    },
+}
+
+/// One 64-bit address register, written in halves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AddressRegister {
+    low: Option<u32>,
+    high: Option<u32>,
+}
+
+impl AddressRegister {
+    pub(super) fn set_low(&mut self, value: u32) {
+        self.low = Some(value);
+    }
+
+    pub(super) fn set_high(&mut self, value: u32) {
+        self.high = Some(value);
+    }
+
+    /// The address, if at least its low half was written.
+    fn get(self) -> Option<u64> {
+        Some(u64::from(self.high.unwrap_or(0)) << 32 | u64::from(self.low?))
+    }
+}
+
+/// The registers of one queue.
+#[derive(Clone, Debug)]
+pub(super) struct QueueRegisters {
+    pub(super) max_size: u16,
+    pub(super) size: u16,
+    pub(super) ready: bool,
+    /// The driver took the queue away from a live device.
+    pub(super) stopping: bool,
+    pub(super) desc: AddressRegister,
+    pub(super) driver: AddressRegister,
+    pub(super) device: AddressRegister,
+}
+
+impl QueueRegisters {
+    pub(super) fn new(max_size: u16) -> Self {
+        QueueRegisters {
+            max_size,
+            size: max_size,
+            ready: false,
+            stopping: false,
+            desc: AddressRegister::default(),
+            driver: AddressRegister::default(),
+            device: AddressRegister::default(),
+        }
+    }
+
+    /// QueueNum, checked as written: 32 bits, never truncated.
+    pub(super) fn set_size(&mut self, value: u32) -> Result<(), SetupError> {
+        match u16::try_from(value) {
+            Ok(size) if size.is_power_of_two() && size <= self.max_size => self.size = size,
+            _ => return Err(SetupError::Size(value)),
+        }
+        Ok(())
+    }
+
+    /// The queue that these registers describe.
+    pub(super) fn build(
+        &self,
+        memory: &GuestMemoryMmap,
+        event_idx: bool,
+    ) -> Result<Queue, SetupError> {
+        let part = |part, register: AddressRegister, align, bytes| {
+            let addr = register.get().ok_or(SetupError::NoAddress(part))?;
+            if !addr.is_multiple_of(align) {
+                return Err(SetupError::Misaligned { part, addr, align });
+            }
+            if !in_one_region(memory, addr, bytes) {
+                return Err(SetupError::NotInMemory { part, addr, bytes });
+            }
+            Ok((Some(addr as u32), Some((addr >> 32) as u32)))
+        };
+        let size = self.size;
+        let table = desc_table_bytes(size) as u64;
+        let (low, high) = part("descriptor table", self.desc, DESC_TABLE_ALIGN, table)?;
+        let mut queue =
+            Queue::new(self.max_size).map_err(|_| SetupError::Size(self.max_size.into()))?;
+        queue.set_size(size);
+        queue.set_desc_table_address(low, high);
+        let avail = avail_ring_bytes(size) as u64;
+        let (low, high) = part("available ring", self.driver, AVAIL_RING_ALIGN, avail)?;
+        queue.set_avail_ring_address(low, high);
+        let used = used_ring_bytes(size) as u64;
+        let (low, high) = part("used ring", self.device, USED_RING_ALIGN, used)?;
+        queue.set_used_ring_address(low, high);
+        queue.set_event_idx(event_idx);
+        queue.set_ready(true);
+        // virtio-queue takes an available ring at address 0 for one that was never set.
+        if queue.avail_ring() == 0 {
+            return Err(SetupError::NoAddress("available ring"));
+        }
+        Ok(queue)
+    }
+}
+
+/// Whether the `bytes` at `addr` lie in one region of memory: rings are not split over regions.
+fn in_one_region(memory: &GuestMemoryMmap, addr: u64, bytes: u64) -> bool {
+    memory
+        .find_region(GuestAddress(addr))
+        .is_some_and(|region| {
+            let offset = addr - region.start_addr().0;
+            region.len() - offset >= bytes
+        })
+}
