@@ -1,18 +1,145 @@
-//! first byte
+//! The iolite guest kernel: a small one whose subject is block I/O.
+//!
+//! This file is the boot order and nothing else. Where to go on:
+//!
+//! - `block`: the one primitive, `submit -> completion`, and the synchronous procedure on top.
+//! - `mm::pager`: the kernel as the one who asks, asynchronously.
+//! - `syscall`, `fs::file`: the process as the one who asks.
+//! - `arch::trap`: where the processor comes in; `task::scheduler`: who runs next.
+
 #![no_std]
-#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 #![no_main]
-use core::arch::{asm, global_asm};
-global_asm!(include_str!("arch/boot.s"), options(att_syntax));
+
+extern crate alloc;
+
+mod arch;
+mod block;
+mod boot;
+mod console;
+mod fs;
+mod interrupts;
+mod mm;
+mod panic;
+mod sync;
+mod syscall;
+mod task;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use boot::Boot;
+use fs::object::{self, Extent};
+use iolite_devices_abi::blk::SECTOR_SIZE;
+use iolite_devices_abi::machine::COM1_IRQ;
+use iolite_guest_core::cmdline::{self, Window, Word};
+
+/// What runs when the command line names no program.
+const DEFAULT_INIT: &str = "sh";
+
+/// The first Rust code, on the boot stack, with the boot page tables.
+#[allow(unsafe_code)]
 #[unsafe(no_mangle)]
-extern "C" fn kernel_main(_si: u64) -> ! {
-    let s = b"hello from ring 0\n";
-    unsafe {
-        asm!("rep outsb", in("dx") 0x3f8u16, inout("rsi") s.as_ptr() => _, inout("rcx") s.len() => _);
-        asm!("out dx, al", in("dx") 0x64u16, in("al") 0xfeu8);
-        asm!("out dx, al", in("dx") 0xf4u16, in("al") 0u8);
+extern "C" fn kernel_main(start_info: u64) -> ! {
+    println!("iolite: guest kernel {}", env!("CARGO_PKG_VERSION"));
+    let boot = Boot::read(start_info);
+    start_memory(&boot);
+    arch::gdt::init();
+    arch::idt::init();
+    arch::apic::init();
+    if let Err(error) = arch::time::init() {
+        panic!("{error}");
     }
-    loop { unsafe { asm!("hlt") } }
+    task::scheduler::init();
+
+    // From here on somebody may have to wait, and only a thread can.
+    let options = Box::new(Options::read(boot.command_line()));
+    let argument = Box::into_raw(options).expose_provenance() as u64;
+    if let Err(error) = task::scheduler::spawn_kernel(start_system, argument) {
+        panic!("cannot start a thread: {error}");
+    }
+    task::scheduler::exit_current(0)
 }
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+
+/// The first thread.
+#[allow(unsafe_code)]
+extern "C" fn start_system(options: u64) {
+    // SAFETY: `kernel_main` made the argument from a box and has let go of it.
+    let options = unsafe {
+        Box::from_raw(core::ptr::with_exposed_provenance_mut::<Options>(options as usize))
+    };
+    mm::cache::init(options.cache);
+    arch::apic::route(COM1_IRQ as u8);
+    arch::serial::enable_input();
+    start_disks(&options.windows);
+    start_init(&options);
+}
+
+fn start_memory(boot: &Boot) {
+    mm::frame::init(mm::paging::image_end(), boot.memory.end);
+    mm::paging::init();
+    mm::frame::start_counting();
+    mm::heap::init();
+}
+
+/// Every disk becomes an object; the files of one of them become the directory.
+fn start_disks(windows: &[Window]) {
+    block::init(windows);
+    for number in 0..block::disks() {
+        let Some(disk) = block::DiskId::from_number(number) else { break };
+        let bytes = disk.sectors().saturating_mul(SECTOR_SIZE);
+        fs::file::add_disk(object::add(Extent { disk, first_sector: 0, bytes }));
+    }
+    let Some(disk) = block::system_disk() else {
+        panic!("no disk: the command line names no virtio_mmio.device with a block device");
+    };
+    if let Err(error) = fs::mount::mount(disk) {
+        panic!("cannot mount the system disk: {error}");
+    }
+}
+
+fn start_init(options: &Options) {
+    let path = if options.init.contains('/') {
+        options.init.clone()
+    } else {
+        alloc::format!("bin/{}", options.init)
+    };
+    let mut args = Vec::from(options.init.as_bytes());
+    args.push(0);
+    args.extend_from_slice(&options.arguments);
+    if let Err(error) = task::exec::spawn(&path, &args, None) {
+        panic!("cannot start {path}: {error}");
+    }
+}
+
+/// What the command line says.
+struct Options {
+    windows: Vec<Window>,
+    init: String,
+    arguments: Vec<u8>,
+    cache: u64,
+}
+
+impl Options {
+    fn read(line: &str) -> Options {
+        let mut options = Options {
+            windows: Vec::new(),
+            init: String::from(DEFAULT_INIT),
+            arguments: Vec::new(),
+            cache: mm::frame::free_count() / 4 * mm::layout::PAGE,
+        };
+        for word in cmdline::words(line) {
+            match word {
+                Word::Device(window) => options.windows.push(window),
+                Word::Init(init) => options.init = String::from(init),
+                Word::Cache(bytes) => options.cache = bytes,
+                Word::Argument(argument) => {
+                    options.arguments.extend_from_slice(argument.as_bytes());
+                    options.arguments.push(0);
+                }
+                Word::Ignored => {}
+                Word::Bad(word) => println!("iolite: {word}: not understood, ignored"),
+            }
+        }
+        options
+    }
+}

@@ -24,10 +24,16 @@ pub struct Info {
 /// What a request does. Sectors are of 512 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Reads from `sector` on.
-    Read { sector: u64 },
-    /// Writes from `sector` on.
-    Write { sector: u64 },
+    /// Reads from a sector on.
+    Read {
+        /// The first sector.
+        sector: u64,
+    },
+    /// Writes from a sector on.
+    Write {
+        /// The first sector.
+        sector: u64,
+    },
     /// Makes durable what was written. No segments.
     Flush,
     /// Reads the identification string: one segment of 20 bytes.

@@ -8,6 +8,11 @@ use super::trap::Frame;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Context(u64);
 
+impl Context {
+    /// No context: a thread that has not been switched away from.
+    pub const EMPTY: Context = Context(0);
+}
+
 unsafe extern "C" {
     fn switch_stacks(save: *mut u64, next: u64);
     fn start_user_thread();

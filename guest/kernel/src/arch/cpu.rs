@@ -11,12 +11,6 @@ pub fn wait_for_interrupt() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
-/// Lets interrupts that are pending in, and turns them off again.
-pub fn let_interrupts_in() {
-    // SAFETY: as above; the `nop` is the instruction that `sti` waits for.
-    unsafe { asm!("sti", "nop", "cli", options(nostack)) };
-}
-
 /// Stops the processor for good.
 pub fn halt() -> ! {
     loop {

@@ -6,6 +6,7 @@
 //! so what is short in instructions is what is fast.
 
 pub mod apic;
+mod assembly;
 pub mod context;
 pub mod cpu;
 pub mod fpu;
@@ -16,10 +17,3 @@ pub mod serial;
 pub mod time;
 pub mod trap;
 pub mod user_access;
-
-use core::arch::global_asm;
-
-global_asm!(include_str!("boot.s"), options(att_syntax));
-global_asm!(include_str!("trap.s"), options(att_syntax));
-global_asm!(include_str!("context.s"), options(att_syntax));
-global_asm!(include_str!("user_access.s"), options(att_syntax));

@@ -9,7 +9,10 @@
 #![allow(unsafe_code)]
 
 use super::layout::{PAGE, PAGE_SHIFT, direct};
+use crate::arch::user_access;
 use crate::sync::CpuCell;
+use core::ops::Range;
+use iolite_guest_abi::Errno;
 
 /// A frame that its holder has counted. Copying the number does not count it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,23 +186,41 @@ pub fn copy(to: Frame, from: Frame) {
     }
 }
 
+/// Copies `bytes` into a frame from byte `at` on.
+pub fn write(frame: Frame, at: usize, bytes: &[u8]) {
+    assert!(at + bytes.len() <= PAGE as usize);
+    // SAFETY: the direct map covers the frame, its holder asks for it, and the range lies inside.
+    unsafe {
+        let to = (frame.address() as usize + at) as *mut u8;
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+    }
+}
+
+/// Copies the process's bytes at `from` into `range` of a frame.
+pub fn write_from_user(frame: Frame, range: Range<usize>, from: u64) -> Result<(), Errno> {
+    assert!(range.start <= range.end && range.end <= PAGE as usize);
+    // SAFETY: the direct map covers the frame, its holder asks for it, and the range lies inside.
+    let to = unsafe {
+        let start = (frame.address() as usize + range.start) as *mut u8;
+        core::slice::from_raw_parts_mut(start, range.len())
+    };
+    user_access::read(to, from)
+}
+
+/// The first `N` bytes of a frame, as they are now.
+pub fn read<const N: usize>(frame: Frame) -> [u8; N] {
+    const { assert!(N <= PAGE as usize) };
+    // SAFETY: the direct map covers the frame, and bytes are copied out of it.
+    unsafe { (frame.address() as *const [u8; N]).read_volatile() }
+}
+
 /// The bytes of a frame.
 ///
 /// # Safety
-/// The frame stays held while the slice lives. The device or a process may write to it meanwhile:
-/// what is read is bytes, and nothing about them is assumed twice.
-pub unsafe fn bytes(frame: Frame) -> &'static [u8] {
+/// The frame stays held, and nobody writes to it, while the slice lives.
+pub unsafe fn bytes<'a>(frame: Frame) -> &'a [u8] {
     // SAFETY: the direct map covers the frame.
     unsafe { core::slice::from_raw_parts(frame.address() as *const u8, PAGE as usize) }
-}
-
-/// The bytes of a frame, for writing.
-///
-/// # Safety
-/// As for [`bytes`], and no other slice of it is alive.
-pub unsafe fn bytes_mut(frame: Frame) -> &'static mut [u8] {
-    // SAFETY: the direct map covers the frame.
-    unsafe { core::slice::from_raw_parts_mut(frame.address() as *mut u8, PAGE as usize) }
 }
 
 /// How many frames are free.

@@ -22,8 +22,6 @@ pub const USER: u64 = 1 << 2;
 pub const UNCACHED: u64 = 3 << 3;
 /// It has been used.
 pub const ACCESSED: u64 = 1 << 5;
-/// It has been written.
-pub const DIRTY: u64 = 1 << 6;
 const HUGE: u64 = 1 << 7;
 /// It cannot be executed.
 pub const NO_EXECUTE: u64 = 1 << 63;

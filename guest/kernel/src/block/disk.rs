@@ -1,0 +1,254 @@
+//! The disks, their requests in flight, and the interrupts that complete them.
+
+#![allow(unsafe_code)]
+
+use crate::arch::apic;
+use crate::mm::cache::{self, PageId};
+use crate::mm::layout::PAGE;
+use crate::mm::{frame, mmio};
+use crate::println;
+use crate::sync::{CpuCell, WaitQueue};
+use crate::task::ThreadId;
+use crate::task::scheduler;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use iolite_devices_abi::blk::ID_BYTES;
+use iolite_guest_abi::DiskStats;
+use iolite_guest_core::cmdline::Window;
+use iolite_virtio_driver::{
+    Disk as Driver, DiskError, DmaRegion, MmioRegisters, Operation, Outcome, Segment, SubmitError,
+};
+
+/// A disk: 0 is `/dev/vda`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskId(u8);
+
+/// Whom a completion is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    /// A thread that has counted the request with [`scheduler::request_starts`].
+    Thread(ThreadId),
+    /// A page of the cache that is being read, and those linked to it.
+    Pages(PageId),
+}
+
+/// An owner as the driver's cookie: pages have this bit set.
+const COOKIE_PAGES: u32 = 1 << 31;
+
+struct Disk {
+    driver: Driver<MmioRegisters>,
+    line: u8,
+    id: [u8; ID_BYTES],
+    waiting_for_room: WaitQueue,
+    stats: DiskStats,
+}
+
+static DISKS: CpuCell<Vec<Disk>> = CpuCell::new(Vec::new());
+
+/// Initialises the block device in each window. What is not one is named and left alone.
+pub fn init(windows: &[Window]) {
+    for window in windows {
+        match probe(window) {
+            Ok(driver) => {
+                let disk = Disk {
+                    driver,
+                    line: window.line,
+                    id: [0; ID_BYTES],
+                    waiting_for_room: WaitQueue::new(),
+                    stats: DiskStats::default(),
+                };
+                DISKS.borrow_mut().push(disk);
+                apic::route(window.line);
+            }
+            Err(DiskError::NotABlockDevice) => {}
+            Err(error) => println!("iolite: no disk at {:#x}: {error:?}", window.address),
+        }
+    }
+    for disk in (0..disks()).map(|number| DiskId(number as u8)) {
+        let id = super::identify(disk).unwrap_or_default();
+        DISKS.borrow_mut()[usize::from(disk.0)].id = id;
+    }
+}
+
+fn probe(window: &Window) -> Result<Driver<MmioRegisters>, DiskError> {
+    let base = NonNull::new(mmio::map(window.address, window.bytes.max(0x200)));
+    let base = base.ok_or(DiskError::NotVirtioMmio)?;
+    let bytes = Driver::<MmioRegisters>::DMA_BYTES;
+    let first = frame::alloc_contiguous(bytes.div_ceil(PAGE as usize) as u32);
+    let first = first.ok_or(DiskError::TooLittleMemory)?;
+    let memory = NonNull::new(first.address() as *mut u8).ok_or(DiskError::TooLittleMemory)?;
+    // SAFETY: the window was just mapped for this driver alone, and the frames, which are zero,
+    // physically contiguous and mapped by the direct map, stay its own for good.
+    unsafe {
+        let registers = MmioRegisters::new(base);
+        Driver::new(registers, DmaRegion::new(memory, first.physical(), bytes))
+    }
+}
+
+/// How many disks there are.
+pub fn disks() -> usize {
+    DISKS.borrow().len()
+}
+
+/// The disk to mount: the one that calls itself `system`, else the first.
+pub fn system_disk() -> Option<DiskId> {
+    let disks = DISKS.borrow();
+    let named = disks.iter().position(|disk| disk.id.starts_with(b"system\0"));
+    let number = named.or_else(|| (!disks.is_empty()).then_some(0))?;
+    Some(DiskId(number as u8))
+}
+
+/// Hands a request to the disk. It may not notice before [`notify`].
+///
+/// Whatever the segments name is held until the completion: by `owner`, who learns of it.
+#[inline]
+pub fn submit(
+    disk: DiskId,
+    operation: Operation,
+    segments: &[Segment],
+    owner: Owner,
+) -> Result<(), SubmitError> {
+    let cookie = match owner {
+        Owner::Thread(thread) => u32::from(thread.number()),
+        Owner::Pages(page) => COOKIE_PAGES | page.number(),
+    };
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[usize::from(disk.0)];
+    disk.driver.submit(operation, segments, cookie)?;
+    let stats = &mut disk.stats;
+    stats.in_flight += 1;
+    stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
+    // Counted when submitted: what is asked for is known here, and a completion says only how it
+    // ended.
+    let bytes = || segments.iter().map(|segment| u64::from(segment.bytes)).sum::<u64>();
+    match operation {
+        Operation::Read { .. } => {
+            stats.reads += 1;
+            stats.read_bytes += bytes();
+        }
+        Operation::Write { .. } => {
+            stats.writes += 1;
+            stats.written_bytes += bytes();
+        }
+        Operation::Flush => stats.flushes += 1,
+        Operation::GetId => {}
+    }
+    Ok(())
+}
+
+/// Tells the disk of what was submitted, if it wants to be told.
+#[inline]
+pub fn notify(disk: DiskId) {
+    DISKS.borrow_mut()[usize::from(disk.0)].driver.notify();
+}
+
+/// Blocks the running thread until the disk may have room for a request. Everything submitted so
+/// far is notified first: it is what makes room.
+pub fn wait_for_room(disk: DiskId) {
+    {
+        let mut disks = DISKS.borrow_mut();
+        let disk = &mut disks[usize::from(disk.0)];
+        disk.driver.notify();
+        if disk.driver.has_room() {
+            return;
+        }
+        disk.waiting_for_room.join();
+    }
+    scheduler::block_queued();
+}
+
+/// Interrupt line `line`: harvests the completions of the disks on it.
+pub fn interrupt(line: u8) {
+    let mut disks = DISKS.borrow_mut();
+    for disk in disks.iter_mut().filter(|disk| disk.line == line) {
+        disk.harvest();
+    }
+}
+
+/// What the disk has counted, anew from zero if `reset`.
+pub fn stats(disk: DiskId, reset: bool) -> DiskStats {
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[usize::from(disk.0)];
+    let notifications = disk.driver.notifications();
+    let mut stats = disk.stats;
+    stats.notifications = notifications.wrapping_add(stats.notifications);
+    if reset {
+        let in_flight = disk.stats.in_flight;
+        disk.stats = DiskStats {
+            in_flight,
+            max_in_flight: in_flight,
+            notifications: notifications.wrapping_neg(),
+            ..DiskStats::default()
+        };
+    }
+    stats
+}
+
+/// Counts something about a disk.
+#[inline]
+pub fn count(disk: DiskId, change: impl FnOnce(&mut DiskStats)) {
+    change(&mut DISKS.borrow_mut()[usize::from(disk.0)].stats);
+}
+
+impl Disk {
+    fn harvest(&mut self) {
+        self.driver.acknowledge();
+        self.stats.interrupts += 1;
+        while let Some(done) = self.driver.harvest() {
+            let ok = done.outcome == Outcome::Ok;
+            self.stats.in_flight -= 1;
+            if !ok {
+                self.stats.errors += 1;
+            }
+            if done.cookie & COOKIE_PAGES != 0 {
+                cache::read_ended(PageId::from_number(done.cookie & !COOKIE_PAGES), ok);
+            } else if let Some(thread) = ThreadId::from_number(u64::from(done.cookie)) {
+                scheduler::request_ended(thread, ok);
+            }
+        }
+        self.waiting_for_room.wake_all();
+    }
+}
+
+impl DiskId {
+    /// The disk with this number, if there is one.
+    pub fn from_number(number: usize) -> Option<DiskId> {
+        (number < disks()).then_some(DiskId(number as u8))
+    }
+
+    /// Its number: `/dev/vda` is 0.
+    pub fn number(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Capacity in sectors.
+    pub fn sectors(self) -> u64 {
+        self.with(|disk| disk.driver.info().sectors)
+    }
+
+    /// Are writes refused?
+    pub fn read_only(self) -> bool {
+        self.with(|disk| disk.driver.info().read_only)
+    }
+
+    /// Does it have a cache that a flush empties?
+    pub fn has_flush(self) -> bool {
+        self.with(|disk| disk.driver.info().flush)
+    }
+
+    /// Most segments of a request.
+    #[inline]
+    pub fn max_segments(self) -> usize {
+        self.with(|disk| disk.driver.info().max_segments)
+    }
+
+    /// Its identification string, NUL-padded.
+    pub fn id(self) -> [u8; ID_BYTES] {
+        self.with(|disk| disk.id)
+    }
+
+    #[inline(always)]
+    fn with<T>(self, look: impl FnOnce(&Disk) -> T) -> T {
+        look(&DISKS.borrow()[usize::from(self.0)])
+    }
+}

@@ -1,0 +1,20 @@
+//! Block I/O: the one primitive, `submit -> completion`, and the thin procedure that makes it
+//! synchronous.
+//!
+//! - [`submit`] hands a request to the disk's driver. `Ok` means that exactly one completion will
+//!   come, `Err` that none will. It never blocks.
+//! - The interrupt handler ([`interrupt`]) harvests every completion and tells the request's
+//!   [`Owner`]: a thread that has one request fewer in flight, or pages that have been read. It
+//!   allocates nothing and calls nobody back.
+//! - [`transfer`] is `submit` + wait, and knows nothing of drivers.
+//!
+//! There is no queue of requests but the disk's own: when that is full, `submit` says so, and who
+//! may block waits with [`wait_for_room`].
+
+mod disk;
+mod sync;
+
+pub use disk::{
+    DiskId, Owner, count, disks, init, interrupt, notify, stats, submit, system_disk, wait_for_room,
+};
+pub use sync::{flush, identify, read_sector, transfer};

@@ -1,0 +1,341 @@
+//! A process's descriptors, and what reading and writing through them means.
+//!
+//! ```text
+//! read, write -> file -> page cache (whole pages, shared with mappings)
+//!                     -> direct     (the device reads and writes the process's own memory)
+//! ```
+
+use super::directory;
+use super::object::{Extent, ObjectId};
+use crate::arch::user_access;
+use crate::block::{self, DiskId};
+use crate::console;
+use crate::mm::frame::{self, Frame};
+use crate::mm::layout::PAGE;
+use crate::mm::{cache, pager, paging};
+use crate::sync::CpuCell;
+use crate::task::process;
+use alloc::vec::Vec;
+use iolite_devices_abi::blk::SECTOR_SIZE;
+use iolite_guest_abi::{Errno, MAX_FDS, Stat, kind, open};
+use iolite_virtio_driver::{MAX_SEGMENTS, Operation, Segment};
+
+/// What a descriptor stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum File {
+    /// The console.
+    Console,
+    /// A file of the system disk, or a disk.
+    Object(OpenObject),
+}
+
+/// An open file or disk.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenObject {
+    /// Which one.
+    pub object: ObjectId,
+    /// It is a whole disk.
+    pub disk: Option<DiskId>,
+    /// It can be written.
+    pub write: bool,
+    direct: bool,
+    position: u64,
+}
+
+/// The descriptors of a process.
+pub struct Files([Option<File>; MAX_FDS]);
+
+/// The object of each disk, in order.
+static DISK_OBJECTS: CpuCell<Vec<ObjectId>> = CpuCell::new(Vec::new());
+
+/// Enters the object of the next disk.
+pub fn add_disk(object: ObjectId) {
+    DISK_OBJECTS.borrow_mut().push(object);
+}
+
+impl Files {
+    /// The console at 0, 1 and 2.
+    pub fn new() -> Files {
+        let mut files = Files([None; MAX_FDS]);
+        files.0[..3].fill(Some(File::Console));
+        files
+    }
+
+    /// What `fd` stands for.
+    #[inline]
+    pub fn get(&self, fd: u64) -> Result<File, Errno> {
+        self.0.get(fd as usize).copied().flatten().ok_or(Errno::EBADF)
+    }
+
+    /// Closes `fd`.
+    pub fn close(&mut self, fd: u64) -> Result<(), Errno> {
+        self.0.get_mut(fd as usize).and_then(Option::take).map(drop).ok_or(Errno::EBADF)
+    }
+
+    fn add(&mut self, file: File) -> Result<u64, Errno> {
+        let slot = self.0.iter().position(Option::is_none).ok_or(Errno::EMFILE)?;
+        self.0[slot] = Some(file);
+        Ok(slot as u64)
+    }
+
+    fn advance(&mut self, fd: u64, bytes: u64) {
+        if let Some(Some(File::Object(file))) = self.0.get_mut(fd as usize) {
+            file.position += bytes;
+        }
+    }
+}
+
+/// Opens `path` for the running process.
+pub fn open(path: &str, flags: u64) -> Result<u64, Errno> {
+    if flags & !(open::WRITE | open::DIRECT) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (write, direct) = (flags & open::WRITE != 0, flags & open::DIRECT != 0);
+    let disk = disk_by_path(path);
+    let object = match disk {
+        Some(disk) => DISK_OBJECTS.borrow()[disk.number()],
+        None if path.starts_with("/dev/") => return Err(Errno::ENOENT),
+        None => directory::find(path).ok_or(Errno::ENOENT)?,
+    };
+    // The system disk is mounted: nobody writes under the feet of the programs it holds.
+    let writable = disk.is_some_and(|disk| !disk.read_only() && block::system_disk() != Some(disk));
+    if write && !writable {
+        return Err(Errno::EROFS);
+    }
+    if direct && disk.is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let file = OpenObject { object, disk, write, direct, position: 0 };
+    process::current().files.add(File::Object(file))
+}
+
+/// `/dev/vda` is the first disk.
+fn disk_by_path(path: &str) -> Option<DiskId> {
+    let letter = path.strip_prefix("/dev/vd")?.as_bytes();
+    let [letter @ b'a'..=b'z'] = letter else { return None };
+    DiskId::from_number(usize::from(letter - b'a'))
+}
+
+/// Where a transfer takes place.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// At the descriptor's position, which moves.
+    Position,
+    /// At this offset in bytes.
+    Offset(u64),
+}
+
+/// Reads up to `len` bytes into the process's memory at `buf`.
+pub fn read(fd: u64, buf: u64, len: u64, place: Place) -> Result<u64, Errno> {
+    transfer(fd, buf, len, place, false)
+}
+
+/// Writes up to `len` bytes of the process's memory at `buf`.
+pub fn write(fd: u64, buf: u64, len: u64, place: Place) -> Result<u64, Errno> {
+    transfer(fd, buf, len, place, true)
+}
+
+fn transfer(fd: u64, buf: u64, len: u64, place: Place, write: bool) -> Result<u64, Errno> {
+    let file = process::current().files.get(fd)?;
+    user_access::check_range(buf, len)?;
+    let file = match (file, place) {
+        (File::Object(file), _) => file,
+        (File::Console, Place::Offset(_)) => return Err(Errno::ENODEV),
+        (File::Console, Place::Position) if write => return console::write_from_user(buf, len),
+        (File::Console, Place::Position) => return console::read_to_user(buf, len),
+    };
+    if write && !file.write {
+        return Err(Errno::EROFS);
+    }
+    let extent = file.object.extent();
+    let offset = match place {
+        Place::Position => file.position,
+        Place::Offset(offset) => offset,
+    };
+    if offset >= extent.bytes {
+        return if write && len > 0 { Err(Errno::ENOSPC) } else { Ok(0) };
+    }
+    let len = len.min(extent.bytes - offset);
+    let run = Run { object: file.object, extent, offset, buf, len, write };
+    let done = if file.direct { run.direct()? } else { run.through_cache()? };
+    if let Place::Position = place {
+        process::current().files.advance(fd, done);
+    }
+    Ok(done)
+}
+
+/// Bytes to move between an object and the running process. All of it lies within both.
+struct Run {
+    object: ObjectId,
+    extent: Extent,
+    offset: u64,
+    buf: u64,
+    len: u64,
+    write: bool,
+}
+
+impl Run {
+    /// Page by page through the cache. What was moved before an error counts.
+    fn through_cache(&self) -> Result<u64, Errno> {
+        let mut done = 0;
+        while done < self.len {
+            let at = self.offset + done;
+            let in_page = at % PAGE;
+            let bytes = (PAGE - in_page).min(self.len - done);
+            match self.one_page(at / PAGE, in_page, self.buf + done, bytes) {
+                Ok(()) => done += bytes,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn one_page(&self, index: u64, in_page: u64, buf: u64, bytes: u64) -> Result<(), Errno> {
+        let page = cache::get(self.object, index)?;
+        let range = in_page as usize..(in_page + bytes) as usize;
+        if !self.write {
+            return user_access::write(buf, &page.bytes()[range]);
+        }
+        frame::write_from_user(page.frame(), range, buf)?;
+        // Through to the disk: the sectors that changed.
+        let (sector, on_disk) = self.extent.page(index);
+        let first = in_page / SECTOR_SIZE;
+        let end = (in_page + bytes).div_ceil(SECTOR_SIZE).min(u64::from(on_disk) / SECTOR_SIZE);
+        let segment = Segment {
+            physical: page.frame().physical() + first * SECTOR_SIZE,
+            bytes: ((end - first) * SECTOR_SIZE) as u32,
+        };
+        let result = block::transfer(
+            self.extent.disk,
+            Operation::Write { sector: sector + first },
+            &[segment],
+        );
+        if result.is_err() {
+            // What the disk holds now is not known: the next one to ask reads it.
+            drop(page);
+            cache::drop_range(self.object, index..index + 1);
+        }
+        result
+    }
+
+    /// Past the cache, as many pages at a time as one request takes.
+    fn direct(&self) -> Result<u64, Errno> {
+        let unaligned = (self.offset | self.buf | self.len) % SECTOR_SIZE != 0;
+        if unaligned {
+            return Err(Errno::EINVAL);
+        }
+        let mut done = 0;
+        while done < self.len {
+            match self.one_request(done) {
+                Ok(bytes) => done += bytes,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn one_request(&self, done: u64) -> Result<u64, Errno> {
+        let disk = self.extent.disk;
+        let buffer = Pinned::new(self.buf + done, self.len - done, !self.write, disk.max_segments())?;
+        let sector = self.extent.first_sector + (self.offset + done) / SECTOR_SIZE;
+        if !self.write {
+            block::transfer(disk, Operation::Read { sector }, buffer.segments())?;
+            return Ok(buffer.bytes);
+        }
+        let pages = cache::pages_of(&self.extent, self.offset + done, buffer.bytes);
+        let result = block::transfer(disk, Operation::Write { sector }, buffer.segments());
+        cache::drop_range(self.object, pages);
+        result.map(|()| buffer.bytes)
+    }
+}
+
+/// A part of the process's memory that a device is about to use: its frames are held until the
+/// value goes, whatever becomes of the mapping.
+struct Pinned {
+    segments: [Segment; MAX_SEGMENTS],
+    count: usize,
+    bytes: u64,
+}
+
+impl Pinned {
+    /// Holds the pages of `[address, address + len)`, as many as fit into `most` segments.
+    fn new(address: u64, len: u64, for_writing: bool, most: usize) -> Result<Pinned, Errno> {
+        let mut pinned =
+            Pinned { segments: [Segment::default(); MAX_SEGMENTS], count: 0, bytes: 0 };
+        while pinned.bytes < len && pinned.count < most.min(MAX_SEGMENTS) {
+            let at = address + pinned.bytes;
+            let bytes = (PAGE - at % PAGE).min(len - pinned.bytes);
+            let frame = hold_page(at, for_writing)?;
+            let physical = frame.physical() + at % PAGE;
+            pinned.segments[pinned.count] = Segment { physical, bytes: bytes as u32 };
+            pinned.count += 1;
+            pinned.bytes += bytes;
+        }
+        // A request is whole sectors, whatever the pages are.
+        let partial = pinned.bytes % SECTOR_SIZE;
+        if partial != 0 {
+            pinned.segments[pinned.count - 1].bytes -= partial as u32;
+            pinned.bytes -= partial;
+        }
+        Ok(pinned)
+    }
+
+    fn segments(&self) -> &[Segment] {
+        &self.segments[..self.count]
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        for segment in self.segments() {
+            frame::release(Frame::containing(segment.physical));
+        }
+    }
+}
+
+/// The frame behind a user address, brought in if need be, held once more.
+fn hold_page(address: u64, for_writing: bool) -> Result<Frame, Errno> {
+    loop {
+        let root = process::current().space.root();
+        let needed = paging::PRESENT | if for_writing { paging::WRITABLE } else { 0 };
+        if let Some(entry) = root.find(address)
+            && entry.get() & (needed | paging::USER) == needed | paging::USER
+            && let Some(frame) = entry.frame()
+        {
+            frame::hold(frame);
+            return Ok(frame);
+        }
+        pager::bring_in(address, for_writing).map_err(|fault| match fault {
+            iolite_guest_abi::Fault::Io => Errno::EIO,
+            iolite_guest_abi::Fault::OutOfMemory => Errno::ENOMEM,
+            _ => Errno::EFAULT,
+        })?;
+    }
+}
+
+/// Makes durable every write of `fd`'s disk that has completed.
+pub fn sync(fd: u64) -> Result<u64, Errno> {
+    match process::current().files.get(fd)? {
+        File::Console => Err(Errno::ENODEV),
+        File::Object(file) => block::flush(file.object.extent().disk).map(|()| 0),
+    }
+}
+
+/// What [`iolite_guest_abi::Number::Stat`] tells of `fd`.
+pub fn stat(fd: u64) -> Result<Stat, Errno> {
+    Ok(match process::current().files.get(fd)? {
+        File::Console => Stat { kind: kind::CONSOLE, ..Stat::default() },
+        File::Object(file) => {
+            let size = file.object.bytes();
+            match file.disk {
+                None => Stat { size, kind: kind::FILE, read_only: 1, ..Stat::default() },
+                Some(disk) => {
+                    let read_only = u32::from(disk.read_only());
+                    Stat { size, kind: kind::DISK, read_only, id: disk.id(), reserved: 0 }
+                }
+            }
+        }
+    })
+}

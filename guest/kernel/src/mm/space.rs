@@ -1,0 +1,204 @@
+//! Address spaces: which areas a process may touch, and what is behind them.
+//!
+//! An area holds no memory by itself. The pager puts a page where a fault finds an area without
+//! one; here pages only go away.
+
+use super::frame;
+use super::layout::PAGE;
+use super::paging::{self, Root};
+use crate::arch::cpu;
+use crate::fs::object::ObjectId;
+use alloc::vec::Vec;
+use iolite_guest_abi::{Errno, USER_END, USER_START};
+use iolite_guest_core::read_ahead::ReadAhead;
+
+/// Most areas of a process.
+pub const MAX_AREAS: usize = 128;
+/// Where mappings go whose place the kernel chooses.
+const MAPPINGS_START: u64 = 0x1000_0000_0000;
+
+/// What is behind an area.
+#[derive(Clone, Copy, Debug)]
+pub enum Backing {
+    /// Pages that begin as zeroes.
+    Zeroes,
+    /// Pages of a file or disk, seen by all who map them.
+    Shared {
+        /// Which one.
+        object: ObjectId,
+        /// The page of it at the area's start.
+        first_page: u64,
+        /// What its faults look like.
+        stream: ReadAhead,
+    },
+    /// Pages of a file or disk; a page that is written becomes a copy.
+    Private {
+        /// Which one.
+        object: ObjectId,
+        /// The page of it at the area's start.
+        first_page: u64,
+        /// What its faults look like.
+        stream: ReadAhead,
+        /// The address from which on the last page reads zeroes, whatever the file holds there.
+        zero_from: u64,
+    },
+}
+
+impl Backing {
+    /// A shared mapping of `object` from its page `first_page` on.
+    pub fn shared(object: ObjectId, first_page: u64) -> Backing {
+        Backing::Shared { object, first_page, stream: ReadAhead::default() }
+    }
+
+    /// A private mapping of `object` from its page `first_page` on, zeroes from `zero_from` on.
+    pub fn private(object: ObjectId, first_page: u64, zero_from: u64) -> Backing {
+        Backing::Private { object, first_page, stream: ReadAhead::default(), zero_from }
+    }
+
+    fn object(&self) -> Option<ObjectId> {
+        match self {
+            Backing::Zeroes => None,
+            Backing::Shared { object, .. } | Backing::Private { object, .. } => Some(*object),
+        }
+    }
+
+    /// The same, from `bytes` further on.
+    fn advanced(mut self, bytes: u64) -> Backing {
+        match &mut self {
+            Backing::Zeroes => {}
+            Backing::Shared { first_page, stream, .. } | Backing::Private { first_page, stream, .. } => {
+                *first_page += bytes / PAGE;
+                *stream = ReadAhead::default();
+            }
+        }
+        self
+    }
+}
+
+/// A run of pages with one backing and one protection.
+#[derive(Clone, Copy, Debug)]
+pub struct Area {
+    /// Address of its first byte.
+    pub start: u64,
+    /// Address after its last byte.
+    pub end: u64,
+    /// It can be written.
+    pub write: bool,
+    /// It can be executed.
+    pub execute: bool,
+    /// What is behind it.
+    pub backing: Backing,
+}
+
+/// An address space.
+pub struct Space {
+    root: Root,
+    /// By rising address; they do not overlap.
+    areas: Vec<Area>,
+    next_mapping: u64,
+}
+
+impl Space {
+    /// An empty one, or `None` when memory has run out.
+    pub fn new() -> Option<Space> {
+        Some(Space { root: Root::new()?, areas: Vec::new(), next_mapping: MAPPINGS_START })
+    }
+
+    /// Its page tables.
+    #[inline(always)]
+    pub fn root(&self) -> Root {
+        self.root
+    }
+
+    /// The area that `address` lies in.
+    #[inline]
+    pub fn find(&mut self, address: u64) -> Option<&mut Area> {
+        self.areas.iter_mut().find(|area| (area.start..area.end).contains(&address))
+    }
+
+    /// Adds an area at its place.
+    pub fn insert(&mut self, area: Area) -> Result<(), Errno> {
+        let valid = area.start >= USER_START && area.end <= USER_END && area.start < area.end;
+        if !valid || area.write && area.execute {
+            return Err(Errno::EINVAL);
+        }
+        if self.areas.len() == MAX_AREAS {
+            return Err(Errno::ENOMEM);
+        }
+        let place = self.areas.partition_point(|other| other.start < area.start);
+        let free = self.areas.get(place).is_none_or(|next| next.start >= area.end)
+            && place.checked_sub(1).is_none_or(|before| self.areas[before].end <= area.start);
+        if !free {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(object) = area.backing.object() {
+            object.mapped(self.root, &area);
+        }
+        self.areas.insert(place, area);
+        Ok(())
+    }
+
+    /// Adds an area of `bytes` bytes where there is room, an empty page after it, and gives its
+    /// address.
+    pub fn map(
+        &mut self,
+        bytes: u64,
+        write: bool,
+        execute: bool,
+        backing: Backing,
+    ) -> Result<u64, Errno> {
+        let length = bytes.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
+        let start = self.next_mapping;
+        let end = start.checked_add(length).filter(|end| *end < USER_END / 2).ok_or(Errno::ENOMEM)?;
+        self.insert(Area { start, end, write, execute, backing })?;
+        self.next_mapping = end + PAGE;
+        Ok(start)
+    }
+
+    /// Takes `[start, end)` away, whatever lies there.
+    pub fn unmap(&mut self, start: u64, end: u64) -> Result<(), Errno> {
+        let mut kept = Vec::new();
+        let cut: Vec<Area> =
+            self.areas.extract_if(.., |area| area.start < end && start < area.end).collect();
+        for area in cut {
+            if let Some(object) = area.backing.object() {
+                object.unmapped(self.root, area.start);
+            }
+            self.drop_pages(area.start.max(start), area.end.min(end));
+            if area.start < start {
+                kept.push(Area { end: start, ..area });
+            }
+            if area.end > end {
+                let backing = area.backing.advanced(end - area.start);
+                kept.push(Area { start: end, backing, ..area });
+            }
+        }
+        kept.into_iter().try_for_each(|area| self.insert(area))
+    }
+
+    fn drop_pages(&self, start: u64, end: u64) {
+        self.root.for_each(start, end, |address, entry| {
+            if let Some(frame) = entry.frame() {
+                entry.set(0);
+                cpu::forget_page(address);
+                frame::release(frame);
+            }
+        });
+    }
+
+    /// Takes everything away.
+    pub fn clear(&mut self) {
+        for area in core::mem::take(&mut self.areas) {
+            if let Some(object) = area.backing.object() {
+                object.unmapped(self.root, area.start);
+            }
+            self.drop_pages(area.start, area.end);
+        }
+    }
+
+    /// Gives the page tables back. The space has been cleared and is not loaded.
+    pub fn free(&self) {
+        debug_assert!(self.areas.is_empty() && self.root != paging::kernel_root());
+        self.root.free();
+    }
+}

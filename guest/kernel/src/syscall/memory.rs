@@ -1,0 +1,71 @@
+//! Mappings.
+
+use crate::block;
+use crate::fs::file::File;
+use crate::mm::layout::PAGE;
+use crate::mm::space::Backing;
+use crate::task::process;
+use iolite_guest_abi::{Errno, NO_FD, USER_END, USER_START, map, prot};
+
+pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Result<u64, Errno> {
+    let write = protection & prot::WRITE != 0;
+    let execute = protection & prot::EXEC != 0;
+    let known = protection & !(prot::READ | prot::WRITE | prot::EXEC) == 0;
+    let shared = match flags {
+        map::SHARED => true,
+        map::PRIVATE => false,
+        _ => return Err(Errno::EINVAL),
+    };
+    if !known || len == 0 || write && execute || !offset.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    let mut process = process::current();
+    if fd == NO_FD {
+        return process.space.map(len, write, execute, Backing::Zeroes);
+    }
+    let File::Object(file) = process.files.get(fd)? else { return Err(Errno::ENODEV) };
+    let past_end = offset.checked_add(len).is_none_or(|end| {
+        end > file.object.bytes().next_multiple_of(PAGE)
+    });
+    if past_end {
+        return Err(Errno::EINVAL);
+    }
+    if shared && write {
+        // Written pages have no way back to the disk.
+        return Err(Errno::ENODEV);
+    }
+    let first_page = offset / PAGE;
+    let backing = if shared {
+        Backing::shared(file.object, first_page)
+    } else {
+        Backing::private(file.object, first_page, u64::MAX)
+    };
+    process.space.map(len, write, execute, backing)
+}
+
+pub fn munmap(address: u64, len: u64) -> Result<u64, Errno> {
+    let end = range(address, len)?;
+    process::current().space.unmap(address, end).map(|()| 0)
+}
+
+/// Shared mappings are read-only, so there is nothing of theirs to write; what was written through
+/// descriptors is made durable.
+pub fn msync(address: u64, len: u64) -> Result<u64, Errno> {
+    range(address, len)?;
+    let object = {
+        let mut process = process::current();
+        match process.space.find(address).ok_or(Errno::ENOMEM)?.backing {
+            Backing::Zeroes => return Ok(0),
+            Backing::Shared { object, .. } | Backing::Private { object, .. } => object,
+        }
+    };
+    block::flush(object.extent().disk).map(|()| 0)
+}
+
+fn range(address: u64, len: u64) -> Result<u64, Errno> {
+    if len == 0 || !address.is_multiple_of(PAGE) || address < USER_START {
+        return Err(Errno::EINVAL);
+    }
+    let end = address.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE));
+    end.filter(|end| *end <= USER_END).ok_or(Errno::EINVAL)
+}

@@ -1,0 +1,86 @@
+//! System calls: from registers to a call, and from its result to a register. What the arguments
+//! mean is written in guest/abi.
+
+mod memory;
+mod tasks;
+
+use crate::arch::trap::Frame;
+use crate::arch::user_access;
+use crate::block;
+use crate::fs::file::{self, File, Place};
+use crate::fs::directory;
+use crate::task::{process, scheduler};
+use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
+
+/// Does the system call that `frame` asks for and gives what goes into `rax`.
+pub fn dispatch(frame: &Frame) -> u64 {
+    match call(frame) {
+        Ok(value) => value,
+        Err(error) => (-(error as i64)) as u64,
+    }
+}
+
+fn call(frame: &Frame) -> Result<u64, Errno> {
+    let (a, b, c, d, e) = (frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8);
+    match Number::from_raw(frame.rax).ok_or(Errno::ENOSYS)? {
+        Number::Pread => file::read(a, b, c, Place::Offset(d)),
+        Number::Pwrite => file::write(a, b, c, Place::Offset(d)),
+        Number::Read => file::read(a, b, c, Place::Position),
+        Number::Write => file::write(a, b, c, Place::Position),
+        Number::Fsync => file::sync(a),
+        Number::Open => with_path(a, b, |path| file::open(path, c)),
+        Number::Close => process::current().files.close(a).map(|()| 0),
+        Number::Stat => file::stat(a).and_then(|stat| give(b, &stat)),
+        Number::List => {
+            let entry = directory::entry(a as usize).ok_or(Errno::ENOENT)?;
+            give(b, &entry)
+        }
+        Number::Mmap => memory::mmap(a, b, c, d, e),
+        Number::Munmap => memory::munmap(a, b),
+        Number::Msync => memory::msync(a, b),
+        Number::Exit => tasks::exit(a),
+        Number::ThreadSpawn => tasks::thread_spawn(a, b, c),
+        Number::ThreadExit => process::exit_thread(a),
+        Number::ThreadJoin => tasks::thread_join(a),
+        Number::Yield => {
+            scheduler::yield_now();
+            Ok(0)
+        }
+        Number::Sleep => tasks::sleep(a),
+        Number::Spawn => tasks::spawn(a, b, c, d),
+        Number::Wait => tasks::wait(a),
+        Number::DiskStats => disk_stats(a, b, c),
+        Number::CpuStats => give(a, &scheduler::stats()),
+        Number::ThreadId => Ok(u64::from(scheduler::current().number())),
+        Number::ProcessId => Ok(scheduler::current_process().map_or(0, |id| u64::from(id.number()))),
+    }
+}
+
+fn disk_stats(fd: u64, to: u64, flags: u64) -> Result<u64, Errno> {
+    if flags & !stats::RESET != 0 {
+        return Err(Errno::EINVAL);
+    }
+    match process::current().files.get(fd)? {
+        File::Console => Err(Errno::ENODEV),
+        File::Object(file) => {
+            let disk = file.object.extent().disk;
+            give(to, &block::stats(disk, flags & stats::RESET != 0))
+        }
+    }
+}
+
+fn give<T: user_access::Plain>(to: u64, value: &T) -> Result<u64, Errno> {
+    user_access::write_value(to, value).map(|()| 0)
+}
+
+/// Calls `action` with the path of `len` bytes at `address`.
+fn with_path<T>(
+    address: u64,
+    len: u64,
+    action: impl FnOnce(&str) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let mut bytes = [0; PATH_BYTES];
+    let bytes = bytes.get_mut(..len as usize).ok_or(Errno::ENOENT)?;
+    user_access::read(bytes, address)?;
+    action(core::str::from_utf8(bytes).map_err(|_| Errno::ENOENT)?)
+}

@@ -1,0 +1,225 @@
+//! Processes: an address space, open files, and the threads that share them.
+//!
+//! A process ends when its last thread has ended. `exit`, or a fault that nobody can handle, marks
+//! every thread; each ends at the latest when it would return to ring 3, and one that waits for its
+//! own requests ends after them: a device never writes into memory that has been given back.
+
+use crate::arch::power;
+use crate::arch::trap::Frame;
+use crate::fs::Files;
+use crate::mm::space::Space;
+use crate::println;
+use crate::sync::CpuCell;
+use crate::task::scheduler::{self, Wait};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefMut;
+use iolite_guest_abi::{Ended, Errno, Fault};
+
+/// Most processes at a time.
+pub const MAX_PROCESSES: usize = 256;
+
+/// A process. The first one is number 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessId(u16);
+
+impl ProcessId {
+    /// The first process: when it ends, the machine stops.
+    pub const FIRST: ProcessId = ProcessId(1);
+
+    /// Its number.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The process with a number, if there can be one.
+    pub fn from_number(number: u64) -> Option<ProcessId> {
+        (1..=MAX_PROCESSES as u64).contains(&number).then_some(ProcessId(number as u16))
+    }
+
+    fn slot(self) -> usize {
+        usize::from(self.0) - 1
+    }
+}
+
+/// What the threads of a process share.
+pub struct Process {
+    /// Its memory.
+    pub space: Space,
+    /// Its descriptors.
+    pub files: Files,
+    name: String,
+    parent: Option<ProcessId>,
+    threads: usize,
+    /// How it ends, once that is certain.
+    ended: Option<Ended>,
+}
+
+static PROCESSES: CpuCell<Vec<Option<Box<Process>>>> = CpuCell::new(Vec::new());
+
+/// Adds a process without threads; [`thread_added`] counts them.
+pub fn add(name: &str, space: Space, parent: Option<ProcessId>) -> Result<ProcessId, (Errno, Space)> {
+    let mut processes = PROCESSES.borrow_mut();
+    let slot = match processes.iter().position(Option::is_none) {
+        Some(slot) => slot,
+        None if processes.len() < MAX_PROCESSES => {
+            processes.push(None);
+            processes.len() - 1
+        }
+        None => return Err((Errno::EAGAIN, space)),
+    };
+    let name = String::from(name);
+    let files = Files::new();
+    processes[slot] = Some(Box::new(Process { space, files, name, parent, threads: 0, ended: None }));
+    Ok(ProcessId(slot as u16 + 1))
+}
+
+/// Takes back a process that never had a thread.
+pub fn remove(process: ProcessId) {
+    let removed = PROCESSES.borrow_mut()[process.slot()].take();
+    if let Some(mut process) = removed {
+        process.space.clear();
+        process.space.free();
+    }
+}
+
+/// Counts another thread of `process`.
+pub fn thread_added(process: ProcessId) {
+    with(process, |process| process.threads += 1);
+}
+
+/// The running thread's process.
+///
+/// # Panics
+/// In a kernel thread.
+#[inline(always)]
+pub fn current() -> RefMut<'static, Process> {
+    match scheduler::current_process() {
+        Some(id) => get(id),
+        None => panic!("a kernel thread has no process"),
+    }
+}
+
+/// A process that is known to be there.
+#[inline(always)]
+pub fn get(id: ProcessId) -> RefMut<'static, Process> {
+    RefMut::map(PROCESSES.borrow_mut(), |processes| match &mut processes[id.slot()] {
+        Some(process) => &mut **process,
+        None => panic!("process {} is gone", id.0),
+    })
+}
+
+fn with<T>(process: ProcessId, action: impl FnOnce(&mut Process) -> T) -> Option<T> {
+    PROCESSES.borrow_mut().get_mut(process.slot())?.as_mut().map(|process| action(process))
+}
+
+/// Ends the running process for a fault, which it is told on the console.
+pub fn kill_current(fault: Fault, frame: &Frame) {
+    report(fault, frame, None);
+    end_current(Ended::Killed(fault));
+}
+
+/// As [`kill_current`], for a fault that is about `address`.
+pub fn kill_current_at(fault: Fault, frame: &Frame, address: u64) {
+    report(fault, frame, Some(address));
+    end_current(Ended::Killed(fault));
+}
+
+fn report(fault: Fault, frame: &Frame, address: Option<u64>) {
+    let Some(id) = scheduler::current_process() else { return };
+    let name = core::mem::take(&mut get(id).name);
+    let what = match fault {
+        Fault::BadAddress => "bad address",
+        Fault::Io => "input/output error on a page",
+        Fault::OutOfMemory => "out of memory",
+        Fault::BadInstruction => "bad instruction",
+        Fault::Arithmetic => "arithmetic exception",
+    };
+    match address {
+        Some(address) => println!(
+            "iolite: process {} ({name}) killed: {what} {address:#x} at {:#x}",
+            id.0, frame.rip
+        ),
+        None => println!("iolite: process {} ({name}) killed: {what} at {:#x}", id.0, frame.rip),
+    }
+    get(id).name = name;
+}
+
+/// Settles how the running process ends, unless that is settled, and has its threads end.
+pub fn end_current(ended: Ended) {
+    let Some(id) = scheduler::current_process() else { return };
+    get(id).ended.get_or_insert(ended);
+    scheduler::kill_all(id);
+}
+
+/// Ends the running thread, and with the last one its process.
+pub fn exit_thread(status: u64) -> ! {
+    let Some(id) = scheduler::current_process() else { scheduler::exit_current(status) };
+    let last = {
+        let mut process = get(id);
+        process.threads -= 1;
+        process.threads == 0
+    };
+    if last {
+        process_ends(id, status);
+    }
+    scheduler::exit_current(status)
+}
+
+fn process_ends(id: ProcessId, status: u64) {
+    scheduler::leave_address_space();
+    let ended = {
+        let mut process = get(id);
+        process.space.clear();
+        process.space.free();
+        *process.ended.get_or_insert(Ended::Exited(status as u8))
+    };
+    if id == ProcessId::FIRST {
+        machine_ends(ended);
+    }
+    scheduler::collect_all(id);
+    let mut processes = PROCESSES.borrow_mut();
+    // Nobody can wait for the children any more: those that have ended go now.
+    for slot in 0..processes.len() {
+        let Some(child) = &mut processes[slot] else { continue };
+        if child.parent == Some(id) {
+            child.parent = None;
+            if child.threads == 0 {
+                processes[slot] = None;
+            }
+        }
+    }
+    if processes[id.slot()].as_ref().is_some_and(|process| process.parent.is_none()) {
+        processes[id.slot()] = None;
+    }
+    drop(processes);
+    scheduler::wake_matching(Wait::Process(id));
+}
+
+/// How a child ended, which frees its number; `None` while it has not.
+pub fn collect(child: ProcessId, parent: ProcessId) -> Result<Option<Ended>, Errno> {
+    let mut processes = PROCESSES.borrow_mut();
+    let slot = processes.get_mut(child.slot()).ok_or(Errno::ECHILD)?;
+    match slot {
+        Some(process) if process.parent == Some(parent) => {
+            if process.threads > 0 {
+                return Ok(None);
+            }
+            let ended = process.ended;
+            *slot = None;
+            Ok(ended)
+        }
+        _ => Err(Errno::ECHILD),
+    }
+}
+
+/// The first process has ended, and the machine with it: status 0 is a clean stop, and a fault is
+/// status 101.
+fn machine_ends(ended: Ended) -> ! {
+    const KILLED: u8 = 101;
+    match ended {
+        Ended::Exited(status) => power::off(status),
+        Ended::Killed(_) => power::off(KILLED),
+    }
+}

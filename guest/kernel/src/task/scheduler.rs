@@ -1,0 +1,601 @@
+//! One processor, many threads: preemptive round robin.
+//!
+//! A thread is ready, running, blocked or ended. Ready threads stand in one queue; who blocks,
+//! yields or uses its quantum up lets the first of them run. An interrupt that wakes a thread makes
+//! the running program yield to it at once: it was waiting, and it will soon wait again. With
+//! nothing ready the processor sleeps in `hlt`, on the stack of the thread that ran last: if that
+//! is the next one to run, no stacks need to be switched.
+//!
+//! The timer is armed only when somebody could be preempted in favour of somebody, or sleeps.
+
+#![allow(unsafe_code)]
+
+use crate::arch::context::{self, Context};
+use crate::arch::trap::Frame;
+use crate::arch::{cpu, fpu, gdt, time};
+use crate::mm::paging::{self, Root};
+use crate::mm::{kstack, layout};
+use crate::sync::{CpuCell, WaitQueue};
+use crate::task::process::{self, ProcessId};
+use core::sync::atomic::{AtomicBool, Ordering};
+use iolite_guest_abi::{CpuStats, Errno};
+
+/// Most threads at a time.
+pub const MAX_THREADS: usize = 512;
+/// How long a thread runs while others are ready.
+const QUANTUM_NS: u64 = 10_000_000;
+
+/// A thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadId(u16);
+
+impl ThreadId {
+    /// Its number, below [`MAX_THREADS`].
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The thread with a number, if there can be one.
+    pub fn from_number(number: u64) -> Option<ThreadId> {
+        (number < MAX_THREADS as u64).then_some(ThreadId(number as u16))
+    }
+
+    fn slot(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What a blocked thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Its place in a [`WaitQueue`], or the last of its own requests. Nothing else wakes it, since
+    /// a device may be using its memory.
+    Io,
+    /// A process to end.
+    Process(ProcessId),
+    /// A thread to end.
+    Thread(ThreadId),
+    /// Input.
+    Console,
+    /// The time in `wake_at`.
+    Sleep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Ready,
+    Running,
+    Blocked(Wait),
+    Ended { status: u64 },
+}
+
+struct Thread {
+    state: State,
+    context: Context,
+    /// The next one in the queue this one is in.
+    link: Option<ThreadId>,
+    process: Option<ProcessId>,
+    root: Option<Root>,
+    /// Its process is being ended: it must not return to ring 3.
+    killed: bool,
+    wake_at: u64,
+    /// Its own requests in flight, and whether one has failed.
+    requests: u16,
+    request_failed: bool,
+}
+
+impl Thread {
+    const FREE: Thread = Thread {
+        state: State::Free,
+        context: Context::EMPTY,
+        link: None,
+        process: None,
+        root: None,
+        killed: false,
+        wake_at: 0,
+        requests: 0,
+        request_failed: false,
+    };
+}
+
+struct Scheduler {
+    threads: [Thread; MAX_THREADS],
+    /// One more than the highest slot that was ever used.
+    slots: usize,
+    ready: WaitQueue,
+    current: ThreadId,
+    /// A thread that has ended and whose stack can be given back once nobody stands on it.
+    leaving: Option<ThreadId>,
+    sleepers: usize,
+    timer_at: u64,
+    quantum: u64,
+    loaded_root: Option<Root>,
+    stats: CpuStats,
+}
+
+/// Slot 0 is the boot thread: it runs on the boot stack and becomes the first kernel thread.
+const BOOT: ThreadId = ThreadId(0);
+
+static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
+    threads: [const { Thread::FREE }; MAX_THREADS],
+    slots: 1,
+    ready: WaitQueue::new(),
+    current: BOOT,
+    leaving: None,
+    sleepers: 0,
+    timer_at: u64::MAX,
+    quantum: 0,
+    loaded_root: None,
+    stats: CpuStats { idle: 0, switches: 0 },
+});
+
+/// Something keeps the running thread from simply returning to ring 3.
+static ATTENTION: AtomicBool = AtomicBool::new(false);
+
+/// Makes the code that runs the boot thread.
+pub fn init() {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    scheduler.quantum = time::ticks(QUANTUM_NS);
+    scheduler.threads[BOOT.slot()].state = State::Running;
+    scheduler.loaded_root = Some(paging::kernel_root());
+}
+
+/// The running thread.
+#[inline(always)]
+pub fn current() -> ThreadId {
+    SCHEDULER.borrow().current
+}
+
+/// The running thread's process, if it has one.
+#[inline(always)]
+pub fn current_process() -> Option<ProcessId> {
+    let scheduler = SCHEDULER.borrow();
+    scheduler.threads[scheduler.current.slot()].process
+}
+
+/// Must the running thread end instead of waiting?
+pub fn current_is_killed() -> bool {
+    let scheduler = SCHEDULER.borrow();
+    scheduler.threads[scheduler.current.slot()].killed
+}
+
+/// What [`iolite_guest_abi::Number::CpuStats`] tells.
+pub fn stats() -> CpuStats {
+    SCHEDULER.borrow().stats
+}
+
+// Making threads, and their end.
+
+/// Makes a thread of `process` that begins with the registers of `frame`.
+pub fn spawn_user(process: ProcessId, root: Root, frame: Frame) -> Result<ThreadId, Errno> {
+    spawn(Some(process), Some(root), |stack_top| {
+        let area = fpu_area(stack_top);
+        // SAFETY: `spawn` has mapped the stack, whose top is the thread's own.
+        unsafe {
+            fpu::init(area);
+            Context::user(area as u64, frame)
+        }
+    })
+}
+
+/// Makes a kernel thread that runs `body(argument)`.
+pub fn spawn_kernel(body: extern "C" fn(u64), argument: u64) -> Result<ThreadId, Errno> {
+    // SAFETY: `spawn` has mapped the stack.
+    spawn(None, None, |stack_top| unsafe { Context::kernel(stack_top, body, argument) })
+}
+
+fn spawn(
+    process: Option<ProcessId>,
+    root: Option<Root>,
+    context: impl FnOnce(u64) -> Context,
+) -> Result<ThreadId, Errno> {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let free = |thread: &Thread| thread.state == State::Free;
+    let slot = scheduler.threads[1..].iter().position(free).ok_or(Errno::EAGAIN)? + 1;
+    kstack::map(slot).ok_or(Errno::ENOMEM)?;
+    let context = context(kstack::top(slot));
+    let thread = ThreadId(slot as u16);
+    scheduler.slots = scheduler.slots.max(slot + 1);
+    scheduler.threads[slot] = Thread { context, process, root, ..Thread::FREE };
+    scheduler.make_ready(thread);
+    Ok(thread)
+}
+
+/// Ends the running thread. Its status waits to be collected by [`collect`] if it has a process.
+pub fn exit_current(status: u64) -> ! {
+    {
+        let mut scheduler = SCHEDULER.borrow_mut();
+        let current = scheduler.current;
+        let thread = &mut scheduler.threads[current.slot()];
+        thread.state = State::Ended { status };
+        thread.root = None;
+        scheduler.leaving = Some(current);
+        scheduler.wake_matching(Wait::Thread(current));
+        if scheduler.threads[current.slot()].process.is_none() {
+            scheduler.threads[current.slot()].state = State::Free;
+        }
+    }
+    switch_away();
+    unreachable!("an ended thread was resumed");
+}
+
+/// Leaves the running thread's address space, which is about to be freed.
+pub fn leave_address_space() {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let current = scheduler.current;
+    scheduler.threads[current.slot()].root = None;
+    scheduler.loaded_root = Some(paging::kernel_root());
+    paging::kernel_root().load();
+}
+
+/// The status of a thread of `process` that has ended, which frees its number; `None` while it has
+/// not.
+pub fn collect(thread: ThreadId, process: ProcessId) -> Result<Option<u64>, Errno> {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let slot = &mut scheduler.threads[thread.slot()];
+    if slot.process != Some(process) {
+        return Err(Errno::ESRCH);
+    }
+    match slot.state {
+        State::Free => Err(Errno::ESRCH),
+        State::Ended { status } => {
+            *slot = Thread::FREE;
+            Ok(Some(status))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Frees the numbers of the threads of `process` that have ended and were not collected.
+pub fn collect_all(process: ProcessId) {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let slots = scheduler.slots;
+    for thread in &mut scheduler.threads[..slots] {
+        if thread.process == Some(process) && matches!(thread.state, State::Ended { .. }) {
+            thread.process = None;
+            thread.state = State::Free;
+        }
+    }
+}
+
+/// Marks every thread of `process` as one that must end, and wakes those that can be woken early.
+pub fn kill_all(process: ProcessId) {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    for slot in 0..scheduler.slots {
+        let thread = &mut scheduler.threads[slot];
+        if thread.process != Some(process) {
+            continue;
+        }
+        thread.killed = true;
+        if matches!(thread.state, State::Blocked(wait) if wait != Wait::Io) {
+            scheduler.make_ready(ThreadId(slot as u16));
+        }
+    }
+    ATTENTION.store(true, Ordering::Relaxed);
+}
+
+// Blocking and waking.
+
+/// Puts the running thread at the end of `queue`.
+pub(crate) fn enqueue_current(queue: &mut WaitQueue) {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let current = scheduler.current;
+    scheduler.enqueue(queue, current);
+}
+
+/// Blocks the running thread, which has joined a queue, until the queue is woken.
+pub fn block_queued() {
+    block(Wait::Io);
+}
+
+/// Blocks the running thread until [`wake_matching`] or a kill. The caller checks again what it
+/// waits for.
+pub fn block(wait: Wait) {
+    {
+        let mut scheduler = SCHEDULER.borrow_mut();
+        let current = scheduler.current;
+        scheduler.threads[current.slot()].state = State::Blocked(wait);
+    }
+    switch_away();
+}
+
+/// Blocks the running thread until the time stamp counter has reached `tsc`, or a kill.
+pub fn sleep_until(tsc: u64) {
+    {
+        let mut scheduler = SCHEDULER.borrow_mut();
+        let current = scheduler.current;
+        let thread = &mut scheduler.threads[current.slot()];
+        thread.wake_at = tsc;
+        thread.state = State::Blocked(Wait::Sleep);
+        scheduler.sleepers += 1;
+    }
+    switch_away();
+}
+
+/// Wakes every thread that waits for `wait`.
+pub fn wake_matching(wait: Wait) {
+    SCHEDULER.borrow_mut().wake_matching(wait);
+}
+
+pub(crate) fn wake_queue(queue: &mut WaitQueue) {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let Some((mut thread, last)) = queue.ends.take() else { return };
+    loop {
+        let next = scheduler.threads[thread.slot()].link;
+        scheduler.make_ready(thread);
+        match next {
+            Some(next) if thread != last => thread = next,
+            _ => break,
+        }
+    }
+}
+
+/// Lets every other ready thread run first.
+pub fn yield_now() {
+    {
+        let mut scheduler = SCHEDULER.borrow_mut();
+        if scheduler.ready.is_empty() {
+            return;
+        }
+        let current = scheduler.current;
+        scheduler.make_ready(current);
+    }
+    switch_away();
+}
+
+// A thread's own requests.
+
+/// Counts a request that the running thread is about to have in flight.
+#[inline]
+pub fn request_starts() -> ThreadId {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let current = scheduler.current;
+    scheduler.threads[current.slot()].requests += 1;
+    current
+}
+
+/// Takes back the last [`request_starts`].
+pub fn request_not_started() {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let current = scheduler.current;
+    scheduler.threads[current.slot()].requests -= 1;
+}
+
+/// A request of `thread` has completed; after the last one it is woken.
+#[inline]
+pub fn request_ended(thread: ThreadId, ok: bool) {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let slot = &mut scheduler.threads[thread.slot()];
+    slot.requests -= 1;
+    slot.request_failed |= !ok;
+    if slot.requests == 0 && slot.state == State::Blocked(Wait::Io) {
+        scheduler.make_ready(thread);
+    }
+}
+
+/// Blocks the running thread until none of its requests is in flight. Did all succeed?
+pub fn wait_for_requests() -> bool {
+    loop {
+        {
+            let mut scheduler = SCHEDULER.borrow_mut();
+            let current = scheduler.current;
+            let thread = &mut scheduler.threads[current.slot()];
+            if thread.requests == 0 {
+                return !core::mem::take(&mut thread.request_failed);
+            }
+            thread.state = State::Blocked(Wait::Io);
+        }
+        switch_away();
+    }
+}
+
+// Traps.
+
+/// The last step of a trap that returns to ring 3.
+#[inline(always)]
+pub fn before_user() {
+    if ATTENTION.load(Ordering::Relaxed) {
+        attend();
+    }
+    let stack_top = kstack::top(current().slot());
+    // SAFETY: a user thread's area was initialised when it was made, and lives as long as it.
+    unsafe { fpu::load(fpu_area(stack_top)) };
+}
+
+#[cold]
+fn attend() {
+    ATTENTION.store(false, Ordering::Relaxed);
+    if !current_is_killed() {
+        yield_now();
+    }
+    if current_is_killed() {
+        process::exit_thread(0);
+    }
+}
+
+/// The timer interrupt: a quantum is used up, or a sleeper's time has come.
+pub fn timer_expired() {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    scheduler.timer_at = u64::MAX;
+    scheduler.wake_sleepers();
+    if scheduler.ready.is_empty() {
+        scheduler.arm_timer();
+    } else {
+        ATTENTION.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The first thing a new thread does, on its own stack.
+#[unsafe(no_mangle)]
+extern "C" fn thread_starts() {
+    after_switch();
+    let user = current_process().is_some();
+    if user {
+        before_user();
+    }
+}
+
+/// The last thing a kernel thread does.
+#[unsafe(no_mangle)]
+extern "C" fn thread_ends() -> ! {
+    exit_current(0)
+}
+
+// The switch itself.
+
+/// Runs the first ready thread. The running one is ready, blocked or ended.
+fn switch_away() {
+    loop {
+        let switched = {
+            let mut scheduler = SCHEDULER.borrow_mut();
+            scheduler.choose()
+        };
+        match switched {
+            Choice::Idle => idle(),
+            Choice::Same => return,
+            Choice::Switch { save, next } => {
+                // SAFETY: `save` is in a static table and its thread is not running any more;
+                // `next` is a ready thread's context, now marked as running; no borrow is alive.
+                unsafe { context::switch(save, next) };
+                return after_switch();
+            }
+        }
+    }
+}
+
+enum Choice {
+    Idle,
+    Same,
+    Switch { save: *mut Context, next: Context },
+}
+
+fn idle() {
+    let start = cpu::tsc();
+    cpu::wait_for_interrupt();
+    SCHEDULER.borrow_mut().stats.idle += cpu::tsc() - start;
+}
+
+/// What is left to do for the thread that was switched away from.
+fn after_switch() {
+    let leaving = SCHEDULER.borrow_mut().leaving.take();
+    if let Some(thread) = leaving {
+        fpu::forget(fpu_area(kstack::top(thread.slot())));
+        kstack::unmap(thread.slot());
+    }
+}
+
+impl Scheduler {
+    fn choose(&mut self) -> Choice {
+        let Some(next) = self.dequeue_ready() else {
+            self.arm_timer();
+            return Choice::Idle;
+        };
+        self.threads[next.slot()].state = State::Running;
+        self.arm_timer();
+        let thread = &self.threads[next.slot()];
+        if thread.killed {
+            ATTENTION.store(true, Ordering::Relaxed);
+        }
+        if next == self.current {
+            return Choice::Same;
+        }
+        let context = thread.context;
+        if let Some(root) = thread.root
+            && self.loaded_root != Some(root)
+        {
+            root.load();
+            self.loaded_root = Some(root);
+        }
+        // Below the floating-point registers, which lie at the top.
+        gdt::set_kernel_stack(fpu_area(kstack::top(next.slot())) as u64);
+        self.stats.switches += 1;
+        let save = &raw mut self.threads[self.current.slot()].context;
+        self.current = next;
+        Choice::Switch { save, next: context }
+    }
+
+    #[inline]
+    fn make_ready(&mut self, thread: ThreadId) {
+        if self.threads[thread.slot()].state == State::Blocked(Wait::Sleep) {
+            self.sleepers -= 1;
+        }
+        self.threads[thread.slot()].state = State::Ready;
+        let mut ready = self.ready;
+        self.enqueue(&mut ready, thread);
+        self.ready = ready;
+        ATTENTION.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn enqueue(&mut self, queue: &mut WaitQueue, thread: ThreadId) {
+        self.threads[thread.slot()].link = None;
+        queue.ends = match queue.ends {
+            None => Some((thread, thread)),
+            Some((first, last)) => {
+                self.threads[last.slot()].link = Some(thread);
+                Some((first, thread))
+            }
+        };
+    }
+
+    #[inline]
+    fn dequeue_ready(&mut self) -> Option<ThreadId> {
+        let (first, last) = self.ready.ends?;
+        self.ready.ends = self.threads[first.slot()].link.take().map(|second| (second, last));
+        Some(first)
+    }
+
+    fn wake_matching(&mut self, wait: Wait) {
+        for slot in 0..self.slots {
+            if self.threads[slot].state == State::Blocked(wait) {
+                self.make_ready(ThreadId(slot as u16));
+            }
+        }
+    }
+
+    fn wake_sleepers(&mut self) {
+        if self.sleepers == 0 {
+            return;
+        }
+        let now = cpu::tsc();
+        for slot in 0..self.slots {
+            let thread = &self.threads[slot];
+            if thread.state == State::Blocked(Wait::Sleep) && thread.wake_at <= now {
+                self.make_ready(ThreadId(slot as u16));
+            }
+        }
+    }
+
+    /// One interrupt at the end of the quantum if somebody else is ready, or when the first sleeper
+    /// wants to be woken.
+    fn arm_timer(&mut self) {
+        if self.ready.is_empty() && self.sleepers == 0 {
+            if self.timer_at != u64::MAX {
+                self.timer_at = u64::MAX;
+                time::stop_timer();
+            }
+            return;
+        }
+        let now = cpu::tsc();
+        let mut at = if self.ready.is_empty() { u64::MAX } else { now + self.quantum };
+        if self.sleepers > 0 {
+            for thread in &self.threads[..self.slots] {
+                if thread.state == State::Blocked(Wait::Sleep) {
+                    at = at.min(thread.wake_at);
+                }
+            }
+        }
+        if at != self.timer_at {
+            self.timer_at = at;
+            time::set_timer(at);
+        }
+    }
+}
+
+/// Where a user thread's floating-point registers are kept: at the top of its kernel stack.
+#[inline(always)]
+fn fpu_area(stack_top: u64) -> *mut fpu::Registers {
+    const { assert!(layout::KERNEL_STACK_BYTES > 4096 + size_of::<fpu::Registers>() as u64) };
+    (stack_top - size_of::<fpu::Registers>() as u64) as *mut fpu::Registers
+}
