@@ -53,8 +53,8 @@ fn understand(word: &str, arguments_only: bool) -> Word<'_> {
         _ if arguments_only => Some(Word::Argument(word)),
         "init" => (!value.is_empty()).then_some(Word::Init(value)),
         "cache" => size(value).filter(|bytes| *bytes > 0).map(Word::Cache),
-        "console" | "reboot" | "panic" | "earlyprintk" | "root" | "rootwait" | "quiet" | "nomodule"
-        | "pci" | "acpi" | "noapic" | "nolapic" => Some(Word::Ignored),
+        "console" | "reboot" | "panic" | "earlyprintk" | "root" | "rootwait" | "quiet"
+        | "nomodule" | "pci" | "acpi" | "noapic" | "nolapic" => Some(Word::Ignored),
         _ if word.contains('=') && name.contains('.') && !name.contains('/') => Some(Word::Ignored),
         _ => Some(Word::Argument(word)),
     };
@@ -66,7 +66,11 @@ fn window(text: &str) -> Option<Window> {
     let mut parts = rest.split(':');
     let address = number(parts.next()?)?;
     let line = u8::try_from(number(parts.next()?)?).ok()?;
-    Some(Window { address, bytes: size(bytes)?, line })
+    Some(Window {
+        address,
+        bytes: size(bytes)?,
+        line,
+    })
 }
 
 /// A number of bytes: decimal or `0x` hexadecimal, with `K`, `M` or `G` after it.
@@ -98,8 +102,16 @@ mod tests {
 
     #[test]
     fn devices_are_found_as_each_vmm_writes_them() {
-        let iolite = Window { address: 0xd000_0000, bytes: 4096, line: 5 };
-        let qemu = Window { address: 0xfeb0_2a00, bytes: 512, line: 12 };
+        let iolite = Window {
+            address: 0xd000_0000,
+            bytes: 4096,
+            line: 5,
+        };
+        let qemu = Window {
+            address: 0xfeb0_2a00,
+            bytes: 512,
+            line: 12,
+        };
         assert_eq!(
             all("virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=512@0xfeb02a00:12"),
             [Word::Device(iolite), Word::Device(qemu)][..]
@@ -127,7 +139,11 @@ mod tests {
             all("-- init=x virtio_mmio.device=4K@0xd0000000:5 --"),
             [
                 Word::Argument("init=x"),
-                Word::Device(Window { address: 0xd000_0000, bytes: 4096, line: 5 }),
+                Word::Device(Window {
+                    address: 0xd000_0000,
+                    bytes: 4096,
+                    line: 5
+                }),
                 Word::Argument("--"),
             ][..]
         );
@@ -135,7 +151,13 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_named() {
-        for word in ["cache=lots", "cache=0", "init=", "virtio_mmio.device=4K@", "virtio_mmio.device=4K@0x1:999"] {
+        for word in [
+            "cache=lots",
+            "cache=0",
+            "init=",
+            "virtio_mmio.device=4K@",
+            "virtio_mmio.device=4K@0x1:999",
+        ] {
             assert_eq!(all(word), [Word::Bad(word)][..]);
         }
     }

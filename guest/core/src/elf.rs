@@ -60,7 +60,11 @@ pub fn parse(head: &[u8], file_bytes: u64) -> Option<Program> {
     if !static_elf64 || usize::from(u16_at(head, 54)?) != PROGRAM_HEADER {
         return None;
     }
-    let mut program = Program { entry: u64_at(head, 24)?, segments: [NOTHING; MAX_SEGMENTS], count: 0 };
+    let mut program = Program {
+        entry: u64_at(head, 24)?,
+        segments: [NOTHING; MAX_SEGMENTS],
+        count: 0,
+    };
     let table = usize::try_from(u64_at(head, 32)?).ok()?;
     let mut free_from = USER_START;
     for i in 0..usize::from(u16_at(head, 56)?) {
@@ -86,7 +90,10 @@ const NOTHING: Segment = Segment {
     memory_bytes: 0,
     offset: 0,
     file_bytes: 0,
-    protection: Protection { write: false, execute: false },
+    protection: Protection {
+        write: false,
+        execute: false,
+    },
 };
 
 fn segment(header: &[u8], file_size: u64, free_from: u64) -> Option<Segment> {
@@ -96,7 +103,10 @@ fn segment(header: &[u8], file_size: u64, free_from: u64) -> Option<Segment> {
         memory_bytes: u64_at(header, 40)?,
         offset: u64_at(header, 8)?,
         file_bytes: u64_at(header, 32)?,
-        protection: Protection { write: flags & 2 != 0, execute: flags & 1 != 0 },
+        protection: Protection {
+            write: flags & 2 != 0,
+            execute: flags & 1 != 0,
+        },
     };
     let page = segment.address - segment.address % PAGE;
     let valid = segment.memory_bytes > 0
@@ -135,8 +145,20 @@ mod tests {
         memory: u64,
     }
 
-    const CODE: Load = Load { flags: 5, offset: 0x1000, address: 0x40_1000, file: 0x100, memory: 0x100 };
-    const DATA: Load = Load { flags: 6, offset: 0x1100, address: 0x40_2100, file: 0x10, memory: 0x5000 };
+    const CODE: Load = Load {
+        flags: 5,
+        offset: 0x1000,
+        address: 0x40_1000,
+        file: 0x100,
+        memory: 0x100,
+    };
+    const DATA: Load = Load {
+        flags: 6,
+        offset: 0x1100,
+        address: 0x40_2100,
+        file: 0x10,
+        memory: 0x5000,
+    };
 
     fn image(loads: &[Load]) -> Vec<u8> {
         let mut head = std::vec![0u8; HEADER + loads.len() * PROGRAM_HEADER];
@@ -151,9 +173,12 @@ mod tests {
             let at = HEADER + i * PROGRAM_HEADER;
             head[at] = 1;
             head[at + 4..at + 8].copy_from_slice(&load.flags.to_le_bytes());
-            for (offset, value) in
-                [(8, load.offset), (16, load.address), (32, load.file), (40, load.memory)]
-            {
+            for (offset, value) in [
+                (8, load.offset),
+                (16, load.address),
+                (32, load.file),
+                (40, load.memory),
+            ] {
                 head[at + offset..at + offset + 8].copy_from_slice(&value.to_le_bytes());
             }
         }
@@ -164,7 +189,9 @@ mod tests {
     fn a_program_has_its_segments() {
         let program = parse(&image(&[CODE, DATA]), 0x2000).unwrap();
         assert_eq!(program.entry, 0x40_1010);
-        let [code, data] = program.segments() else { panic!("two segments") };
+        let [code, data] = program.segments() else {
+            panic!("two segments")
+        };
         assert!(code.protection.execute && !code.protection.write);
         assert!(data.protection.write && !data.protection.execute);
         assert_eq!(data.memory_bytes, 0x5000);
@@ -174,13 +201,57 @@ mod tests {
     fn what_cannot_be_run_is_refused() {
         let bad = [
             ("writable code", Load { flags: 7, ..CODE }),
-            ("kernel address", Load { address: 0xffff_ffff_8000_1000, ..CODE }),
-            ("address overflow", Load { memory: u64::MAX, ..CODE }),
-            ("page zero", Load { address: 0, offset: 0, ..CODE }),
-            ("beyond the file", Load { offset: 0x2000, ..CODE }),
-            ("more in the file than in memory", Load { file: 0x101, ..CODE }),
-            ("offset and address disagree", Load { offset: 0x1010, ..CODE }),
-            ("empty", Load { memory: 0, file: 0, ..CODE }),
+            (
+                "kernel address",
+                Load {
+                    address: 0xffff_ffff_8000_1000,
+                    ..CODE
+                },
+            ),
+            (
+                "address overflow",
+                Load {
+                    memory: u64::MAX,
+                    ..CODE
+                },
+            ),
+            (
+                "page zero",
+                Load {
+                    address: 0,
+                    offset: 0,
+                    ..CODE
+                },
+            ),
+            (
+                "beyond the file",
+                Load {
+                    offset: 0x2000,
+                    ..CODE
+                },
+            ),
+            (
+                "more in the file than in memory",
+                Load {
+                    file: 0x101,
+                    ..CODE
+                },
+            ),
+            (
+                "offset and address disagree",
+                Load {
+                    offset: 0x1010,
+                    ..CODE
+                },
+            ),
+            (
+                "empty",
+                Load {
+                    memory: 0,
+                    file: 0,
+                    ..CODE
+                },
+            ),
             ("no code at the entry", Load { flags: 4, ..CODE }),
         ];
         for (what, load) in bad {
@@ -190,7 +261,12 @@ mod tests {
 
     #[test]
     fn segments_that_share_a_page_are_refused() {
-        let overlapping = Load { address: 0x40_1100, offset: 0x1100, flags: 6, ..DATA };
+        let overlapping = Load {
+            address: 0x40_1100,
+            offset: 0x1100,
+            flags: 6,
+            ..DATA
+        };
         assert!(parse(&image(&[CODE, overlapping]), 0x2000).is_none());
     }
 

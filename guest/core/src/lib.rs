@@ -10,5 +10,7 @@ pub mod line;
 pub mod pattern;
 pub mod read_ahead;
 pub mod report;
+pub mod sha256;
+mod sha_instructions;
 pub mod ustar;
 pub mod words;

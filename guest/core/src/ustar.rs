@@ -46,12 +46,22 @@ pub fn header(block: &[u8; BLOCK]) -> Header<'_> {
     let (Some(name), Some(bytes)) = (name, octal(&block[124..136])) else {
         return Header::Bad;
     };
-    let name = name.strip_prefix("./").unwrap_or(name).trim_start_matches('/');
-    Header::Entry(Entry { name, bytes, regular: matches!(block[156], b'0' | 0) })
+    let name = name
+        .strip_prefix("./")
+        .unwrap_or(name)
+        .trim_start_matches('/');
+    Header::Entry(Entry {
+        name,
+        bytes,
+        regular: matches!(block[156], b'0' | 0),
+    })
 }
 
 fn text(field: &[u8]) -> Option<&str> {
-    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    let end = field
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(field.len());
     core::str::from_utf8(&field[..end]).ok()
 }
 
@@ -67,7 +77,10 @@ fn checksum(block: &[u8; BLOCK]) -> u64 {
     const EVEN_BYTES: u64 = 0x00ff_00ff_00ff_00ff;
     let mut lanes = 0u64;
     for word in block.chunks_exact(8) {
-        let word = word.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+        let word = word
+            .iter()
+            .rev()
+            .fold(0u64, |word, byte| word << 8 | u64::from(*byte));
         lanes += (word & EVEN_BYTES) + (word >> 8 & EVEN_BYTES);
     }
     let sum = (lanes & 0xffff) + (lanes >> 16 & 0xffff) + (lanes >> 32 & 0xffff) + (lanes >> 48);
@@ -95,8 +108,17 @@ mod tests {
     #[test]
     fn a_header_gives_name_and_size() {
         let block = block("./bin/demo", 1025, b'0');
-        let Header::Entry(entry) = header(&block) else { panic!("not an entry") };
-        assert_eq!(entry, Entry { name: "bin/demo", bytes: 1025, regular: true });
+        let Header::Entry(entry) = header(&block) else {
+            panic!("not an entry")
+        };
+        assert_eq!(
+            entry,
+            Entry {
+                name: "bin/demo",
+                bytes: 1025,
+                regular: true
+            }
+        );
         assert_eq!(entry.blocks(), 3);
     }
 

@@ -17,7 +17,7 @@
 //! }
 //! ```
 //!
-//! `alloc` works. There is no floating point and no SSE: the kernel keeps no such state.
+//! `alloc` works. The target has neither floating point nor SSE.
 
 #![no_std]
 
@@ -33,7 +33,6 @@ mod heap;
 mod lock;
 mod mapping;
 mod process;
-mod sha256;
 mod start;
 mod syscall;
 mod thread;
@@ -45,9 +44,9 @@ pub use extent::Extent;
 pub use file::File;
 pub use iolite_guest_abi::{CpuStats, DiskStats, Ended, Errno, Fault, PAGE_BYTES, Stat, kind};
 pub use iolite_guest_core as core_logic;
+pub use iolite_guest_core::sha256::{Digest, Sha256};
 pub use mapping::{Mapping, MappingMut};
 pub use process::{Process, exit};
-pub use sha256::{Digest, Sha256};
 pub use start::{Main, main_returned};
 pub use thread::{Thread, yield_now};
 
