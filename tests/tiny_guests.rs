@@ -3,6 +3,8 @@
 //! They need /dev/kvm. Where it is missing they say so and pass; with IOLITE_REQUIRE_KVM=1 they
 //! fail.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/tiny.rs"]
 mod tiny;
 

@@ -103,9 +103,12 @@ pub fn build(
     })
 }
 
+/// What a disk is to be, and where its bytes are.
+type NamedBackend = (DiskSpec, Arc<dyn Backend>);
+
 /// Opens all disks, in the order in which the guest sees them.
-fn backends(config: &MachineConfig) -> Result<Vec<(DiskSpec, Arc<dyn Backend>)>, Error> {
-    let mut backends: Vec<(DiskSpec, Arc<dyn Backend>)> = Vec::new();
+fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
+    let mut backends: Vec<NamedBackend> = Vec::new();
     if let Some(system) = &config.system {
         let (path, backend): (_, Arc<dyn Backend>) = match system {
             Image::BuiltIn(bytes) => (

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -13,14 +13,15 @@ use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
-use crate::{builder, console, guest, logging};
+use crate::{builder, check, console, demo, guest, logging};
 
 /// A small KVM virtual machine whose subject is block I/O, seen from both sides.
 #[derive(Debug, Parser)]
 #[command(version, after_help = exit_code::HELP, args_override_self = true)]
 struct Cli {
+    /// `demo` if left out
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
     /// Log more: -v one line for each step of a request, -vv registers and exits (RUST_LOG
     /// overrides)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -29,9 +30,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Let the built-in guest read a disk along several paths, and compare with the host
+    #[command(after_help = exit_code::HELP, args_override_self = true)]
+    Demo(Demo),
     /// Boot a kernel: a PVH or 64-bit ELF file
     #[command(after_help = exit_code::HELP, args_override_self = true)]
     Run(Run),
+    /// Say whether machines can run here: /dev/kvm, its permissions, the kind of platform
+    Check,
+}
+
+#[derive(Args, Debug, PartialEq)]
+struct Demo {
+    /// The disk image to read; a temporary one of 16 MiB if left out
+    #[arg(short, long, value_name = "IMG")]
+    disk: Option<PathBuf>,
+    /// Attach the disk writable, and let the guest write back what it has read
+    #[arg(long)]
+    write: bool,
+    /// Write the results to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Guest memory, like 128M or 2G
+    #[arg(short, long, value_name = "SIZE", default_value = DEFAULT_MEMORY, value_parser = parse_size)]
+    memory: u64,
+    /// Stop the guest after this time, like 30s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 }
 
 #[derive(Args, Debug)]
@@ -42,7 +67,7 @@ struct Run {
     #[arg(short, long = "disk", value_name = "PATH[,KEY[=VALUE]]...")]
     disks: Vec<DiskSpec>,
     /// Guest memory, like 128M or 2G
-    #[arg(short, long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
+    #[arg(short, long, value_name = "SIZE", default_value = DEFAULT_MEMORY, value_parser = parse_size)]
     memory: u64,
     /// The kernel's command line; disks are appended to it
     #[arg(
@@ -64,8 +89,13 @@ struct Run {
     timeout: Option<Duration>,
 }
 
+/// Guest memory where nobody says otherwise, as text for --help and in bytes.
+const DEFAULT_MEMORY: &str = "128M";
+const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
+
 /// The whole program: its result is the process exit code.
 pub fn main() -> ExitCode {
+    let started = Instant::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -81,12 +111,40 @@ pub fn main() -> ExitCode {
     logging::start(cli.verbose);
     console::restore_on_panic();
     let result = match cli.command {
-        Command::Run(run) => run.execute(),
+        None => demo::run(&Demo::default().options(), started),
+        Some(Command::Demo(demo)) => demo::run(&demo.options(), started),
+        Some(Command::Run(run)) => run.execute(),
+        Some(Command::Check) => check::run(),
     };
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "iolite: {error}");
         ExitCode::from(&error)
     })
+}
+
+/// `iolite demo` without options, which is what `iolite` alone does.
+impl Default for Demo {
+    fn default() -> Self {
+        Demo {
+            disk: None,
+            write: false,
+            json: None,
+            memory: DEFAULT_MEMORY_BYTES,
+            timeout: None,
+        }
+    }
+}
+
+impl Demo {
+    fn options(self) -> demo::Options {
+        demo::Options {
+            disk: self.disk,
+            write: self.write,
+            json: self.json,
+            memory: self.memory,
+            timeout: self.timeout,
+        }
+    }
 }
 
 impl Run {
@@ -119,5 +177,18 @@ impl Run {
             system: self.system.map(Image::File).or(system),
             disks: self.disks,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["iolite", "demo"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Demo(demo)) if demo == Demo::default()));
     }
 }

@@ -121,7 +121,7 @@ impl MutEventSubscriber for Attendant<'_> {
 
 impl Attendant<'_> {
     fn signal(&mut self) {
-        while let Some(number) = self.signals.next() {
+        while let Some(number) = self.signals.pending() {
             if number == libc::SIGTSTP {
                 self.suspend();
             } else {

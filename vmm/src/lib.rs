@@ -3,12 +3,15 @@
 //! One way through it: [`cli`] turns the command line into a [`config`], [`builder`] joins the
 //! parts into a [`vm::Machine`], whose [`vcpu`] runs on a thread of its own and serves [`exits`]
 //! from the buses of `iolite-devices`; the main thread attends to [`events`]. What ends a machine
-//! goes through [`power`] and leaves the process as an [`exit_code`].
+//! goes through [`power`] and leaves the process as an [`exit_code`]. [`demo`] is the program's own use of
+//! all that.
 
 pub mod builder;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod demo;
 pub mod error;
 pub mod events;
 pub mod exit_code;

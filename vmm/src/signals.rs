@@ -45,7 +45,7 @@ impl Signals {
     }
 
     /// The number of the next signal that has come.
-    pub fn next(&mut self) -> Option<i32> {
+    pub fn pending(&mut self) -> Option<i32> {
         let info = self.fd.read_signal().ok()??;
         i32::try_from(info.ssi_signo).ok()
     }

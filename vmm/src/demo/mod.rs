@@ -1,0 +1,187 @@
+//! `iolite demo`: the built-in guest reads a disk along several paths and hashes it; the host
+//! hashes the same disk and compares.
+//!
+//! The guest reports on its console ([`protocol`]); a thread of ours reads along ([`watch`]),
+//! shows what happens, and keeps the results, which end as a table ([`table`]) and, if wanted, as
+//! JSON ([`json`]). The guest is not trusted to report anything sensible.
+
+mod disk;
+mod json;
+mod progress;
+mod protocol;
+mod screen;
+mod table;
+mod watch;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::builder;
+use crate::config::{DiskSpec, MachineConfig};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::guest;
+use crate::power::{Power, Stop};
+use crate::signals::Signals;
+use disk::DemoDisk;
+use protocol::PathResult;
+use screen::Screen;
+use watch::{ConsoleLines, Watched};
+
+/// The paths along which the built-in guest reads: each has to come back with a result.
+const PATHS: [&str; 2] = ["blocking-read", "pager"];
+/// How many console lines may wait for the thread that reads them, before the guest has to.
+const LINES_WAITING: usize = 256;
+
+/// What the user can choose.
+#[derive(Debug)]
+pub struct Options {
+    /// The disk; a temporary one if there is none.
+    pub disk: Option<PathBuf>,
+    /// Let the guest write back what it has read.
+    pub write: bool,
+    /// Where to write the results as JSON.
+    pub json: Option<PathBuf>,
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// How long the guest may take.
+    pub timeout: Option<Duration>,
+}
+
+/// Runs the demo. `started` is when the process was, as near as we know.
+///
+/// # Errors
+/// Whatever keeps the machine from running, and [`Error::Demo`] if the guest failed or a digest
+/// differs.
+pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
+    // Before the work, not after it: a mistake in the path should cost no time.
+    let json = options.json.as_ref().map(json_file).transpose()?;
+    let screen = Screen::new();
+    let disk = DemoDisk::prepare(options.disk.as_deref(), options.write, &screen)?;
+    screen.step("disk", &disk.describe(options.write));
+    screen.step(
+        "guest",
+        &format!(
+            "built-in kernel with {} MiB of memory; system disk as vda, the disk as vdb",
+            options.memory >> 20
+        ),
+    );
+
+    let (stop, watched) = run_guest(options, &disk, &screen, started)?;
+    if let Stop::Signal(number) = stop {
+        return Ok(ExitCode::Signal(number));
+    }
+    if let Err(error) = judge_guest(&stop, &watched, options, disk.bytes()) {
+        screen.last_lines(&watched.last_lines);
+        return Err(error);
+    }
+
+    let digest = disk.digest(&screen)?;
+    screen.print(&table::render(&watched.paths, &digest, screen.colour()));
+    screen.print(&format!("{digest}  {}", disk.name()));
+    if let Some((file, path)) = json {
+        json::write(file, &disk.name(), disk.bytes(), &digest, &watched.paths)
+            .map_err(Error::host(format!("cannot write {}", path.display())))?;
+    }
+    judge_digests(&disk, &digest, &watched.paths)?;
+    Ok(ExitCode::Clean)
+}
+
+fn json_file(path: &PathBuf) -> Result<(File, PathBuf), Error> {
+    let file =
+        File::create(path).map_err(Error::host(format!("cannot write {}", path.display())))?;
+    Ok((file, path.clone()))
+}
+
+/// Runs the guest to its end, and returns what it said.
+fn run_guest(
+    options: &Options,
+    disk: &DemoDisk,
+    screen: &Screen,
+    started: Instant,
+) -> Result<(Stop, Watched), Error> {
+    let signals = Signals::take()?;
+    let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
+    let (sender, lines) = mpsc::sync_channel(LINES_WAITING);
+    let console = Box::new(ConsoleLines::new(sender));
+    let machine = builder::build(&machine(options, disk), console, power)?;
+    thread::scope(|scope| {
+        let watcher = thread::Builder::new()
+            .name("demo-watch".into())
+            .spawn_scoped(scope, || watch::watch(lines, screen, started))
+            .map_err(Error::host("cannot start a thread"))?;
+        // The machine is gone after this, and with it the sender: the watcher ends.
+        let stop = machine.run(signals, options.timeout, false);
+        let watched = watcher.join().unwrap_or_default();
+        Ok((stop?, watched))
+    })
+}
+
+fn machine(options: &Options, disk: &DemoDisk) -> MachineConfig {
+    MachineConfig {
+        memory: options.memory,
+        kernel: guest::KERNEL,
+        initrd: None,
+        cmdline: match options.write {
+            true => "init=demo /dev/vdb --write".into(),
+            false => "init=demo /dev/vdb".into(),
+        },
+        system: Some(guest::SYSTEM),
+        disks: vec![DiskSpec {
+            read_only: !options.write,
+            ..DiskSpec::new(disk.image())
+        }],
+    }
+}
+
+/// Did the guest come to its end, with a result for every path?
+fn judge_guest(stop: &Stop, watched: &Watched, options: &Options, bytes: u64) -> Result<(), Error> {
+    match stop {
+        Stop::Crash(crash) => return Err(Error::Crash(crash.clone())),
+        Stop::Timeout => return Err(Error::Timeout(options.timeout.unwrap_or_default())),
+        _ => {}
+    }
+    if let Some((path, error)) = &watched.failed {
+        return Err(Error::Demo(format!(
+            "the guest reports for path {path}: {error}"
+        )));
+    }
+    if let Stop::ExitPort(value) = stop {
+        return Err(Error::Demo(format!(
+            "the guest ended with {value} on its exit port"
+        )));
+    }
+    for name in PATHS {
+        match watched.paths.iter().find(|path| path.name == name) {
+            None => return Err(Error::Demo(format!("the guest ended without path {name}"))),
+            Some(path) if path.bytes != bytes => {
+                let read = path.bytes;
+                return Err(Error::Demo(format!(
+                    "path {name} read {read} of {bytes} bytes"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Did host and guest see the same bytes, and are they still there?
+fn judge_digests(disk: &DemoDisk, digest: &str, paths: &[PathResult]) -> Result<(), Error> {
+    if let Some(before) = disk.digest_before().filter(|before| *before != digest) {
+        return Err(Error::Demo(format!(
+            "the disk was changed; before, its SHA-256 was {before}"
+        )));
+    }
+    match paths.iter().find(|path| path.sha256 != digest) {
+        Some(path) => Err(Error::Demo(format!(
+            "path {} read other bytes than the host: its SHA-256 is {}",
+            path.name, path.sha256
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,73 @@
+//! Where the demo shows what it does: steps and results on stdout, progress and the guest's last
+//! words on stderr. Colour only on a terminal, and not with NO_COLOR.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+
+/// The demo's output.
+pub struct Screen {
+    silent: bool,
+    colour: bool,
+    progress_bar: bool,
+}
+
+impl Screen {
+    /// The process's stdout and stderr.
+    pub fn new() -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Screen {
+            silent: false,
+            colour: io::stdout().is_terminal() && !no_colour,
+            progress_bar: io::stderr().is_terminal(),
+        }
+    }
+
+    /// A screen that shows nothing.
+    #[cfg(test)]
+    pub fn silent() -> Self {
+        Screen {
+            silent: true,
+            colour: false,
+            progress_bar: false,
+        }
+    }
+
+    /// Is colour wanted?
+    pub fn colour(&self) -> bool {
+        self.colour
+    }
+
+    /// Is there a terminal for a progress bar?
+    pub fn progress_bar(&self) -> bool {
+        self.progress_bar
+    }
+
+    /// Shows a step: a word, and what it is about.
+    pub fn step(&self, word: &str, text: &str) {
+        self.print(&format!("{word:<6} {text}"));
+    }
+
+    /// Shows a text on stdout. If nobody reads it, the exit code still says how it went.
+    pub fn print(&self, text: &str) {
+        if !self.silent {
+            let _ = writeln!(io::stdout(), "{text}");
+        }
+    }
+
+    /// Shows a text on stderr.
+    pub fn note(&self, text: &str) {
+        if !self.silent {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// Shows what the guest said last.
+    pub fn last_lines(&self, lines: &VecDeque<String>) {
+        if !lines.is_empty() {
+            self.note("the guest's last lines:");
+        }
+        for line in lines {
+            self.note(&format!("  {line}"));
+        }
+    }
+}
