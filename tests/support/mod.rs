@@ -1,0 +1,25 @@
+//! What the tests of whole virtual machines share: running `iolite` ([`vm`]), disk images with
+//! known bytes ([`image`]), and knowing whether there is a KVM to test on ([`kvm`]).
+//!
+//! A test is a function that returns [`Outcome`]; `?` on any error fails it. Tests are collected
+//! by libtest-mimic and not by `#[test]`, because only so a skipped test is seen as skipped:
+//! `cargo test` prints it as `ignored`, with the reason, and counts it.
+
+pub mod image;
+pub mod kvm;
+pub mod vm;
+
+use libtest_mimic::Failed;
+
+/// What a test comes to.
+pub type Outcome = Result<(), Failed>;
+
+/// Fails the test with a formatted message unless the condition holds.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(::libtest_mimic::Failed::from(format!($($message)+)));
+        }
+    };
+}

@@ -1,0 +1,42 @@
+//! Tests of whole virtual machines: the `iolite` binary, our guest, and real disk images, with the
+//! bytes checked on both sides.
+//!
+//! One test: `cargo test --test whole_vm -- NAME`. Environment: IOLITE_REQUIRE_KVM=1 turns skipped
+//! tests into failed ones, IOLITE_GUEST_DIR boots another guest than the built-in one,
+//! IOLITE_TEST_DEADLINE changes the time in seconds that one virtual machine may take.
+
+mod support;
+
+#[path = "whole_vm/bad_input.rs"]
+mod bad_input;
+#[path = "whole_vm/console.rs"]
+mod console;
+#[path = "whole_vm/contents.rs"]
+mod contents;
+#[path = "whole_vm/demo.rs"]
+mod demo;
+#[path = "whole_vm/ends.rs"]
+mod ends;
+#[path = "whole_vm/log.rs"]
+mod log;
+#[path = "whole_vm/microvm.rs"]
+mod microvm;
+#[path = "whole_vm/order.rs"]
+mod order;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let tests = [
+        contents::tests(),
+        demo::tests(),
+        ends::tests(),
+        console::tests(),
+        log::tests(),
+        order::tests(),
+        microvm::tests(),
+        bad_input::tests(),
+    ];
+    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+}
