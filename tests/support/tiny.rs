@@ -2,6 +2,9 @@
 //! PVH (32-bit protected mode, paging off) or by the Linux 64-bit protocol. They know one thing
 //! each, so that a test of the machine needs no guest operating system.
 
+// Each test uses its part of this.
+#![allow(dead_code)]
+
 use std::io::Write;
 
 use tempfile::NamedTempFile;

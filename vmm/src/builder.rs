@@ -41,12 +41,15 @@ pub fn build(
     power: Arc<Power>,
 ) -> Result<Machine, Error> {
     config.check()?;
-    // What the user can get wrong comes first, before KVM is asked for anything.
+    // What the user can get wrong comes first: it is told even where there is no KVM.
     let backends = backends(config)?;
-    let kvm = kvm::open()?;
     let memory = Arc::new(memory::create(config.memory)?);
-    let vm = kvm::create_vm(&kvm, &memory)?;
+    let cmdline = cmdline(&config.cmdline, backends.len())?;
+    let initrd = config.initrd.as_ref();
+    let boot = loader::load(&memory, config.memory, &config.kernel, initrd, &cmdline)?;
 
+    let kvm = kvm::open()?;
+    let vm = kvm::create_vm(&kvm, &memory)?;
     let mut ports = Bus::new();
     let serial = Arc::new(
         Serial::new(console, Arc::new(irq::line(&vm, COM1_IRQ)?))
@@ -65,28 +68,10 @@ pub fn build(
     )?;
 
     let mut mmio = Bus::new();
-    let mut cmdline = cmdline(&config.cmdline)?;
     let mut disks = Vec::new();
     for (index, (spec, backend)) in backends.into_iter().enumerate() {
-        disks.push(attach(
-            &vm,
-            &memory,
-            index,
-            &spec,
-            backend,
-            &mut mmio,
-            &mut cmdline,
-        )?);
+        disks.push(attach(&vm, &memory, index, &spec, backend, &mut mmio)?);
     }
-
-    let kernel = &config.kernel;
-    let boot = loader::load(
-        &memory,
-        config.memory,
-        kernel,
-        config.initrd.as_ref(),
-        &cmdline,
-    )?;
     let vcpu = Vcpu::new(&kvm, &vm, &memory, boot)?;
     let buses = Buses {
         ports: Arc::new(ports),
@@ -134,17 +119,31 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
     Ok(backends)
 }
 
-/// The command line that the user gave.
-fn cmdline(text: &str) -> Result<Cmdline, Error> {
+/// The kernel's command line: the user's text, then the windows of all disks.
+fn cmdline(text: &str, disks: usize) -> Result<Cmdline, LoaderError> {
     let cmdline = match text.trim() {
         "" => Cmdline::new(CMDLINE_BYTES),
         text => Cmdline::try_from(text, CMDLINE_BYTES),
     };
-    Ok(cmdline.map_err(LoaderError::Cmdline)?)
+    let mut cmdline = cmdline.map_err(LoaderError::Cmdline)?;
+    for index in 0..disks {
+        let (base, line) = window(index);
+        cmdline
+            .add_virtio_mmio_device(VIRTIO_MMIO_SIZE, GuestAddress(base), line, None)
+            .map_err(LoaderError::Cmdline)?;
+    }
+    Ok(cmdline)
 }
 
-/// Makes disk number `index`: its device, its window, its interrupt line, its place on the
-/// command line.
+/// The address and the interrupt line of disk number `index`.
+fn window(index: usize) -> (u64, u32) {
+    (
+        VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_SIZE,
+        VIRTIO_MMIO_FIRST_IRQ + index as u32,
+    )
+}
+
+/// Makes disk number `index`: its device, its window, its interrupt line.
 fn attach(
     vm: &VmFd,
     memory: &Arc<GuestMemoryMmap>,
@@ -152,11 +151,9 @@ fn attach(
     spec: &DiskSpec,
     backend: Arc<dyn Backend>,
     mmio: &mut Bus,
-    cmdline: &mut Cmdline,
 ) -> Result<Disk, Error> {
     let name = disk_name(index);
-    let base = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_SIZE;
-    let line = VIRTIO_MMIO_FIRST_IRQ + index as u32;
+    let (base, line) = window(index);
     let config = BlockConfig {
         name: name.clone(),
         id: spec.id.clone().unwrap_or_else(|| name.clone()),
@@ -178,9 +175,6 @@ fn attach(
     let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
     vm.register_ioevent(device.queue_notify(), &notify, 0u32)
         .map_err(KvmError::call("connect a queue's notification"))?;
-    cmdline
-        .add_virtio_mmio_device(VIRTIO_MMIO_SIZE, GuestAddress(base), line, None)
-        .map_err(LoaderError::Cmdline)?;
     log::debug!(
         "{name}: {} at {base:#x}, interrupt line {line}",
         spec.path.display()

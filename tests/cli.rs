@@ -1,0 +1,282 @@
+//! The command line: what is refused, with which exit code and which words. None of this needs
+//! /dev/kvm.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/tiny.rs"]
+mod tiny;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+use tiny::{Entry, Tiny};
+
+/// Runs iolite with these arguments: it has to fail with this code and one line that has all
+/// these words.
+#[track_caller]
+fn refused(args: &[&str], code: i32, words: &[&str]) {
+    let output = Command::cargo_bin("iolite")
+        .unwrap()
+        .env_remove("RUST_LOG")
+        .args(args)
+        .unwrap_err();
+    let output = output.as_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
+    }
+    if code != 2 {
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+/// A file with these bytes, as a path.
+fn file(dir: &TempDir, name: &str, bytes: &[u8]) -> String {
+    let path = dir.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn help_and_version() {
+    let help = Command::cargo_bin("iolite").unwrap().arg("--help").unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for word in ["demo", "run", "check", "Exit codes", "128+N"] {
+        assert!(help.contains(word), "{word}");
+    }
+    let version = Command::cargo_bin("iolite")
+        .unwrap()
+        .arg("--version")
+        .unwrap();
+    assert!(
+        String::from_utf8(version.stdout)
+            .unwrap()
+            .starts_with("iolite ")
+    );
+}
+
+#[test]
+fn wrong_usage_is_code_2() {
+    refused(&["--wrong"], 2, &["--wrong"]);
+    refused(&["walk"], 2, &["walk"]);
+    refused(&["run", "-m", "12"], 2, &["12", "128M"]);
+    refused(&["run", "-m", "lots"], 2, &["lots", "is not a size"]);
+    refused(&["run", "--timeout", "soon"], 2, &["soon", "30s"]);
+    refused(
+        &["run", "-d", "x,color=red"],
+        2,
+        &["color", "workers", "queue-size", "readonly", "id"],
+    );
+    refused(&["run", "-d", "x,workers=0"], 2, &["workers", "1 to 64"]);
+    refused(
+        &["run", "-d", "x,queue-size=100"],
+        2,
+        &["queue-size", "power of two"],
+    );
+    refused(&["run", "-d", ""], 2, &["names no file"]);
+}
+
+#[test]
+fn disks_that_cannot_be_disks_are_code_10() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let disk = |disk: &str, words: &[&str]| {
+        refused(&["run", &kernel, "-d", disk], 10, &[disk]);
+        refused(&["run", &kernel, "-d", disk], 10, words);
+        refused(&["demo", "--disk", disk], 10, words);
+    };
+    disk("/nowhere/x.img", &["no such file"]);
+    disk(dir.path().to_str().unwrap(), &["is a directory"]);
+    disk("/dev/null", &["neither a file nor a block device"]);
+    disk(&file(&dir, "empty", b""), &["is empty"]);
+    disk(
+        &file(&dir, "odd", &[0; 513]),
+        &["513", "not a multiple of 512"],
+    );
+}
+
+#[test]
+fn disks_without_permission_are_code_10() {
+    let dir = TempDir::new().unwrap();
+    let secret = file(&dir, "secret", &[0; 512]);
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::File::open(&secret).is_ok() {
+        eprintln!("skipped: this user may read everything");
+        return;
+    }
+    refused(&["demo", "--disk", &secret], 10, &["cannot be read"]);
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o400)).unwrap();
+    refused(
+        &["demo", "--write", "--disk", &secret],
+        10,
+        &["cannot be written", "readonly"],
+    );
+}
+
+#[test]
+fn too_many_disks_are_code_2() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let disk = file(&dir, "disk", &[0; 512]) + ",ro";
+    let mut args = vec!["run", &kernel];
+    args.extend(["-d", &disk].repeat(20));
+    refused(&args, 2, &["20 disks are too many", "19"]);
+}
+
+#[test]
+fn a_disk_is_not_shared_with_a_writer() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let disk = file(&dir, "disk", &[0; 512]);
+    refused(&["run", &kernel, "-d", &disk, "-d", &disk], 10, &["in use"]);
+}
+
+/// True where machines can be made; what fails later than that cannot be tested elsewhere.
+fn has_kvm() -> bool {
+    fs::File::options()
+        .read(true)
+        .write(true)
+        .open(Path::new("/dev/kvm"))
+        .is_ok()
+}
+
+#[test]
+fn without_kvm_it_is_code_6() {
+    if has_kvm() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    refused(&["run", &kernel], 6, &["/dev/kvm"]);
+    refused(&["check"], 6, &["/dev/kvm"]);
+}
+
+#[test]
+fn memory_that_cannot_be_is_code_2() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    refused(&["run", &kernel, "-m", "1M"], 2, &["too small", "2M"]);
+    refused(
+        &["run", &kernel, "-m", "512T"],
+        2,
+        &["more than the host's"],
+    );
+    refused(&["run", &kernel, "-m", "2049K"], 2, &["multiple of 4096"]);
+}
+
+#[test]
+fn kernels_that_cannot_be_loaded_are_code_8() {
+    let dir = TempDir::new().unwrap();
+    let good = Tiny::new(Entry::Pvh).reset().elf();
+    refused(
+        &["run", "/nowhere/vmlinux"],
+        8,
+        &["/nowhere/vmlinux", "does not exist"],
+    );
+    refused(
+        &["run", dir.path().to_str().unwrap()],
+        8,
+        &["is a directory"],
+    );
+    refused(&["run", "/dev/null"], 8, &["not a regular file"]);
+
+    let kernel = |name: &str, bytes: &[u8], words: &[&str]| {
+        let path = file(&dir, name, bytes);
+        refused(&["run", &path, "-m", "4M"], 8, &[&path]);
+        refused(&["run", &path, "-m", "4M"], 8, words);
+    };
+    kernel("empty", b"", &["not an ELF file"]);
+    kernel(
+        "text",
+        b"#!/bin/sh\necho this is no kernel at all\n",
+        &["not an ELF file"],
+    );
+    kernel("cut", &good[..100], &["truncated"]);
+    let mut bzimage = vec![0; 4096];
+    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel("bzimage", &bzimage, &["bzImage", "vmlinux"]);
+
+    /// Overwrites bytes of a copy.
+    fn with(elf: &[u8], offset: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut elf = elf.to_vec();
+        elf[offset..offset + bytes.len()].copy_from_slice(bytes);
+        elf
+    }
+    kernel(
+        "arm",
+        &with(&good, 18, &183u16.to_le_bytes()),
+        &["not built for x86"],
+    );
+    // The first program header is at 64: p_paddr at +24, p_filesz at +32, p_memsz at +40.
+    let huge = with(&good, 64 + 40, &(64u64 << 20).to_le_bytes());
+    kernel("huge", &huge, &["needs memory", "-m"]);
+    let low = with(&good, 64 + 24, &0x8000u64.to_le_bytes());
+    kernel("low", &low, &["first MiB", "0x100000"]);
+    let hole = with(&good, 64 + 24, &0xd000_0000u64.to_le_bytes());
+    kernel("hole", &hole, &["needs memory"]);
+    // The note is at 0xb0, its contents at 0xc0.
+    kernel(
+        "entry",
+        &with(&good, 0xc0, &0x500_0000u32.to_le_bytes()),
+        &["entered at 0x5000000"],
+    );
+}
+
+#[test]
+fn a_32_bit_kernel_needs_a_pvh_note() {
+    let dir = TempDir::new().unwrap();
+    let mut elf = b"\x7fELF\x01\x01\x01".to_vec();
+    elf.resize(16, 0);
+    elf.extend([2u16, 3].iter().flat_map(|v| v.to_le_bytes()));
+    elf.extend(
+        [1u32, 0x10_0000, 52, 0, 0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes()),
+    );
+    elf.extend(
+        [52u16, 32, 1, 40, 0, 0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes()),
+    );
+    let load = [1u32, 0, 0x10_0000, 0x10_0000, 84, 84, 7, 4];
+    elf.extend(load.iter().flat_map(|v| v.to_le_bytes()));
+    let kernel = file(&dir, "kernel32", &elf);
+    refused(&["run", &kernel], 8, &["32-bit", "PVH note"]);
+}
+
+#[test]
+fn initrd_and_command_line_have_their_limits() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    refused(
+        &["run", &kernel, "--initrd", "/nowhere/initrd"],
+        8,
+        &["initrd", "does not exist"],
+    );
+    let big = file(&dir, "big", &vec![0; 4 << 20]);
+    refused(
+        &["run", &kernel, "-m", "4M", "--initrd", &big],
+        8,
+        &["do not fit", "-m"],
+    );
+    let empty = file(&dir, "empty", b"");
+    refused(&["run", &kernel, "--initrd", &empty], 8, &["is empty"]);
+    refused(
+        &["run", &kernel, "-p", &"x".repeat(2048)],
+        8,
+        &["command line", "2047"],
+    );
+}
+
+#[test]
+fn results_that_cannot_be_written_are_code_4() {
+    refused(
+        &["demo", "--json", "/nowhere/results.json"],
+        4,
+        &["/nowhere/results.json"],
+    );
+}
