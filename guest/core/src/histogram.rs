@@ -1,6 +1,6 @@
 //! A log-linear histogram of latencies: constant memory, a relative error below 1/64, no floating
-//! point. It is the scheme of HdrHistogram: each power of two is split into [`STEPS`] equal steps,
-//! and values below `2 * STEPS` are counted exactly.
+//! point. It is the scheme of HdrHistogram: each power of two is split into 64 equal steps,
+//! and values below 128 are counted exactly.
 
 /// Steps in each power of two.
 const STEPS: u64 = 64;
