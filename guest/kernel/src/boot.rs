@@ -63,9 +63,14 @@ impl Boot {
         if info.version >= 1 && info.memory_map != 0 {
             for i in 0..u64::from(info.memory_map_entries.min(128)) {
                 let at = info.memory_map + i * size_of::<MemoryMapEntry>() as u64;
-                let Some(entry) = read::<MemoryMapEntry>(at) else { break };
+                let Some(entry) = read::<MemoryMapEntry>(at) else {
+                    break;
+                };
                 let end = entry.address.saturating_add(entry.bytes);
-                if entry.kind == MEMORY_MAP_TYPE_RAM && entry.address <= FIRST_FREE && end > FIRST_FREE {
+                if entry.kind == MEMORY_MAP_TYPE_RAM
+                    && entry.address <= FIRST_FREE
+                    && end > FIRST_FREE
+                {
                     boot.memory = FIRST_FREE..end;
                 }
             }

@@ -21,7 +21,10 @@ macro_rules! println {
 
 /// Prints a line.
 pub fn print_line(text: fmt::Arguments) {
-    let mut line = Line { bytes: [0; LINE_BYTES], length: 0 };
+    let mut line = Line {
+        bytes: [0; LINE_BYTES],
+        length: 0,
+    };
     // Writing to a line cannot fail.
     let _ = line.write_fmt(text);
     let _ = line.write_char('\n');
@@ -72,8 +75,11 @@ struct Input {
     count: usize,
 }
 
-static INPUT: CpuCell<Input> =
-    CpuCell::new(Input { bytes: [0; INPUT_BYTES], first: 0, count: 0 });
+static INPUT: CpuCell<Input> = CpuCell::new(Input {
+    bytes: [0; INPUT_BYTES],
+    first: 0,
+    count: 0,
+});
 
 /// The serial port's interrupt: takes what has arrived. What finds the ring full is lost.
 pub fn interrupt() {

@@ -65,7 +65,9 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
 extern "C" fn start_system(options: u64) {
     // SAFETY: `kernel_main` made the argument from a box and has let go of it.
     let options = unsafe {
-        Box::from_raw(core::ptr::with_exposed_provenance_mut::<Options>(options as usize))
+        Box::from_raw(core::ptr::with_exposed_provenance_mut::<Options>(
+            options as usize,
+        ))
     };
     mm::cache::init(options.cache);
     arch::apic::route(COM1_IRQ as u8);
@@ -85,9 +87,15 @@ fn start_memory(boot: &Boot) {
 fn start_disks(windows: &[Window]) {
     block::init(windows);
     for number in 0..block::disks() {
-        let Some(disk) = block::DiskId::from_number(number) else { break };
+        let Some(disk) = block::DiskId::from_number(number) else {
+            break;
+        };
         let bytes = disk.sectors().saturating_mul(SECTOR_SIZE);
-        fs::file::add_disk(object::add(Extent { disk, first_sector: 0, bytes }));
+        fs::file::add_disk(object::add(Extent {
+            disk,
+            first_sector: 0,
+            bytes,
+        }));
     }
     let Some(disk) = block::system_disk() else {
         panic!("no disk: the command line names no virtio_mmio.device with a block device");

@@ -3,7 +3,7 @@
 use crate::dma::{DmaRegion, Segment};
 use crate::queue::{Queue, dma_bytes};
 use crate::registers::Registers;
-use iolite_devices_abi::blk::{self, RequestHeader};
+use iolite_devices_abi::blk;
 use iolite_devices_abi::{mmio, status};
 
 /// What a disk is, as it says itself.
@@ -133,7 +133,11 @@ impl<R: Registers> Disk<R> {
             write(mmio::STATUS, state | status::FAILED);
             return Err(DiskError::NoQueue);
         };
-        let size = if size.is_power_of_two() { size } else { size.next_power_of_two() / 2 };
+        let size = if size.is_power_of_two() {
+            size
+        } else {
+            size.next_power_of_two() / 2
+        };
         let indirect = features & status::F_INDIRECT_DESC != 0;
         let queue = Queue::new(region, size, indirect, features & status::F_EVENT_IDX != 0);
         let at = queue.addresses();
@@ -154,7 +158,12 @@ impl<R: Registers> Disk<R> {
             max_segments: max_segments(&registers, features, &queue),
             max_in_flight: queue.slots(),
         };
-        Ok(Disk { registers, queue, info, notifications: 0 })
+        Ok(Disk {
+            registers,
+            queue,
+            info,
+            notifications: 0,
+        })
     }
 
     /// What the disk is.
@@ -192,8 +201,8 @@ impl<R: Registers> Disk<R> {
             Operation::Flush => (blk::T_FLUSH, 0, false),
             Operation::GetId => (blk::T_GET_ID, 0, true),
         };
-        let header = RequestHeader { request_type, reserved: 0, sector };
-        self.queue.add(header, segments, device_writes, cookie);
+        self.queue
+            .add(request_type, sector, segments, device_writes, cookie);
         Ok(())
     }
 
@@ -231,7 +240,10 @@ impl<R: Registers> Disk<R> {
             blk::S_UNSUPP => Outcome::Unsupported,
             _ => Outcome::Failed,
         };
-        Some(Done { cookie: used.cookie, outcome })
+        Some(Done {
+            cookie: used.cookie,
+            outcome,
+        })
     }
 }
 

@@ -22,7 +22,11 @@ impl DmaRegion {
     /// as the device may use it, the bytes are zero, `physical` is where the device finds them, and
     /// nobody else touches them.
     pub const unsafe fn new(pointer: NonNull<u8>, physical: u64, bytes: usize) -> Self {
-        DmaRegion { pointer, physical, bytes }
+        DmaRegion {
+            pointer,
+            physical,
+            bytes,
+        }
     }
 
     /// Its length in bytes.

@@ -68,7 +68,9 @@ pub(crate) struct Queue {
     size: u16,
     indirect: bool,
     event_idx: bool,
+    descriptors: *mut Descriptor,
     slots: *mut u8,
+    slots_physical: u64,
     avail_ring: *mut u16,
     avail_idx: *const AtomicU16,
     used_idx: *const AtomicU16,
@@ -83,8 +85,7 @@ pub(crate) struct Queue {
     /// Free slots, as a stack; what is in flight has its cookie here, not in shared memory.
     free: [u16; MAX_SLOTS as usize],
     free_count: u16,
-    cookies: [u32; MAX_SLOTS as usize],
-    in_flight: [bool; MAX_SLOTS as usize],
+    in_flight: [Option<u32>; MAX_SLOTS as usize],
 }
 
 // SAFETY: the pointers are into the region, which the queue owns.
@@ -97,12 +98,18 @@ impl Queue {
         assert!(region.bytes() >= dma_bytes(size));
         let avail = avail_offset(size);
         let used = used_offset(size);
-        let slot_count = if indirect { size.min(MAX_SLOTS) } else { (size / DIRECT_TABLE).min(MAX_SLOTS) };
+        let slot_count = if indirect {
+            size.min(MAX_SLOTS)
+        } else {
+            (size / DIRECT_TABLE).min(MAX_SLOTS)
+        };
         let mut queue = Queue {
             size,
             indirect,
             event_idx,
+            descriptors: region.at(0),
             slots: region.at(slots_offset(size)),
+            slots_physical: region.physical(slots_offset(size)),
             avail_ring: region.at(avail + 4),
             avail_idx: region.at::<AtomicU16>(avail + 2),
             used_event: region.at::<AtomicU16>(avail + avail_ring_bytes(size) - 2),
@@ -116,8 +123,7 @@ impl Queue {
             last_used: 0,
             free: [0; MAX_SLOTS as usize],
             free_count: slot_count,
-            cookies: [0; MAX_SLOTS as usize],
-            in_flight: [false; MAX_SLOTS as usize],
+            in_flight: [None; MAX_SLOTS as usize],
         };
         for slot in 0..slot_count {
             // The lowest slot on top of the stack.
@@ -129,22 +135,22 @@ impl Queue {
 
     /// Writes the descriptors of a slot that no request changes.
     fn prepare(&mut self, slot: u16) {
-        let header = Descriptor {
-            addr: self.slot_physical(slot, HEADER_AT),
-            len: RequestHeader::SIZE as u32,
-            flags: DESC_F_NEXT,
-            next: self.index_in_table(slot, 1),
-        };
-        self.set_descriptor(slot, 0, header);
-        if self.indirect {
-            let table = Descriptor {
-                addr: self.slot_physical(slot, TABLE_AT),
-                len: 0,
-                flags: DESC_F_INDIRECT,
-                next: 0,
-            };
-            // SAFETY: `slot` is below the queue's size.
-            unsafe { self.region.at::<Descriptor>(0).add(usize::from(slot)).write_volatile(table) };
+        let (table, first) = self.table(slot);
+        let physical = self.slot_physical(slot);
+        // SAFETY: the slot's own table and descriptor.
+        unsafe {
+            let header = RequestHeader::SIZE as u32;
+            set(
+                table,
+                physical + HEADER_AT as u64,
+                header,
+                DESC_F_NEXT,
+                first + 1,
+            );
+            if self.indirect {
+                let own = self.descriptors.add(usize::from(slot));
+                set(own, physical + TABLE_AT as u64, 0, DESC_F_INDIRECT, 0);
+            }
         }
     }
 
@@ -158,7 +164,11 @@ impl Queue {
 
     /// Most data segments of a request.
     pub fn max_segments(&self) -> usize {
-        if self.indirect { MAX_SEGMENTS } else { usize::from(DIRECT_TABLE) - 2 }
+        if self.indirect {
+            MAX_SEGMENTS
+        } else {
+            usize::from(DIRECT_TABLE) - 2
+        }
     }
 
     /// Is there room for another request?
@@ -168,56 +178,69 @@ impl Queue {
 
     /// How many requests fit at once.
     pub fn slots(&self) -> u16 {
-        if self.indirect { self.size.min(MAX_SLOTS) } else { (self.size / DIRECT_TABLE).min(MAX_SLOTS) }
+        if self.indirect {
+            self.size.min(MAX_SLOTS)
+        } else {
+            (self.size / DIRECT_TABLE).min(MAX_SLOTS)
+        }
     }
 
     /// Makes a request available, to be noticed after [`Queue::publish`]. The caller has checked
     /// for room and the number of segments.
     #[inline]
-    pub fn add(&mut self, header: RequestHeader, segments: &[Segment], device_writes: bool, cookie: u32) {
+    pub fn add(
+        &mut self,
+        request_type: u32,
+        sector: u64,
+        segments: &[Segment],
+        device_writes: bool,
+        cookie: u32,
+    ) {
         debug_assert!(segments.len() <= self.max_segments());
-        let Some(top) = self.free_count.checked_sub(1) else { return };
+        let Some(top) = self.free_count.checked_sub(1) else {
+            return;
+        };
         self.free_count = top;
         let slot = self.free[usize::from(top)];
-        self.cookies[usize::from(slot)] = cookie;
-        self.in_flight[usize::from(slot)] = true;
+        let in_flight = &mut self.in_flight[usize::from(slot)];
+        *in_flight = Some(cookie);
 
-        // SAFETY: a free slot is ours alone; its memory is in the region.
+        let (table, first) = self.table(slot);
+        let physical = self.slot_physical(slot);
+        let flags = DESC_F_NEXT | if device_writes { DESC_F_WRITE } else { 0 };
+        // SAFETY: a free slot is ours alone, and its table has an entry for each segment and two
+        // more; the available ring has `size` entries, a power of two.
         unsafe {
             let base = self.slots.add(usize::from(slot) * SLOT_BYTES);
-            base.add(HEADER_AT).cast::<RequestHeader>().write_volatile(header);
+            // The header as two words: type and reserved, sector.
+            let header = base.add(HEADER_AT).cast::<u64>();
+            header.write_volatile(u64::from(request_type));
+            header.add(1).write_volatile(sector);
             base.add(STATUS_AT).write_volatile(STATUS_PENDING);
-        }
-        let data_flags = DESC_F_NEXT | if device_writes { DESC_F_WRITE } else { 0 };
-        let mut entry = 1;
-        for segment in segments {
-            let next = self.index_in_table(slot, entry + 1);
-            let data =
-                Descriptor { addr: segment.physical, len: segment.bytes, flags: data_flags, next };
-            self.set_descriptor(slot, entry, data);
-            entry += 1;
-        }
-        let status = Descriptor {
-            addr: self.slot_physical(slot, STATUS_AT),
-            len: 1,
-            flags: DESC_F_WRITE,
-            next: 0,
-        };
-        self.set_descriptor(slot, entry, status);
 
-        let head = if self.indirect {
-            let bytes = (u32::from(entry) + 1) * size_of::<Descriptor>() as u32;
-            // SAFETY: descriptor `slot` belongs to the slot.
-            unsafe {
-                let descriptor = self.region.at::<Descriptor>(0).add(usize::from(slot));
-                (&raw mut (*descriptor).len).write_volatile(bytes);
+            let mut entry = table;
+            let mut index = first;
+            for segment in segments {
+                entry = entry.add(1);
+                index += 1;
+                set(entry, segment.physical, segment.bytes, flags, index + 1);
             }
-            slot
-        } else {
-            slot * DIRECT_TABLE
-        };
-        // SAFETY: the index is below the queue's size, a power of two.
-        unsafe {
+            set(
+                entry.add(1),
+                physical + STATUS_AT as u64,
+                1,
+                DESC_F_WRITE,
+                0,
+            );
+
+            let head = if self.indirect {
+                let bytes = (segments.len() as u32 + 2) * size_of::<Descriptor>() as u32;
+                let own = self.descriptors.add(usize::from(slot));
+                (&raw mut (*own).len).write_volatile(bytes);
+                slot
+            } else {
+                first
+            };
             let place = usize::from(self.next_avail & (self.size - 1));
             self.avail_ring.add(place).write_volatile(head);
         }
@@ -265,45 +288,57 @@ impl Queue {
             let place = usize::from(self.last_used & (self.size - 1));
             self.last_used = self.last_used.wrapping_add(1);
             let id = (*self.used_ring.add(2 * place)).load(Ordering::Relaxed);
-            let slot = self.slot_of(id)?;
-            self.in_flight[usize::from(slot)] = false;
+            let (slot, cookie) = self.take(id)?;
             self.free[usize::from(self.free_count)] = slot;
             self.free_count += 1;
             let status = self.slots.add(usize::from(slot) * SLOT_BYTES + STATUS_AT);
             let status = (*status.cast::<AtomicU8>()).load(Ordering::Relaxed);
-            Some(Used { cookie: self.cookies[usize::from(slot)], status })
+            Some(Used { cookie, status })
         }
     }
 
-    /// The slot of a head index that is in flight. A device that names another one is broken, and
-    /// what it says from then on is ignored.
-    fn slot_of(&self, id: u32) -> Option<u16> {
-        let slot = if self.indirect { id } else { id / u32::from(DIRECT_TABLE) };
-        let known = self.in_flight.get(slot as usize).copied().unwrap_or(false);
-        known.then_some(slot as u16)
+    /// The slot and cookie of a head index that is in flight. A device that names another one is
+    /// broken, and what it says of it is ignored.
+    #[inline(always)]
+    fn take(&mut self, id: u32) -> Option<(u16, u32)> {
+        let slot = if self.indirect {
+            id
+        } else {
+            id / u32::from(DIRECT_TABLE)
+        };
+        let cookie = self.in_flight.get_mut(slot as usize)?.take()?;
+        Some((slot as u16, cookie))
     }
 
+    /// A slot's table, and the index that its first entry has for the device.
     #[inline(always)]
-    fn index_in_table(&self, slot: u16, entry: u16) -> u16 {
-        if self.indirect { entry } else { slot * DIRECT_TABLE + entry }
-    }
-
-    #[inline(always)]
-    fn slot_physical(&self, slot: u16, offset: usize) -> u64 {
-        self.region.physical(slots_offset(self.size) + usize::from(slot) * SLOT_BYTES + offset)
-    }
-
-    #[inline(always)]
-    fn set_descriptor(&mut self, slot: u16, entry: u16, descriptor: Descriptor) {
-        // SAFETY: callers keep `entry` within the slot's table.
-        unsafe {
-            let table = if self.indirect {
-                self.slots.add(usize::from(slot) * SLOT_BYTES + TABLE_AT).cast::<Descriptor>()
-            } else {
-                self.region.at::<Descriptor>(0).add(usize::from(slot * DIRECT_TABLE))
-            };
-            table.add(usize::from(entry)).write_volatile(descriptor);
+    fn table(&self, slot: u16) -> (*mut Descriptor, u16) {
+        if self.indirect {
+            let offset = usize::from(slot) * SLOT_BYTES + TABLE_AT;
+            (self.slots.wrapping_add(offset).cast(), 0)
+        } else {
+            let first = slot * DIRECT_TABLE;
+            (self.descriptors.wrapping_add(usize::from(first)), first)
         }
+    }
+
+    #[inline(always)]
+    fn slot_physical(&self, slot: u16) -> u64 {
+        self.slots_physical + u64::from(slot) * SLOT_BYTES as u64
+    }
+}
+
+/// Writes a descriptor with two stores.
+///
+/// # Safety
+/// `to` is a descriptor of the queue's memory.
+#[inline(always)]
+unsafe fn set(to: *mut Descriptor, address: u64, bytes: u32, flags: u16, next: u16) {
+    let rest = u64::from(bytes) | u64::from(flags) << 32 | u64::from(next) << 48;
+    // SAFETY: the caller's promise; a descriptor is two little-endian words.
+    unsafe {
+        to.cast::<u64>().write_volatile(address);
+        to.cast::<u64>().add(1).write_volatile(rest);
     }
 }
 

@@ -33,12 +33,24 @@ impl Registers for MmioRegisters {
     #[inline(always)]
     fn read(&self, offset: u64) -> u32 {
         // SAFETY: registers lie within the window that `new` was promised.
-        unsafe { self.0.as_ptr().add(offset as usize).cast::<u32>().read_volatile() }
+        unsafe {
+            self.0
+                .as_ptr()
+                .add(offset as usize)
+                .cast::<u32>()
+                .read_volatile()
+        }
     }
 
     #[inline(always)]
     fn write(&self, offset: u64, value: u32) {
         // SAFETY: as above.
-        unsafe { self.0.as_ptr().add(offset as usize).cast::<u32>().write_volatile(value) };
+        unsafe {
+            self.0
+                .as_ptr()
+                .add(offset as usize)
+                .cast::<u32>()
+                .write_volatile(value)
+        };
     }
 }

@@ -68,7 +68,12 @@ impl Context {
     pub unsafe fn kernel(stack_top: u64, body: extern "C" fn(u64), argument: u64) -> Context {
         let saved_at = stack_top - 16 - size_of::<Saved>() as u64;
         let rip = start_kernel_thread as *const () as u64;
-        let saved = Saved { rip, r12: body as *const () as u64, r13: argument, ..Saved::ZERO };
+        let saved = Saved {
+            rip,
+            r12: body as *const () as u64,
+            r13: argument,
+            ..Saved::ZERO
+        };
         // SAFETY: it lies in the stack the caller hands over.
         unsafe { (saved_at as *mut Saved).write(saved) };
         Context(saved_at)
@@ -76,5 +81,13 @@ impl Context {
 }
 
 impl Saved {
-    const ZERO: Saved = Saved { r15: 0, r14: 0, r13: 0, r12: 0, rbx: 0, rbp: 0, rip: 0 };
+    const ZERO: Saved = Saved {
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbx: 0,
+        rbp: 0,
+        rip: 0,
+    };
 }

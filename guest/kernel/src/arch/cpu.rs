@@ -53,6 +53,12 @@ pub fn forget_page(address: u64) {
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
 }
 
+/// Forgets every translation of the user half.
+pub fn forget_user_pages() {
+    // SAFETY: the same tables again.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
+}
+
 /// Writes `bytes` to an I/O port with one instruction, and so with one VM exit.
 pub fn write_port_bytes(port: u16, bytes: &[u8]) {
     // SAFETY: reads exactly `bytes`; the ports this kernel knows have no effect on memory.

@@ -54,7 +54,15 @@ pub fn init() {
         tss.interrupt_stack_table[FAULT_STACK as usize] = fault_stack;
 
         let gdt = &mut *TABLES.gdt.get();
-        for segment in [CODE_32, CODE_64, DATA, CODE_32 | RING_3, DATA | RING_3, CODE_64 | RING_3, 0] {
+        for segment in [
+            CODE_32,
+            CODE_64,
+            DATA,
+            CODE_32 | RING_3,
+            DATA | RING_3,
+            CODE_64 | RING_3,
+            0,
+        ] {
             gdt.append(Descriptor::UserSegment(segment));
         }
         gdt.append(Descriptor::tss_segment(&*TABLES.tss.get()));

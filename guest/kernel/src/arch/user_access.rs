@@ -57,7 +57,9 @@ pub fn write(to: u64, from: &[u8]) -> Result<(), Errno> {
 pub fn write_value<T: Plain>(to: u64, value: &T) -> Result<(), Errno> {
     let value: *const T = value;
     // SAFETY: a `Plain` value is all initialised bytes.
-    write(to, unsafe { core::slice::from_raw_parts(value.cast(), size_of::<T>()) })
+    write(to, unsafe {
+        core::slice::from_raw_parts(value.cast(), size_of::<T>())
+    })
 }
 
 /// The two bytes at `address` in the process.
@@ -67,13 +69,18 @@ pub fn peek_u16(address: u64) -> Option<u16> {
     u16::try_from(unsafe { peek_user(address) }).ok()
 }
 
-
 /// Where to go on after a fault that cannot be resolved, if it was one of this module's accesses.
 pub fn fixup(rip: u64) -> Option<u64> {
     let routines = user_access_start as *const () as u64..user_access_end as *const () as u64;
-    routines.contains(&rip).then_some(user_access_failed as *const () as u64)
+    routines
+        .contains(&rip)
+        .then_some(user_access_failed as *const () as u64)
 }
 
 fn done(result: i64) -> Result<(), Errno> {
-    if result == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }

@@ -93,7 +93,9 @@ pub fn disks() -> usize {
 /// The disk to mount: the one that calls itself `system`, else the first.
 pub fn system_disk() -> Option<DiskId> {
     let disks = DISKS.borrow();
-    let named = disks.iter().position(|disk| disk.id.starts_with(b"system\0"));
+    let named = disks
+        .iter()
+        .position(|disk| disk.id.starts_with(b"system\0"));
     let number = named.or_else(|| (!disks.is_empty()).then_some(0))?;
     Some(DiskId(number as u8))
 }
@@ -101,38 +103,27 @@ pub fn system_disk() -> Option<DiskId> {
 /// Hands a request to the disk. It may not notice before [`notify`].
 ///
 /// Whatever the segments name is held until the completion: by `owner`, who learns of it.
-#[inline]
 pub fn submit(
     disk: DiskId,
     operation: Operation,
     segments: &[Segment],
     owner: Owner,
 ) -> Result<(), SubmitError> {
-    let cookie = match owner {
-        Owner::Thread(thread) => u32::from(thread.number()),
-        Owner::Pages(page) => COOKIE_PAGES | page.number(),
-    };
+    DISKS.borrow_mut()[usize::from(disk.0)].submit(operation, segments, owner)
+}
+
+/// [`submit`] and [`notify`] for one request.
+#[inline]
+pub fn submit_and_notify(
+    disk: DiskId,
+    operation: Operation,
+    segments: &[Segment],
+    owner: Owner,
+) -> Result<(), SubmitError> {
     let mut disks = DISKS.borrow_mut();
     let disk = &mut disks[usize::from(disk.0)];
-    disk.driver.submit(operation, segments, cookie)?;
-    let stats = &mut disk.stats;
-    stats.in_flight += 1;
-    stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
-    // Counted when submitted: what is asked for is known here, and a completion says only how it
-    // ended.
-    let bytes = || segments.iter().map(|segment| u64::from(segment.bytes)).sum::<u64>();
-    match operation {
-        Operation::Read { .. } => {
-            stats.reads += 1;
-            stats.read_bytes += bytes();
-        }
-        Operation::Write { .. } => {
-            stats.writes += 1;
-            stats.written_bytes += bytes();
-        }
-        Operation::Flush => stats.flushes += 1,
-        Operation::GetId => {}
-    }
+    disk.submit(operation, segments, owner)?;
+    disk.driver.notify();
     Ok(())
 }
 
@@ -191,6 +182,44 @@ pub fn count(disk: DiskId, change: impl FnOnce(&mut DiskStats)) {
 }
 
 impl Disk {
+    #[inline(always)]
+    fn submit(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        owner: Owner,
+    ) -> Result<(), SubmitError> {
+        let cookie = match owner {
+            Owner::Thread(thread) => u32::from(thread.number()),
+            Owner::Pages(page) => COOKIE_PAGES | page.number(),
+        };
+        self.driver.submit(operation, segments, cookie)?;
+        let stats = &mut self.stats;
+        stats.in_flight += 1;
+        stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
+        // Counted when submitted: what is asked for is known here, and a completion says only how
+        // it ended.
+        let bytes = || {
+            segments
+                .iter()
+                .map(|segment| u64::from(segment.bytes))
+                .sum::<u64>()
+        };
+        match operation {
+            Operation::Read { .. } => {
+                stats.reads += 1;
+                stats.read_bytes += bytes();
+            }
+            Operation::Write { .. } => {
+                stats.writes += 1;
+                stats.written_bytes += bytes();
+            }
+            Operation::Flush => stats.flushes += 1,
+            Operation::GetId => {}
+        }
+        Ok(())
+    }
+
     fn harvest(&mut self) {
         self.driver.acknowledge();
         self.stats.interrupts += 1;

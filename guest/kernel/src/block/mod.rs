@@ -15,6 +15,7 @@ mod disk;
 mod sync;
 
 pub use disk::{
-    DiskId, Owner, count, disks, init, interrupt, notify, stats, submit, system_disk, wait_for_room,
+    DiskId, Owner, count, disks, init, interrupt, notify, stats, submit, submit_and_notify,
+    system_disk, wait_for_room,
 };
 pub use sync::{flush, identify, read_sector, transfer};

@@ -1,6 +1,6 @@
 //! Synchronous I/O: `submit` + wait.
 
-use super::{DiskId, Owner, notify, submit, wait_for_room};
+use super::{DiskId, Owner, submit_and_notify, wait_for_room};
 use crate::mm::frame::{self, Frame};
 use crate::task::scheduler;
 use iolite_devices_abi::blk::{ID_BYTES, SECTOR_SIZE};
@@ -9,35 +9,53 @@ use iolite_virtio_driver::{Operation, Segment, SubmitError};
 
 /// Does one request and blocks the running thread until it has completed. The caller holds what
 /// the segments name.
+#[inline]
 pub fn transfer(disk: DiskId, operation: Operation, segments: &[Segment]) -> Result<(), Errno> {
-    let thread = scheduler::request_starts();
-    while let Err(error) = submit(disk, operation, segments, Owner::Thread(thread)) {
-        scheduler::request_not_started();
-        if error == SubmitError::TooManySegments {
-            return Err(Errno::EINVAL);
+    loop {
+        let thread = scheduler::request_starts();
+        match submit_and_notify(disk, operation, segments, Owner::Thread(thread)) {
+            Ok(()) => break,
+            Err(error) => {
+                scheduler::request_not_started();
+                if error == SubmitError::TooManySegments {
+                    return Err(Errno::EINVAL);
+                }
+                wait_for_room(disk);
+            }
         }
-        wait_for_room(disk);
-        scheduler::request_starts();
     }
-    notify(disk);
-    if scheduler::wait_for_requests() { Ok(()) } else { Err(Errno::EIO) }
+    if scheduler::wait_for_requests() {
+        Ok(())
+    } else {
+        Err(Errno::EIO)
+    }
 }
 
 /// Makes durable what was written to the disk. Without a cache to flush it is durable already.
 pub fn flush(disk: DiskId) -> Result<(), Errno> {
-    if disk.has_flush() { transfer(disk, Operation::Flush, &[]) } else { Ok(()) }
+    if disk.has_flush() {
+        transfer(disk, Operation::Flush, &[])
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads one sector to the beginning of a frame.
 pub fn read_sector(disk: DiskId, sector: u64, frame: Frame) -> Result<(), Errno> {
-    let segment = Segment { physical: frame.physical(), bytes: SECTOR_SIZE as u32 };
+    let segment = Segment {
+        physical: frame.physical(),
+        bytes: SECTOR_SIZE as u32,
+    };
     transfer(disk, Operation::Read { sector }, &[segment])
 }
 
 /// The disk's identification string, NUL-padded.
 pub fn identify(disk: DiskId) -> Result<[u8; ID_BYTES], Errno> {
     let frame = frame::alloc_zeroed().ok_or(Errno::ENOMEM)?;
-    let segment = Segment { physical: frame.physical(), bytes: ID_BYTES as u32 };
+    let segment = Segment {
+        physical: frame.physical(),
+        bytes: ID_BYTES as u32,
+    };
     let result = transfer(disk, Operation::GetId, &[segment]);
     let id = frame::read::<ID_BYTES>(frame);
     frame::release(frame);

@@ -15,13 +15,20 @@ static NAMES: CpuCell<Vec<Name>> = CpuCell::new(Vec::new());
 
 /// Adds a file.
 pub fn add(name: &str, object: ObjectId) {
-    NAMES.borrow_mut().push(Name { name: String::from(name), object });
+    NAMES.borrow_mut().push(Name {
+        name: String::from(name),
+        object,
+    });
 }
 
 /// The file with this name, a leading `/` aside.
 pub fn find(path: &str) -> Option<ObjectId> {
     let path = path.trim_start_matches('/');
-    NAMES.borrow().iter().find(|entry| entry.name == path).map(|entry| entry.object)
+    NAMES
+        .borrow()
+        .iter()
+        .find(|entry| entry.name == path)
+        .map(|entry| entry.object)
 }
 
 /// The `index`-th file.
@@ -30,8 +37,11 @@ pub fn entry(index: usize) -> Option<DirEntry> {
     let file = names.get(index)?;
     let name = file.name.as_bytes();
     let length = name.len().min(PATH_BYTES);
-    let mut entry =
-        DirEntry { size: file.object.bytes(), name_len: length as u64, ..DirEntry::default() };
+    let mut entry = DirEntry {
+        size: file.object.bytes(),
+        name_len: length as u64,
+        ..DirEntry::default()
+    };
     entry.name[..length].copy_from_slice(&name[..length]);
     Some(entry)
 }

@@ -12,12 +12,14 @@ use crate::block::{self, DiskId};
 use crate::console;
 use crate::mm::frame::{self, Frame};
 use crate::mm::layout::PAGE;
+use crate::mm::paging::Root;
 use crate::mm::{cache, pager, paging};
 use crate::sync::CpuCell;
 use crate::task::process;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use iolite_devices_abi::blk::SECTOR_SIZE;
-use iolite_guest_abi::{Errno, MAX_FDS, Stat, kind, open};
+use iolite_guest_abi::{Errno, Fault, MAX_FDS, Stat, kind, open};
 use iolite_virtio_driver::{MAX_SEGMENTS, Operation, Segment};
 
 /// What a descriptor stands for.
@@ -40,6 +42,9 @@ pub struct OpenObject {
     pub write: bool,
     direct: bool,
     position: u64,
+    /// Copies of what never changes, at hand for every transfer.
+    extent: Extent,
+    max_segments: usize,
 }
 
 /// The descriptors of a process.
@@ -64,16 +69,28 @@ impl Files {
     /// What `fd` stands for.
     #[inline]
     pub fn get(&self, fd: u64) -> Result<File, Errno> {
-        self.0.get(fd as usize).copied().flatten().ok_or(Errno::EBADF)
+        self.0
+            .get(fd as usize)
+            .copied()
+            .flatten()
+            .ok_or(Errno::EBADF)
     }
 
     /// Closes `fd`.
     pub fn close(&mut self, fd: u64) -> Result<(), Errno> {
-        self.0.get_mut(fd as usize).and_then(Option::take).map(drop).ok_or(Errno::EBADF)
+        self.0
+            .get_mut(fd as usize)
+            .and_then(Option::take)
+            .map(drop)
+            .ok_or(Errno::EBADF)
     }
 
     fn add(&mut self, file: File) -> Result<u64, Errno> {
-        let slot = self.0.iter().position(Option::is_none).ok_or(Errno::EMFILE)?;
+        let slot = self
+            .0
+            .iter()
+            .position(Option::is_none)
+            .ok_or(Errno::EMFILE)?;
         self.0[slot] = Some(file);
         Ok(slot as u64)
     }
@@ -105,14 +122,26 @@ pub fn open(path: &str, flags: u64) -> Result<u64, Errno> {
     if direct && disk.is_none() {
         return Err(Errno::EINVAL);
     }
-    let file = OpenObject { object, disk, write, direct, position: 0 };
+    let extent = object.extent();
+    let max_segments = extent.disk.max_segments().min(MAX_SEGMENTS);
+    let file = OpenObject {
+        object,
+        disk,
+        write,
+        direct,
+        position: 0,
+        extent,
+        max_segments,
+    };
     process::current().files.add(File::Object(file))
 }
 
 /// `/dev/vda` is the first disk.
 fn disk_by_path(path: &str) -> Option<DiskId> {
     let letter = path.strip_prefix("/dev/vd")?.as_bytes();
-    let [letter @ b'a'..=b'z'] = letter else { return None };
+    let [letter @ b'a'..=b'z'] = letter else {
+        return None;
+    };
     DiskId::from_number(usize::from(letter - b'a'))
 }
 
@@ -136,7 +165,10 @@ pub fn write(fd: u64, buf: u64, len: u64, place: Place) -> Result<u64, Errno> {
 }
 
 fn transfer(fd: u64, buf: u64, len: u64, place: Place, write: bool) -> Result<u64, Errno> {
-    let file = process::current().files.get(fd)?;
+    let (file, root) = {
+        let process = process::current();
+        (process.files.get(fd)?, process.space.root())
+    };
     user_access::check_range(buf, len)?;
     let file = match (file, place) {
         (File::Object(file), _) => file,
@@ -147,17 +179,31 @@ fn transfer(fd: u64, buf: u64, len: u64, place: Place, write: bool) -> Result<u6
     if write && !file.write {
         return Err(Errno::EROFS);
     }
-    let extent = file.object.extent();
     let offset = match place {
         Place::Position => file.position,
         Place::Offset(offset) => offset,
     };
-    if offset >= extent.bytes {
-        return if write && len > 0 { Err(Errno::ENOSPC) } else { Ok(0) };
+    if offset >= file.extent.bytes {
+        return if write && len > 0 {
+            Err(Errno::ENOSPC)
+        } else {
+            Ok(0)
+        };
     }
-    let len = len.min(extent.bytes - offset);
-    let run = Run { object: file.object, extent, offset, buf, len, write };
-    let done = if file.direct { run.direct()? } else { run.through_cache()? };
+    let len = len.min(file.extent.bytes - offset);
+    let run = Run {
+        file: &file,
+        root,
+        offset,
+        buf,
+        len,
+        write,
+    };
+    let done = if file.direct {
+        run.direct()?
+    } else {
+        run.through_cache()?
+    };
     if let Place::Position = place {
         process::current().files.advance(fd, done);
     }
@@ -165,16 +211,16 @@ fn transfer(fd: u64, buf: u64, len: u64, place: Place, write: bool) -> Result<u6
 }
 
 /// Bytes to move between an object and the running process. All of it lies within both.
-struct Run {
-    object: ObjectId,
-    extent: Extent,
+struct Run<'a> {
+    file: &'a OpenObject,
+    root: Root,
     offset: u64,
     buf: u64,
     len: u64,
     write: bool,
 }
 
-impl Run {
+impl Run<'_> {
     /// Page by page through the cache. What was moved before an error counts.
     fn through_cache(&self) -> Result<u64, Errno> {
         let mut done = 0;
@@ -192,29 +238,33 @@ impl Run {
     }
 
     fn one_page(&self, index: u64, in_page: u64, buf: u64, bytes: u64) -> Result<(), Errno> {
-        let page = cache::get(self.object, index)?;
+        let page = cache::get(self.file.object, index)?;
         let range = in_page as usize..(in_page + bytes) as usize;
         if !self.write {
             return user_access::write(buf, &page.bytes()[range]);
         }
         frame::write_from_user(page.frame(), range, buf)?;
         // Through to the disk: the sectors that changed.
-        let (sector, on_disk) = self.extent.page(index);
+        let (sector, on_disk) = self.file.extent.page(index);
         let first = in_page / SECTOR_SIZE;
-        let end = (in_page + bytes).div_ceil(SECTOR_SIZE).min(u64::from(on_disk) / SECTOR_SIZE);
+        let end = (in_page + bytes)
+            .div_ceil(SECTOR_SIZE)
+            .min(u64::from(on_disk) / SECTOR_SIZE);
         let segment = Segment {
             physical: page.frame().physical() + first * SECTOR_SIZE,
             bytes: ((end - first) * SECTOR_SIZE) as u32,
         };
         let result = block::transfer(
-            self.extent.disk,
-            Operation::Write { sector: sector + first },
+            self.file.extent.disk,
+            Operation::Write {
+                sector: sector + first,
+            },
             &[segment],
         );
         if result.is_err() {
             // What the disk holds now is not known: the next one to ask reads it.
             drop(page);
-            cache::drop_range(self.object, index..index + 1);
+            cache::drop_range(self.file.object, index..index + 1);
         }
         result
     }
@@ -237,81 +287,95 @@ impl Run {
     }
 
     fn one_request(&self, done: u64) -> Result<u64, Errno> {
-        let disk = self.extent.disk;
-        let buffer = Pinned::new(self.buf + done, self.len - done, !self.write, disk.max_segments())?;
-        let sector = self.extent.first_sector + (self.offset + done) / SECTOR_SIZE;
+        let extent = &self.file.extent;
+        let mut buffer = Pinned::new(self.root);
+        let most = self.file.max_segments;
+        let bytes = buffer.fill(self.buf + done, self.len - done, !self.write, most)?;
+        let sector = extent.first_sector + (self.offset + done) / SECTOR_SIZE;
         if !self.write {
-            block::transfer(disk, Operation::Read { sector }, buffer.segments())?;
-            return Ok(buffer.bytes);
+            block::transfer(extent.disk, Operation::Read { sector }, &buffer.segments)?;
+            return Ok(bytes);
         }
-        let pages = cache::pages_of(&self.extent, self.offset + done, buffer.bytes);
-        let result = block::transfer(disk, Operation::Write { sector }, buffer.segments());
-        cache::drop_range(self.object, pages);
-        result.map(|()| buffer.bytes)
+        let pages = cache::pages_of(extent, self.offset + done, bytes);
+        let result = block::transfer(extent.disk, Operation::Write { sector }, &buffer.segments);
+        cache::drop_range(self.file.object, pages);
+        result.map(|()| bytes)
     }
 }
 
 /// A part of the process's memory that a device is about to use: its frames are held until the
 /// value goes, whatever becomes of the mapping.
 struct Pinned {
-    segments: [Segment; MAX_SEGMENTS],
-    count: usize,
-    bytes: u64,
+    root: Root,
+    segments: ArrayVec<Segment, MAX_SEGMENTS>,
 }
 
 impl Pinned {
-    /// Holds the pages of `[address, address + len)`, as many as fit into `most` segments.
-    fn new(address: u64, len: u64, for_writing: bool, most: usize) -> Result<Pinned, Errno> {
-        let mut pinned =
-            Pinned { segments: [Segment::default(); MAX_SEGMENTS], count: 0, bytes: 0 };
-        while pinned.bytes < len && pinned.count < most.min(MAX_SEGMENTS) {
-            let at = address + pinned.bytes;
-            let bytes = (PAGE - at % PAGE).min(len - pinned.bytes);
-            let frame = hold_page(at, for_writing)?;
-            let physical = frame.physical() + at % PAGE;
-            pinned.segments[pinned.count] = Segment { physical, bytes: bytes as u32 };
-            pinned.count += 1;
-            pinned.bytes += bytes;
+    #[inline(always)]
+    fn new(root: Root) -> Pinned {
+        Pinned {
+            root,
+            segments: ArrayVec::new(),
         }
-        // A request is whole sectors, whatever the pages are.
-        let partial = pinned.bytes % SECTOR_SIZE;
-        if partial != 0 {
-            pinned.segments[pinned.count - 1].bytes -= partial as u32;
-            pinned.bytes -= partial;
-        }
-        Ok(pinned)
     }
 
-    fn segments(&self) -> &[Segment] {
-        &self.segments[..self.count]
+    /// Holds the pages of `[address, address + len)`, as many as fit into `most` segments, and
+    /// gives the number of bytes in them: whole sectors, whatever the pages are.
+    #[inline(always)]
+    fn fill(&mut self, address: u64, len: u64, write: bool, most: usize) -> Result<u64, Errno> {
+        let mut done = 0;
+        while done < len && self.segments.len() < most {
+            let at = address + done;
+            let bytes = (PAGE - at % PAGE).min(len - done);
+            let frame = hold_page(self.root, at, write)?;
+            let physical = frame.physical() + at % PAGE;
+            self.segments.push(Segment {
+                physical,
+                bytes: bytes as u32,
+            });
+            done += bytes;
+        }
+        let partial = done % SECTOR_SIZE;
+        if partial != 0
+            && let Some(last) = self.segments.last_mut()
+        {
+            last.bytes -= partial as u32;
+        }
+        Ok(done - partial)
     }
 }
 
 impl Drop for Pinned {
+    #[inline(always)]
     fn drop(&mut self) {
-        for segment in self.segments() {
+        for segment in &self.segments {
             frame::release(Frame::containing(segment.physical));
         }
     }
 }
 
 /// The frame behind a user address, brought in if need be, held once more.
-fn hold_page(address: u64, for_writing: bool) -> Result<Frame, Errno> {
+#[inline(always)]
+fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, Errno> {
+    let needed = paging::PRESENT | paging::USER | if for_writing { paging::WRITABLE } else { 0 };
     loop {
-        let root = process::current().space.root();
-        let needed = paging::PRESENT | if for_writing { paging::WRITABLE } else { 0 };
         if let Some(entry) = root.find(address)
-            && entry.get() & (needed | paging::USER) == needed | paging::USER
+            && entry.get() & needed == needed
             && let Some(frame) = entry.frame()
         {
             frame::hold(frame);
             return Ok(frame);
         }
-        pager::bring_in(address, for_writing).map_err(|fault| match fault {
-            iolite_guest_abi::Fault::Io => Errno::EIO,
-            iolite_guest_abi::Fault::OutOfMemory => Errno::ENOMEM,
-            _ => Errno::EFAULT,
-        })?;
+        pager::bring_in(address, for_writing).map_err(errno_of)?;
+    }
+}
+
+#[cold]
+fn errno_of(fault: Fault) -> Errno {
+    match fault {
+        Fault::Io => Errno::EIO,
+        Fault::OutOfMemory => Errno::ENOMEM,
+        _ => Errno::EFAULT,
     }
 }
 
@@ -326,14 +390,28 @@ pub fn sync(fd: u64) -> Result<u64, Errno> {
 /// What [`iolite_guest_abi::Number::Stat`] tells of `fd`.
 pub fn stat(fd: u64) -> Result<Stat, Errno> {
     Ok(match process::current().files.get(fd)? {
-        File::Console => Stat { kind: kind::CONSOLE, ..Stat::default() },
+        File::Console => Stat {
+            kind: kind::CONSOLE,
+            ..Stat::default()
+        },
         File::Object(file) => {
             let size = file.object.bytes();
             match file.disk {
-                None => Stat { size, kind: kind::FILE, read_only: 1, ..Stat::default() },
+                None => Stat {
+                    size,
+                    kind: kind::FILE,
+                    read_only: 1,
+                    ..Stat::default()
+                },
                 Some(disk) => {
                     let read_only = u32::from(disk.read_only());
-                    Stat { size, kind: kind::DISK, read_only, id: disk.id(), reserved: 0 }
+                    Stat {
+                        size,
+                        kind: kind::DISK,
+                        read_only,
+                        id: disk.id(),
+                        reserved: 0,
+                    }
                 }
             }
         }

@@ -36,11 +36,18 @@ fn read_headers(disk: DiskId, buffer: frame::Frame) -> Result<usize, Errno> {
         };
         let first_sector = sector + 1;
         if entry.blocks() > sectors - first_sector {
-            println!("iolite: system disk: {} goes on after the end, ignored", entry.name);
+            println!(
+                "iolite: system disk: {} goes on after the end, ignored",
+                entry.name
+            );
             break;
         }
         if entry.regular {
-            let extent = Extent { disk, first_sector, bytes: entry.bytes };
+            let extent = Extent {
+                disk,
+                first_sector,
+                bytes: entry.bytes,
+            };
             directory::add(entry.name, object::add(extent));
             files += 1;
         }

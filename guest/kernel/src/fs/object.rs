@@ -43,7 +43,10 @@ static OBJECTS: CpuCell<Vec<Object>> = CpuCell::new(Vec::new());
 /// Adds an object.
 pub fn add(extent: Extent) -> ObjectId {
     let mut objects = OBJECTS.borrow_mut();
-    objects.push(Object { extent, mappings: Vec::new() });
+    objects.push(Object {
+        extent,
+        mappings: Vec::new(),
+    });
     ObjectId((objects.len() - 1) as u16)
 }
 
@@ -72,13 +75,21 @@ impl ObjectId {
 
     /// Takes note that `area` of the address space under `root` maps it.
     pub fn mapped(self, root: Root, area: &Area) {
-        let (Backing::Shared { first_page, .. } | Backing::Private { first_page, .. }) = area.backing
+        let (Backing::Shared { first_page, .. } | Backing::Private { first_page, .. }) =
+            area.backing
         else {
             return;
         };
         let pages = (area.end - area.start) / PAGE;
-        let mapping = Mapping { root, start: area.start, first_page, pages };
-        OBJECTS.borrow_mut()[usize::from(self.0)].mappings.push(mapping);
+        let mapping = Mapping {
+            root,
+            start: area.start,
+            first_page,
+            pages,
+        };
+        OBJECTS.borrow_mut()[usize::from(self.0)]
+            .mappings
+            .push(mapping);
     }
 
     /// Forgets the area at `start` of the address space under `root`.
@@ -112,7 +123,11 @@ impl Extent {
     pub fn page(&self, index: u64) -> (u64, u32) {
         let sector = self.first_sector + index * (PAGE / SECTOR_SIZE);
         let left = self.bytes - index * PAGE;
-        let bytes = if left >= PAGE { PAGE } else { left.next_multiple_of(SECTOR_SIZE) };
+        let bytes = if left >= PAGE {
+            PAGE
+        } else {
+            left.next_multiple_of(SECTOR_SIZE)
+        };
         (sector, bytes as u32)
     }
 }

@@ -22,9 +22,10 @@ use crate::sync::{CpuCell, WaitQueue};
 use crate::task::scheduler;
 use alloc::vec;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 use iolite_guest_abi::Errno;
-use iolite_virtio_driver::{Operation, Segment, SubmitError};
+use iolite_virtio_driver::{MAX_SEGMENTS, Operation, Segment, SubmitError};
 
 /// A place in the cache. Numbers begin at 1, so that an index of zeroes is an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,13 +126,37 @@ pub fn init(bytes: u64) {
 #[inline]
 pub fn find(object: ObjectId, index: u64) -> Found {
     let mut cache = CACHE.borrow_mut();
-    let Some(id) = cache.lookup(object, index) else { return Found::Absent };
+    let Some(id) = cache.lookup(object, index) else {
+        return Found::Absent;
+    };
     let page = cache.page(id);
     page.referenced = true;
     match page.state {
         State::Clean => Found::Clean(page.frame),
         _ => Found::Reading(id),
     }
+}
+
+/// Calls `take` with the frame of each page from `index` on, `most` at most, until one is not there
+/// or `take` says no. Gives the number of pages taken.
+#[inline]
+pub fn while_clean(
+    object: ObjectId,
+    index: u64,
+    most: u64,
+    mut take: impl FnMut(Frame) -> bool,
+) -> u64 {
+    let mut cache = CACHE.borrow_mut();
+    for i in 0..most {
+        let Some(id) = cache.lookup(object, index + i) else {
+            return i;
+        };
+        let page = cache.page(id);
+        if page.state != State::Clean || !take(page.frame) {
+            return i;
+        }
+    }
+    most
 }
 
 /// Starts reading one page. The disk has yet to be notified.
@@ -146,37 +171,43 @@ pub fn start_read(object: ObjectId, index: u64) -> Result<(), NoStart> {
 /// and gives the number of pages. The disk has yet to be notified.
 pub fn start_reads(object: ObjectId, range: Range<u64>) -> Result<u64, NoStart> {
     let extent = object.extent();
-    let mut segments = [Segment::default(); iolite_virtio_driver::MAX_SEGMENTS];
-    let most = extent.disk.max_segments().min(segments.len());
+    let mut segments = ArrayVec::<Segment, MAX_SEGMENTS>::new();
+    let most = extent.disk.max_segments().min(MAX_SEGMENTS);
     let mut cache = CACHE.borrow_mut();
-    let mut first: Option<PageId> = None;
-    let mut last: Option<PageId> = None;
-    let mut count = 0;
+    let mut first = 0;
+    let mut last = 0;
     for index in range.clone() {
-        if count == most || cache.lookup(object, index).is_some() {
+        if segments.len() == most || cache.lookup(object, index).is_some() {
             break;
         }
-        let Some(id) = cache.place_for(object, index) else { break };
+        let Some((id, frame)) = cache.place_for(object, index) else {
+            break;
+        };
         let (_, bytes) = extent.page(index);
-        let frame = cache.page(id).frame;
         if u64::from(bytes) < PAGE {
             frame::zero(frame, bytes as usize);
         }
-        segments[count] = Segment { physical: frame.physical(), bytes };
-        count += 1;
-        match last {
-            Some(last) => cache.page(last).next_in_request = id.0,
-            None => first = Some(id),
+        segments.push(Segment {
+            physical: frame.physical(),
+            bytes,
+        });
+        if last == 0 {
+            first = id.0;
+        } else {
+            cache.page(PageId(last)).next_in_request = id.0;
         }
-        last = Some(id);
+        last = id.0;
     }
-    let Some(first) = first else { return Err(NoStart::NoMemory) };
     drop(cache);
+    if first == 0 {
+        return Err(NoStart::NoMemory);
+    }
+    let first = PageId(first);
 
     let sector = extent.page(range.start).0;
     let operation = Operation::Read { sector };
-    match block::submit(extent.disk, operation, &segments[..count], Owner::Pages(first)) {
-        Ok(()) => Ok(count as u64),
+    match block::submit(extent.disk, operation, &segments, Owner::Pages(first)) {
+        Ok(()) => Ok(segments.len() as u64),
         Err(SubmitError::Full | SubmitError::TooManySegments) => {
             CACHE.borrow_mut().take_back(first);
             Err(NoStart::QueueFull(extent.disk))
@@ -262,7 +293,10 @@ pub fn get(object: ObjectId, index: u64) -> Result<PageRef, Errno> {
                     let page = cache.page(id);
                     page.holders += 1;
                     page.referenced = true;
-                    return Ok(PageRef { id, frame: page.frame });
+                    return Ok(PageRef {
+                        id,
+                        frame: page.frame,
+                    });
                 }
                 other => other,
             }
@@ -285,7 +319,9 @@ pub fn drop_range(object: ObjectId, range: Range<u64>) {
         loop {
             let reading = {
                 let mut cache = CACHE.borrow_mut();
-                let Some(id) = cache.lookup(object, index) else { break };
+                let Some(id) = cache.lookup(object, index) else {
+                    break;
+                };
                 if cache.page(id).state == State::Clean {
                     cache.unmap_everywhere(id);
                     cache.remove_from_index(id);
@@ -334,7 +370,7 @@ impl Cache {
     }
 
     /// A place for a page about to be read: a new one, an empty one, or one whose page is given up.
-    fn place_for(&mut self, object: ObjectId, index: u64) -> Option<PageId> {
+    fn place_for(&mut self, object: ObjectId, index: u64) -> Option<(PageId, Frame)> {
         let room = !self.empty.is_empty() || self.pages.len() < self.pages.capacity();
         if !room {
             self.evict()?;
@@ -343,6 +379,7 @@ impl Cache {
             self.evict()?;
             frame::alloc()
         })?;
+        let bucket = self.bucket(object, index);
         let page = Page {
             object,
             index,
@@ -351,23 +388,21 @@ impl Cache {
             referenced: true,
             holders: 0,
             waiters: WaitQueue::new(),
-            next_in_bucket: 0,
+            next_in_bucket: self.buckets[bucket],
             next_in_request: 0,
         };
-        let id = match self.empty.pop() {
+        let number = match self.empty.pop() {
             Some(number) => {
                 *self.page(PageId(number)) = page;
-                PageId(number)
+                number
             }
             None => {
                 self.pages.push(page);
-                PageId(self.pages.len() as u32)
+                self.pages.len() as u32
             }
         };
-        let bucket = self.bucket(object, index);
-        self.page(id).next_in_bucket = self.buckets[bucket];
-        self.buckets[bucket] = id.0;
-        Some(id)
+        self.buckets[bucket] = number;
+        Some((PageId(number), frame))
     }
 
     /// Undoes [`Cache::place_for`] for a request that was not taken.
@@ -421,7 +456,11 @@ impl Cache {
     fn evict(&mut self) -> Option<()> {
         let mut spared = 0;
         for _ in 0..2 * self.pages.len() {
-            self.hand = if self.hand + 1 < self.pages.len() { self.hand + 1 } else { 0 };
+            self.hand = if self.hand + 1 < self.pages.len() {
+                self.hand + 1
+            } else {
+                0
+            };
             let id = PageId(self.hand as u32 + 1);
             let page = self.page(id);
             if page.holders > 0 {
@@ -436,7 +475,9 @@ impl Cache {
                 spared += 1;
                 continue;
             }
-            block::count(self.page(id).object.extent().disk, |stats| stats.pages_evicted += 1);
+            block::count(self.page(id).object.extent().disk, |stats| {
+                stats.pages_evicted += 1
+            });
             self.unmap_everywhere(id);
             self.remove_from_index(id);
             self.give_up(id);
@@ -462,7 +503,11 @@ impl Cache {
     }
 
     fn unmap_everywhere(&mut self, id: PageId) {
-        let (object, index, frame) = (self.page(id).object, self.page(id).index, self.page(id).frame);
+        let (object, index, frame) = (
+            self.page(id).object,
+            self.page(id).index,
+            self.page(id).frame,
+        );
         object.for_each_place(index, |root, address| {
             if let Some(entry) = root.find(address)
                 && entry.frame() == Some(frame)

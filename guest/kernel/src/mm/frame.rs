@@ -76,7 +76,10 @@ pub fn init(start: u64, end: u64) {
 pub fn early() -> Frame {
     let mut frames = FRAMES.borrow_mut();
     let frame = Frame(frames.unused);
-    assert!(frames.unused < frames.end, "no memory for the kernel's page tables");
+    assert!(
+        frames.unused < frames.end,
+        "no memory for the kernel's page tables"
+    );
     frames.unused += 1;
     frame
 }
@@ -232,7 +235,10 @@ impl Frames {
     #[inline(always)]
     fn holders(&mut self, frame: Frame) -> &mut u16 {
         let index = frame.0.wrapping_sub(self.first);
-        assert!(index < self.end - self.first, "not a frame that can be held");
+        assert!(
+            index < self.end - self.first,
+            "not a frame that can be held"
+        );
         // SAFETY: the table has an entry for each frame from `first` to `end`.
         unsafe { &mut *self.holders.add(index as usize) }
     }

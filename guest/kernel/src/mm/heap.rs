@@ -20,15 +20,24 @@ static HEAP: KernelHeap = KernelHeap(CpuCell::new(Heap::empty()));
 /// Gives the heap its memory.
 pub fn init() {
     let frames = frame::alloc_contiguous((HEAP_BYTES / PAGE) as u32);
-    let Some(first) = frames else { panic!("no memory for the kernel's heap") };
+    let Some(first) = frames else {
+        panic!("no memory for the kernel's heap")
+    };
     // SAFETY: the frames are ours for good, and mapped by the direct map.
-    unsafe { HEAP.0.borrow_mut().init(first.address() as *mut u8, HEAP_BYTES as usize) };
+    unsafe {
+        HEAP.0
+            .borrow_mut()
+            .init(first.address() as *mut u8, HEAP_BYTES as usize)
+    };
 }
 
 // SAFETY: `Heap` hands out disjoint blocks; the cell keeps it to one caller at a time.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0.borrow_mut().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        self.0
+            .borrow_mut()
+            .allocate_first_fit(layout)
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

@@ -9,7 +9,7 @@
 use super::cache::{self, Found, NoStart};
 use super::frame;
 use super::layout::PAGE;
-use super::paging::{self, Entry, Root};
+use super::paging::{self, Entry};
 use super::space::Backing;
 use crate::arch::cpu;
 use crate::block::{self, DiskId};
@@ -71,9 +71,8 @@ fn step(address: u64, access: Access) -> Result<Step, Fault> {
     if access.write && !area.write || access.fetch && !area.execute {
         return Err(Fault::BadAddress);
     }
-    let protection = paging::PRESENT
-        | paging::USER
-        | if area.execute { 0 } else { paging::NO_EXECUTE };
+    let protection =
+        paging::PRESENT | paging::USER | if area.execute { 0 } else { paging::NO_EXECUTE };
     let pages_in = (address - area.start) / PAGE;
     let pages_after = (area.end - address) / PAGE - 1;
     let entry = root.find_or_make(address).ok_or(Fault::OutOfMemory)?;
@@ -87,19 +86,42 @@ fn step(address: u64, access: Access) -> Result<Step, Fault> {
             }
             Ok(Step::Done)
         }
-        Backing::Private { object, first_page, stream, zero_from } => {
+        Backing::Private {
+            object,
+            first_page,
+            stream,
+            zero_from,
+        } => {
             let index = *first_page + pages_in;
             let ends_in_zeroes = address + PAGE > *zero_from;
             if !access.write && !ends_in_zeroes {
-                let fault = ObjectFault { object: *object, index, pages_after, address, entry };
-                return fault.map(root, protection, |mapped| stream.fault(index, mapped));
+                let fault = ObjectFault {
+                    object: *object,
+                    index,
+                    pages_after,
+                    address,
+                    entry,
+                };
+                return fault.map(protection, |mapped| stream.fault(index, mapped));
             }
-            copy_page(*object, index, address, entry, protection, area.write, *zero_from)
+            copy_page(
+                *object, index, address, entry, protection, area.write, *zero_from,
+            )
         }
-        Backing::Shared { object, first_page, stream } => {
+        Backing::Shared {
+            object,
+            first_page,
+            stream,
+        } => {
             let index = *first_page + pages_in;
-            let fault = ObjectFault { object: *object, index, pages_after, address, entry };
-            fault.map(root, protection, |mapped| stream.fault(index, mapped))
+            let fault = ObjectFault {
+                object: *object,
+                index,
+                pages_after,
+                address,
+                entry,
+            };
+            fault.map(protection, |mapped| stream.fault(index, mapped))
         }
     }
 }
@@ -116,7 +138,6 @@ struct ObjectFault {
 impl ObjectFault {
     fn map(
         &self,
-        root: Root,
         protection: u64,
         read_ahead: impl FnOnce(u64) -> Range<u64>,
     ) -> Result<Step, Fault> {
@@ -131,7 +152,7 @@ impl ObjectFault {
                     self.entry.set(frame.physical() | protection);
                 }
                 block::count(extent.disk, |stats| stats.minor_faults += 1);
-                let mapped = self.map_around(root, protection);
+                let mapped = self.map_around(protection);
                 self.read_ahead(extent.disk, extent.pages(), read_ahead(mapped));
                 block::notify(extent.disk);
                 Ok(Step::Done)
@@ -160,24 +181,28 @@ impl ObjectFault {
     }
 
     /// Maps the pages after this one that are there already, as long as they share its table.
-    fn map_around(&self, root: Root, protection: u64) -> u64 {
-        let mut mapped = 0;
-        for i in 1..=self.pages_after.min(MAPPED_AROUND) {
-            let address = self.address + i * PAGE;
-            let Some(entry) = root.find(address).filter(|entry| entry.frame().is_none()) else {
-                break;
-            };
-            let Found::Clean(frame) = cache::find(self.object, self.index + i) else { break };
+    fn map_around(&self, protection: u64) -> u64 {
+        let mut entry = self.entry;
+        let mut address = self.address;
+        let most = self.pages_after.min(MAPPED_AROUND);
+        cache::while_clean(self.object, self.index + 1, most, |frame| {
+            address += PAGE;
+            match entry.next(address) {
+                Some(next) if next.get() & paging::PRESENT == 0 => entry = next,
+                _ => return false,
+            }
             frame::hold(frame);
             entry.set(frame.physical() | protection);
-            mapped = i;
-        }
-        mapped
+            true
+        })
     }
 
     /// Starts reads that nobody waits for. What cannot be started now is left to a later fault.
     fn read_ahead(&self, disk: DiskId, object_pages: u64, range: Range<u64>) {
-        let end = range.end.min(object_pages).min(self.index + 1 + self.pages_after);
+        let end = range
+            .end
+            .min(object_pages)
+            .min(self.index + 1 + self.pages_after);
         let mut next = range.start;
         while next < end {
             match cache::find(self.object, next) {
@@ -187,7 +212,9 @@ impl ObjectFault {
                     continue;
                 }
             }
-            let Ok(count) = cache::start_reads(self.object, next..end) else { return };
+            let Ok(count) = cache::start_reads(self.object, next..end) else {
+                return;
+            };
             block::count(disk, |stats| stats.pages_read_ahead += count);
             next += count;
         }

@@ -52,6 +52,12 @@ impl Entry {
         unsafe { self.0.write_volatile(value) };
     }
 
+    /// The entry of the page after this one's, at `address`, if the same table holds it.
+    #[inline(always)]
+    pub fn next(self, address: u64) -> Option<Entry> {
+        (!address.is_multiple_of(HUGE_PAGE)).then(|| Entry(self.0.wrapping_add(1)))
+    }
+
     /// The frame it maps, if any.
     #[inline(always)]
     pub fn frame(self) -> Option<Frame> {
@@ -128,14 +134,20 @@ impl Root {
     pub fn for_each(self, start: u64, end: u64, mut found: impl FnMut(u64, Entry)) {
         let mut address = start;
         while address < end {
-            let Some(entry) = self.find(address) else {
+            let Some(mut entry) = self.find(address) else {
                 address = (address | (HUGE_PAGE - 1)) + 1;
                 continue;
             };
-            if entry.get() & PRESENT != 0 {
-                found(address, entry);
+            loop {
+                if entry.get() & PRESENT != 0 {
+                    found(address, entry);
+                }
+                address += PAGE;
+                match entry.next(address) {
+                    Some(next) if address < end => entry = next,
+                    _ => break,
+                }
             }
-            address += PAGE;
         }
     }
 
@@ -197,11 +209,25 @@ pub fn init() {
     let text = kernel_to_physical(&raw const __text_start as u64)
         ..kernel_to_physical(&raw const __rodata_end as u64);
     for physical in (0..end.min(HUGE_PAGE)).step_by(PAGE as usize) {
-        let writable = if text.contains(&physical) { 0 } else { WRITABLE };
-        early_map(root, direct(physical), physical | PRESENT | writable | NO_EXECUTE, 0);
+        let writable = if text.contains(&physical) {
+            0
+        } else {
+            WRITABLE
+        };
+        early_map(
+            root,
+            direct(physical),
+            physical | PRESENT | writable | NO_EXECUTE,
+            0,
+        );
     }
     for physical in (HUGE_PAGE..end).step_by(HUGE_PAGE as usize) {
-        early_map(root, direct(physical), physical | PRESENT | WRITABLE | HUGE | NO_EXECUTE, 1);
+        early_map(
+            root,
+            direct(physical),
+            physical | PRESENT | WRITABLE | HUGE | NO_EXECUTE,
+            1,
+        );
     }
 
     let image = &raw const __text_start as u64..&raw const __data_end as u64;
@@ -213,7 +239,12 @@ pub fn init() {
         } else {
             WRITABLE | NO_EXECUTE
         };
-        early_map(root, address, kernel_to_physical(address) | PRESENT | protection, 0);
+        early_map(
+            root,
+            address,
+            kernel_to_physical(address) | PRESENT | protection,
+            0,
+        );
     }
     for address in [KERNEL_STACKS, DEVICE_REGISTERS] {
         early_table(root, address, 2);

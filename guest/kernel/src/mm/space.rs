@@ -14,6 +14,8 @@ use iolite_guest_core::read_ahead::ReadAhead;
 
 /// Most areas of a process.
 pub const MAX_AREAS: usize = 128;
+/// How many pages are forgotten one by one, rather than all of the address space at once.
+const FORGET_ONE_BY_ONE: usize = 8;
 /// Where mappings go whose place the kernel chooses.
 const MAPPINGS_START: u64 = 0x1000_0000_0000;
 
@@ -47,12 +49,21 @@ pub enum Backing {
 impl Backing {
     /// A shared mapping of `object` from its page `first_page` on.
     pub fn shared(object: ObjectId, first_page: u64) -> Backing {
-        Backing::Shared { object, first_page, stream: ReadAhead::default() }
+        Backing::Shared {
+            object,
+            first_page,
+            stream: ReadAhead::default(),
+        }
     }
 
     /// A private mapping of `object` from its page `first_page` on, zeroes from `zero_from` on.
     pub fn private(object: ObjectId, first_page: u64, zero_from: u64) -> Backing {
-        Backing::Private { object, first_page, stream: ReadAhead::default(), zero_from }
+        Backing::Private {
+            object,
+            first_page,
+            stream: ReadAhead::default(),
+            zero_from,
+        }
     }
 
     fn object(&self) -> Option<ObjectId> {
@@ -66,7 +77,12 @@ impl Backing {
     fn advanced(mut self, bytes: u64) -> Backing {
         match &mut self {
             Backing::Zeroes => {}
-            Backing::Shared { first_page, stream, .. } | Backing::Private { first_page, stream, .. } => {
+            Backing::Shared {
+                first_page, stream, ..
+            }
+            | Backing::Private {
+                first_page, stream, ..
+            } => {
                 *first_page += bytes / PAGE;
                 *stream = ReadAhead::default();
             }
@@ -101,7 +117,11 @@ pub struct Space {
 impl Space {
     /// An empty one, or `None` when memory has run out.
     pub fn new() -> Option<Space> {
-        Some(Space { root: Root::new()?, areas: Vec::new(), next_mapping: MAPPINGS_START })
+        Some(Space {
+            root: Root::new()?,
+            areas: Vec::new(),
+            next_mapping: MAPPINGS_START,
+        })
     }
 
     /// Its page tables.
@@ -113,7 +133,9 @@ impl Space {
     /// The area that `address` lies in.
     #[inline]
     pub fn find(&mut self, address: u64) -> Option<&mut Area> {
-        self.areas.iter_mut().find(|area| (area.start..area.end).contains(&address))
+        self.areas
+            .iter_mut()
+            .find(|area| (area.start..area.end).contains(&address))
     }
 
     /// Adds an area at its place.
@@ -126,8 +148,13 @@ impl Space {
             return Err(Errno::ENOMEM);
         }
         let place = self.areas.partition_point(|other| other.start < area.start);
-        let free = self.areas.get(place).is_none_or(|next| next.start >= area.end)
-            && place.checked_sub(1).is_none_or(|before| self.areas[before].end <= area.start);
+        let free = self
+            .areas
+            .get(place)
+            .is_none_or(|next| next.start >= area.end)
+            && place
+                .checked_sub(1)
+                .is_none_or(|before| self.areas[before].end <= area.start);
         if !free {
             return Err(Errno::EINVAL);
         }
@@ -149,8 +176,17 @@ impl Space {
     ) -> Result<u64, Errno> {
         let length = bytes.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
         let start = self.next_mapping;
-        let end = start.checked_add(length).filter(|end| *end < USER_END / 2).ok_or(Errno::ENOMEM)?;
-        self.insert(Area { start, end, write, execute, backing })?;
+        let end = start
+            .checked_add(length)
+            .filter(|end| *end < USER_END / 2)
+            .ok_or(Errno::ENOMEM)?;
+        self.insert(Area {
+            start,
+            end,
+            write,
+            execute,
+            backing,
+        })?;
         self.next_mapping = end + PAGE;
         Ok(start)
     }
@@ -158,8 +194,10 @@ impl Space {
     /// Takes `[start, end)` away, whatever lies there.
     pub fn unmap(&mut self, start: u64, end: u64) -> Result<(), Errno> {
         let mut kept = Vec::new();
-        let cut: Vec<Area> =
-            self.areas.extract_if(.., |area| area.start < end && start < area.end).collect();
+        let cut: Vec<Area> = self
+            .areas
+            .extract_if(.., |area| area.start < end && start < area.end)
+            .collect();
         for area in cut {
             if let Some(object) = area.backing.object() {
                 object.unmapped(self.root, area.start);
@@ -170,20 +208,30 @@ impl Space {
             }
             if area.end > end {
                 let backing = area.backing.advanced(end - area.start);
-                kept.push(Area { start: end, backing, ..area });
+                kept.push(Area {
+                    start: end,
+                    backing,
+                    ..area
+                });
             }
         }
         kept.into_iter().try_for_each(|area| self.insert(area))
     }
 
     fn drop_pages(&self, start: u64, end: u64) {
+        let mut dropped = 0;
         self.root.for_each(start, end, |address, entry| {
-            if let Some(frame) = entry.frame() {
-                entry.set(0);
+            let Some(frame) = entry.frame() else { return };
+            entry.set(0);
+            dropped += 1;
+            if dropped <= FORGET_ONE_BY_ONE {
                 cpu::forget_page(address);
-                frame::release(frame);
             }
+            frame::release(frame);
         });
+        if dropped > FORGET_ONE_BY_ONE {
+            cpu::forget_user_pages();
+        }
     }
 
     /// Takes everything away.

@@ -5,21 +5,25 @@ use crate::task::ThreadId;
 use crate::task::scheduler;
 
 /// A queue of blocked threads.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct WaitQueue {
-    /// First and last; both or neither.
-    pub(crate) ends: Option<(ThreadId, ThreadId)>,
+    pub(crate) first: Option<ThreadId>,
+    /// Meaningless while there is no first.
+    pub(crate) last: ThreadId,
 }
 
 impl WaitQueue {
     /// An empty queue.
     pub const fn new() -> Self {
-        WaitQueue { ends: None }
+        WaitQueue {
+            first: None,
+            last: ThreadId::BOOT,
+        }
     }
 
     /// Is nobody waiting?
     pub fn is_empty(&self) -> bool {
-        self.ends.is_none()
+        self.first.is_none()
     }
 
     /// Puts the running thread at the end. It then lets go of whatever state the queue is part of
@@ -30,7 +34,7 @@ impl WaitQueue {
 
     /// Wakes every thread.
     pub fn wake_all(&mut self) {
-        if self.ends.is_some() {
+        if self.first.is_some() {
             scheduler::wake_queue(self);
         }
     }

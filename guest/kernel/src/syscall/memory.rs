@@ -23,10 +23,12 @@ pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Resu
     if fd == NO_FD {
         return process.space.map(len, write, execute, Backing::Zeroes);
     }
-    let File::Object(file) = process.files.get(fd)? else { return Err(Errno::ENODEV) };
-    let past_end = offset.checked_add(len).is_none_or(|end| {
-        end > file.object.bytes().next_multiple_of(PAGE)
-    });
+    let File::Object(file) = process.files.get(fd)? else {
+        return Err(Errno::ENODEV);
+    };
+    let past_end = offset
+        .checked_add(len)
+        .is_none_or(|end| end > file.object.bytes().next_multiple_of(PAGE));
     if past_end {
         return Err(Errno::EINVAL);
     }
@@ -66,6 +68,8 @@ fn range(address: u64, len: u64) -> Result<u64, Errno> {
     if len == 0 || !address.is_multiple_of(PAGE) || address < USER_START {
         return Err(Errno::EINVAL);
     }
-    let end = address.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE));
+    let end = address
+        .checked_add(len)
+        .and_then(|end| end.checked_next_multiple_of(PAGE));
     end.filter(|end| *end <= USER_END).ok_or(Errno::EINVAL)
 }

@@ -7,8 +7,8 @@ mod tasks;
 use crate::arch::trap::Frame;
 use crate::arch::user_access;
 use crate::block;
-use crate::fs::file::{self, File, Place};
 use crate::fs::directory;
+use crate::fs::file::{self, File, Place};
 use crate::task::{process, scheduler};
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
 
@@ -52,7 +52,9 @@ fn call(frame: &Frame) -> Result<u64, Errno> {
         Number::DiskStats => disk_stats(a, b, c),
         Number::CpuStats => give(a, &scheduler::stats()),
         Number::ThreadId => Ok(u64::from(scheduler::current().number())),
-        Number::ProcessId => Ok(scheduler::current_process().map_or(0, |id| u64::from(id.number()))),
+        Number::ProcessId => {
+            Ok(scheduler::current_process().map_or(0, |id| u64::from(id.number())))
+        }
     }
 }
 

@@ -6,14 +6,14 @@ use super::scheduler;
 use crate::arch::gdt::{USER_CODE, USER_DATA};
 use crate::arch::time;
 use crate::arch::trap::Frame;
+use crate::block;
 use crate::fs::directory;
 use crate::fs::object::ObjectId;
+use crate::mm::cache;
 use crate::mm::frame::{self, Frame as MemoryFrame};
 use crate::mm::layout::PAGE;
 use crate::mm::paging;
 use crate::mm::space::{Area, Backing, Space};
-use crate::mm::cache;
-use crate::block;
 use iolite_guest_abi::{ARGS_BYTES, Errno, STACK_BYTES, StartInfo, USER_END};
 use iolite_guest_core::elf::{self, Program, Segment};
 
@@ -95,16 +95,36 @@ fn map_segment(space: &mut Space, file: ObjectId, segment: &Segment) -> Result<(
     let start = segment.address - segment.address % PAGE;
     let end = (segment.address + segment.memory_bytes).next_multiple_of(PAGE);
     let file_end = segment.address + segment.file_bytes;
-    let from_file = if segment.file_bytes == 0 { start } else { file_end.next_multiple_of(PAGE) };
+    let from_file = if segment.file_bytes == 0 {
+        start
+    } else {
+        file_end.next_multiple_of(PAGE)
+    };
     let (write, execute) = (segment.protection.write, segment.protection.execute);
     if from_file > start {
         let first_page = (segment.offset - segment.offset % PAGE) / PAGE;
-        let zero_from = if segment.memory_bytes > segment.file_bytes { file_end } else { from_file };
+        let zero_from = if segment.memory_bytes > segment.file_bytes {
+            file_end
+        } else {
+            from_file
+        };
         let backing = Backing::private(file, first_page, zero_from);
-        space.insert(Area { start, end: from_file, write, execute, backing })?;
+        space.insert(Area {
+            start,
+            end: from_file,
+            write,
+            execute,
+            backing,
+        })?;
     }
     if end > from_file {
-        space.insert(Area { start: from_file, end, write, execute, backing: Backing::Zeroes })?;
+        space.insert(Area {
+            start: from_file,
+            end,
+            write,
+            execute,
+            backing: Backing::Zeroes,
+        })?;
     }
     Ok(())
 }
@@ -137,7 +157,9 @@ fn first_stack_page(space: &mut Space, top: u64, args: &[u8]) -> Result<FirstPag
     write(frame, info_at + 8, &(info.args as u64).to_le_bytes());
     write(frame, info_at + 16, &info.args_len.to_le_bytes());
     write(frame, info_at + 24, &info.disks.to_le_bytes());
-    Ok(FirstPage { start_info: info_at })
+    Ok(FirstPage {
+        start_info: info_at,
+    })
 }
 
 fn write(frame: MemoryFrame, address: u64, bytes: &[u8]) {

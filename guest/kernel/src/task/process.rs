@@ -15,6 +15,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefMut;
+use core::num::NonZeroU16;
 use iolite_guest_abi::{Ended, Errno, Fault};
 
 /// Most processes at a time.
@@ -22,24 +23,35 @@ pub const MAX_PROCESSES: usize = 256;
 
 /// A process. The first one is number 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProcessId(u16);
+pub struct ProcessId(NonZeroU16);
 
 impl ProcessId {
     /// The first process: when it ends, the machine stops.
-    pub const FIRST: ProcessId = ProcessId(1);
+    pub const FIRST: ProcessId = ProcessId(NonZeroU16::MIN);
+
+    /// The process with this number.
+    #[inline(always)]
+    pub(super) const fn new(number: NonZeroU16) -> ProcessId {
+        ProcessId(number)
+    }
 
     /// Its number.
+    #[inline(always)]
     pub const fn number(self) -> u16 {
-        self.0
+        self.0.get()
     }
 
     /// The process with a number, if there can be one.
     pub fn from_number(number: u64) -> Option<ProcessId> {
-        (1..=MAX_PROCESSES as u64).contains(&number).then_some(ProcessId(number as u16))
+        let number = u16::try_from(number)
+            .ok()
+            .filter(|n| usize::from(*n) <= MAX_PROCESSES)?;
+        NonZeroU16::new(number).map(ProcessId)
     }
 
+    #[inline(always)]
     fn slot(self) -> usize {
-        usize::from(self.0) - 1
+        usize::from(self.0.get()) - 1
     }
 }
 
@@ -59,7 +71,11 @@ pub struct Process {
 static PROCESSES: CpuCell<Vec<Option<Box<Process>>>> = CpuCell::new(Vec::new());
 
 /// Adds a process without threads; [`thread_added`] counts them.
-pub fn add(name: &str, space: Space, parent: Option<ProcessId>) -> Result<ProcessId, (Errno, Space)> {
+pub fn add(
+    name: &str,
+    space: Space,
+    parent: Option<ProcessId>,
+) -> Result<ProcessId, (Errno, Space)> {
     let mut processes = PROCESSES.borrow_mut();
     let slot = match processes.iter().position(Option::is_none) {
         Some(slot) => slot,
@@ -71,8 +87,15 @@ pub fn add(name: &str, space: Space, parent: Option<ProcessId>) -> Result<Proces
     };
     let name = String::from(name);
     let files = Files::new();
-    processes[slot] = Some(Box::new(Process { space, files, name, parent, threads: 0, ended: None }));
-    Ok(ProcessId(slot as u16 + 1))
+    processes[slot] = Some(Box::new(Process {
+        space,
+        files,
+        name,
+        parent,
+        threads: 0,
+        ended: None,
+    }));
+    Ok(ProcessId(NonZeroU16::MIN.saturating_add(slot as u16)))
 }
 
 /// Takes back a process that never had a thread.
@@ -104,14 +127,20 @@ pub fn current() -> RefMut<'static, Process> {
 /// A process that is known to be there.
 #[inline(always)]
 pub fn get(id: ProcessId) -> RefMut<'static, Process> {
-    RefMut::map(PROCESSES.borrow_mut(), |processes| match &mut processes[id.slot()] {
-        Some(process) => &mut **process,
-        None => panic!("process {} is gone", id.0),
+    RefMut::map(PROCESSES.borrow_mut(), |processes| {
+        match &mut processes[id.slot()] {
+            Some(process) => &mut **process,
+            None => panic!("process {} is gone", id.0),
+        }
     })
 }
 
 fn with<T>(process: ProcessId, action: impl FnOnce(&mut Process) -> T) -> Option<T> {
-    PROCESSES.borrow_mut().get_mut(process.slot())?.as_mut().map(|process| action(process))
+    PROCESSES
+        .borrow_mut()
+        .get_mut(process.slot())?
+        .as_mut()
+        .map(|process| action(process))
 }
 
 /// Ends the running process for a fault, which it is told on the console.
@@ -127,7 +156,9 @@ pub fn kill_current_at(fault: Fault, frame: &Frame, address: u64) {
 }
 
 fn report(fault: Fault, frame: &Frame, address: Option<u64>) {
-    let Some(id) = scheduler::current_process() else { return };
+    let Some(id) = scheduler::current_process() else {
+        return;
+    };
     let name = core::mem::take(&mut get(id).name);
     let what = match fault {
         Fault::BadAddress => "bad address",
@@ -141,21 +172,28 @@ fn report(fault: Fault, frame: &Frame, address: Option<u64>) {
             "iolite: process {} ({name}) killed: {what} {address:#x} at {:#x}",
             id.0, frame.rip
         ),
-        None => println!("iolite: process {} ({name}) killed: {what} at {:#x}", id.0, frame.rip),
+        None => println!(
+            "iolite: process {} ({name}) killed: {what} at {:#x}",
+            id.0, frame.rip
+        ),
     }
     get(id).name = name;
 }
 
 /// Settles how the running process ends, unless that is settled, and has its threads end.
 pub fn end_current(ended: Ended) {
-    let Some(id) = scheduler::current_process() else { return };
+    let Some(id) = scheduler::current_process() else {
+        return;
+    };
     get(id).ended.get_or_insert(ended);
     scheduler::kill_all(id);
 }
 
 /// Ends the running thread, and with the last one its process.
 pub fn exit_thread(status: u64) -> ! {
-    let Some(id) = scheduler::current_process() else { scheduler::exit_current(status) };
+    let Some(id) = scheduler::current_process() else {
+        scheduler::exit_current(status)
+    };
     let last = {
         let mut process = get(id);
         process.threads -= 1;
@@ -182,7 +220,9 @@ fn process_ends(id: ProcessId, status: u64) {
     let mut processes = PROCESSES.borrow_mut();
     // Nobody can wait for the children any more: those that have ended go now.
     for slot in 0..processes.len() {
-        let Some(child) = &mut processes[slot] else { continue };
+        let Some(child) = &mut processes[slot] else {
+            continue;
+        };
         if child.parent == Some(id) {
             child.parent = None;
             if child.threads == 0 {
@@ -190,7 +230,10 @@ fn process_ends(id: ProcessId, status: u64) {
             }
         }
     }
-    if processes[id.slot()].as_ref().is_some_and(|process| process.parent.is_none()) {
+    if processes[id.slot()]
+        .as_ref()
+        .is_some_and(|process| process.parent.is_none())
+    {
         processes[id.slot()] = None;
     }
     drop(processes);

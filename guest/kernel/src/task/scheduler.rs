@@ -17,7 +17,8 @@ use crate::mm::paging::{self, Root};
 use crate::mm::{kstack, layout};
 use crate::sync::{CpuCell, WaitQueue};
 use crate::task::process::{self, ProcessId};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::num::NonZeroU16;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, Ordering};
 use iolite_guest_abi::{CpuStats, Errno};
 
 /// Most threads at a time.
@@ -27,21 +28,33 @@ const QUANTUM_NS: u64 = 10_000_000;
 
 /// A thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadId(u16);
+pub struct ThreadId(NonZeroU16);
 
 impl ThreadId {
-    /// Its number, below [`MAX_THREADS`].
+    /// The thread that boots.
+    pub const BOOT: ThreadId = ThreadId(NonZeroU16::MIN);
+
+    const fn at(slot: usize) -> ThreadId {
+        ThreadId(NonZeroU16::MIN.saturating_add(slot as u16))
+    }
+
+    /// Its number, from 1 to [`MAX_THREADS`].
+    #[inline(always)]
     pub const fn number(self) -> u16 {
-        self.0
+        self.0.get()
     }
 
     /// The thread with a number, if there can be one.
     pub fn from_number(number: u64) -> Option<ThreadId> {
-        (number < MAX_THREADS as u64).then_some(ThreadId(number as u16))
+        let number = u16::try_from(number)
+            .ok()
+            .filter(|n| usize::from(*n) <= MAX_THREADS)?;
+        NonZeroU16::new(number).map(ThreadId)
     }
 
+    #[inline(always)]
     fn slot(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0.get()) - 1
     }
 }
 
@@ -114,44 +127,52 @@ struct Scheduler {
     stats: CpuStats,
 }
 
-/// Slot 0 is the boot thread: it runs on the boot stack and becomes the first kernel thread.
-const BOOT: ThreadId = ThreadId(0);
-
 static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
     threads: [const { Thread::FREE }; MAX_THREADS],
     slots: 1,
     ready: WaitQueue::new(),
-    current: BOOT,
+    current: ThreadId::BOOT,
     leaving: None,
     sleepers: 0,
     timer_at: u64::MAX,
     quantum: 0,
     loaded_root: None,
-    stats: CpuStats { idle: 0, switches: 0 },
+    stats: CpuStats {
+        idle: 0,
+        switches: 0,
+    },
 });
 
 /// Something keeps the running thread from simply returning to ring 3.
 static ATTENTION: AtomicBool = AtomicBool::new(false);
 
+// What every trap asks, kept beside the table: the running thread, its process (0: none), and
+// where its floating-point registers belong.
+static CURRENT: AtomicU16 = AtomicU16::new(ThreadId::BOOT.number());
+static CURRENT_PROCESS: AtomicU16 = AtomicU16::new(0);
+static CURRENT_FPU: AtomicPtr<fpu::Registers> = AtomicPtr::new(core::ptr::null_mut());
+
 /// Makes the code that runs the boot thread.
 pub fn init() {
     let mut scheduler = SCHEDULER.borrow_mut();
     scheduler.quantum = time::ticks(QUANTUM_NS);
-    scheduler.threads[BOOT.slot()].state = State::Running;
+    scheduler.threads[ThreadId::BOOT.slot()].state = State::Running;
     scheduler.loaded_root = Some(paging::kernel_root());
 }
 
 /// The running thread.
 #[inline(always)]
 pub fn current() -> ThreadId {
-    SCHEDULER.borrow().current
+    match NonZeroU16::new(CURRENT.load(Ordering::Relaxed)) {
+        Some(number) => ThreadId(number),
+        None => ThreadId::BOOT,
+    }
 }
 
 /// The running thread's process, if it has one.
 #[inline(always)]
 pub fn current_process() -> Option<ProcessId> {
-    let scheduler = SCHEDULER.borrow();
-    scheduler.threads[scheduler.current.slot()].process
+    NonZeroU16::new(CURRENT_PROCESS.load(Ordering::Relaxed)).map(ProcessId::new)
 }
 
 /// Must the running thread end instead of waiting?
@@ -182,7 +203,9 @@ pub fn spawn_user(process: ProcessId, root: Root, frame: Frame) -> Result<Thread
 /// Makes a kernel thread that runs `body(argument)`.
 pub fn spawn_kernel(body: extern "C" fn(u64), argument: u64) -> Result<ThreadId, Errno> {
     // SAFETY: `spawn` has mapped the stack.
-    spawn(None, None, |stack_top| unsafe { Context::kernel(stack_top, body, argument) })
+    spawn(None, None, |stack_top| unsafe {
+        Context::kernel(stack_top, body, argument)
+    })
 }
 
 fn spawn(
@@ -192,12 +215,21 @@ fn spawn(
 ) -> Result<ThreadId, Errno> {
     let mut scheduler = SCHEDULER.borrow_mut();
     let free = |thread: &Thread| thread.state == State::Free;
-    let slot = scheduler.threads[1..].iter().position(free).ok_or(Errno::EAGAIN)? + 1;
+    let slot = scheduler.threads[1..]
+        .iter()
+        .position(free)
+        .ok_or(Errno::EAGAIN)?
+        + 1;
     kstack::map(slot).ok_or(Errno::ENOMEM)?;
     let context = context(kstack::top(slot));
-    let thread = ThreadId(slot as u16);
+    let thread = ThreadId::at(slot);
     scheduler.slots = scheduler.slots.max(slot + 1);
-    scheduler.threads[slot] = Thread { context, process, root, ..Thread::FREE };
+    scheduler.threads[slot] = Thread {
+        context,
+        process,
+        root,
+        ..Thread::FREE
+    };
     scheduler.make_ready(thread);
     Ok(thread)
 }
@@ -269,7 +301,7 @@ pub fn kill_all(process: ProcessId) {
         }
         thread.killed = true;
         if matches!(thread.state, State::Blocked(wait) if wait != Wait::Io) {
-            scheduler.make_ready(ThreadId(slot as u16));
+            scheduler.make_ready(ThreadId::at(slot));
         }
     }
     ATTENTION.store(true, Ordering::Relaxed);
@@ -320,14 +352,10 @@ pub fn wake_matching(wait: Wait) {
 
 pub(crate) fn wake_queue(queue: &mut WaitQueue) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let Some((mut thread, last)) = queue.ends.take() else { return };
-    loop {
-        let next = scheduler.threads[thread.slot()].link;
+    let mut waiting = queue.first.take();
+    while let Some(thread) = waiting {
+        waiting = scheduler.threads[thread.slot()].link;
         scheduler.make_ready(thread);
-        match next {
-            Some(next) if thread != last => thread = next,
-            _ => break,
-        }
     }
 }
 
@@ -398,9 +426,8 @@ pub fn before_user() {
     if ATTENTION.load(Ordering::Relaxed) {
         attend();
     }
-    let stack_top = kstack::top(current().slot());
     // SAFETY: a user thread's area was initialised when it was made, and lives as long as it.
-    unsafe { fpu::load(fpu_area(stack_top)) };
+    unsafe { fpu::load(CURRENT_FPU.load(Ordering::Relaxed)) };
 }
 
 #[cold]
@@ -491,12 +518,11 @@ impl Scheduler {
             self.arm_timer();
             return Choice::Idle;
         };
-        self.threads[next.slot()].state = State::Running;
         self.arm_timer();
-        let thread = &self.threads[next.slot()];
-        if thread.killed {
-            ATTENTION.store(true, Ordering::Relaxed);
-        }
+        let thread = &mut self.threads[next.slot()];
+        thread.state = State::Running;
+        // Those who are ready have had their turn before this one, or have the timer.
+        ATTENTION.store(thread.killed, Ordering::Relaxed);
         if next == self.current {
             return Choice::Same;
         }
@@ -507,12 +533,20 @@ impl Scheduler {
             root.load();
             self.loaded_root = Some(root);
         }
-        // Below the floating-point registers, which lie at the top.
-        gdt::set_kernel_stack(fpu_area(kstack::top(next.slot())) as u64);
+        let process = thread.process.map_or(0, ProcessId::number);
+        CURRENT.store(next.number(), Ordering::Relaxed);
+        CURRENT_PROCESS.store(process, Ordering::Relaxed);
+        // The kernel stack begins below the floating-point registers.
+        let fpu_area = fpu_area(kstack::top(next.slot()));
+        CURRENT_FPU.store(fpu_area, Ordering::Relaxed);
+        gdt::set_kernel_stack(fpu_area as u64);
         self.stats.switches += 1;
         let save = &raw mut self.threads[self.current.slot()].context;
         self.current = next;
-        Choice::Switch { save, next: context }
+        Choice::Switch {
+            save,
+            next: context,
+        }
     }
 
     #[inline]
@@ -521,35 +555,38 @@ impl Scheduler {
             self.sleepers -= 1;
         }
         self.threads[thread.slot()].state = State::Ready;
-        let mut ready = self.ready;
-        self.enqueue(&mut ready, thread);
-        self.ready = ready;
+        self.threads[thread.slot()].link = None;
+        if self.ready.first.is_none() {
+            self.ready.first = Some(thread);
+        } else {
+            self.threads[self.ready.last.slot()].link = Some(thread);
+        }
+        self.ready.last = thread;
         ATTENTION.store(true, Ordering::Relaxed);
     }
 
     #[inline]
     fn enqueue(&mut self, queue: &mut WaitQueue, thread: ThreadId) {
         self.threads[thread.slot()].link = None;
-        queue.ends = match queue.ends {
-            None => Some((thread, thread)),
-            Some((first, last)) => {
-                self.threads[last.slot()].link = Some(thread);
-                Some((first, thread))
-            }
-        };
+        if queue.first.is_none() {
+            queue.first = Some(thread);
+        } else {
+            self.threads[queue.last.slot()].link = Some(thread);
+        }
+        queue.last = thread;
     }
 
     #[inline]
     fn dequeue_ready(&mut self) -> Option<ThreadId> {
-        let (first, last) = self.ready.ends?;
-        self.ready.ends = self.threads[first.slot()].link.take().map(|second| (second, last));
+        let first = self.ready.first?;
+        self.ready.first = self.threads[first.slot()].link;
         Some(first)
     }
 
     fn wake_matching(&mut self, wait: Wait) {
         for slot in 0..self.slots {
             if self.threads[slot].state == State::Blocked(wait) {
-                self.make_ready(ThreadId(slot as u16));
+                self.make_ready(ThreadId::at(slot));
             }
         }
     }
@@ -562,23 +599,30 @@ impl Scheduler {
         for slot in 0..self.slots {
             let thread = &self.threads[slot];
             if thread.state == State::Blocked(Wait::Sleep) && thread.wake_at <= now {
-                self.make_ready(ThreadId(slot as u16));
+                self.make_ready(ThreadId::at(slot));
             }
         }
     }
 
     /// One interrupt at the end of the quantum if somebody else is ready, or when the first sleeper
     /// wants to be woken.
+    #[inline(always)]
     fn arm_timer(&mut self) {
-        if self.ready.is_empty() && self.sleepers == 0 {
-            if self.timer_at != u64::MAX {
-                self.timer_at = u64::MAX;
-                time::stop_timer();
-            }
-            return;
+        if !self.ready.is_empty() || self.sleepers != 0 {
+            self.set_timer();
+        } else if self.timer_at != u64::MAX {
+            self.timer_at = u64::MAX;
+            time::stop_timer();
         }
+    }
+
+    fn set_timer(&mut self) {
         let now = cpu::tsc();
-        let mut at = if self.ready.is_empty() { u64::MAX } else { now + self.quantum };
+        let mut at = if self.ready.is_empty() {
+            u64::MAX
+        } else {
+            now + self.quantum
+        };
         if self.sleepers > 0 {
             for thread in &self.threads[..self.slots] {
                 if thread.state == State::Blocked(Wait::Sleep) {
