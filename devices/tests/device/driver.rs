@@ -2,12 +2,14 @@
 //! and ring indices itself, and looks at what comes back.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::Backend;
+use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
@@ -50,7 +52,7 @@ pub const FEATURES: u64 = F_VERSION_1
     | iolite_devices_abi::blk::F_SEG_MAX;
 
 /// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a test waits for what must not happen.
 const SETTLE: Duration = Duration::from_millis(5);
 
@@ -109,6 +111,32 @@ pub struct Driver {
     pub size: u16,
     pub avail_idx: u16,
     used_seen: u16,
+}
+
+/// The controls of a disk's faults. Requests that are still held when the test ends, however it
+/// ends, are let go: the disk waits for them.
+#[derive(Default)]
+pub struct Controls(pub Arc<Faults>);
+
+impl Deref for Controls {
+    type Target = Faults;
+
+    fn deref(&self) -> &Faults {
+        &self.0
+    }
+}
+
+impl Drop for Controls {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// A live disk with faults.
+pub fn faulty(config: BlockConfig) -> (Driver, Controls) {
+    let controls = Controls::default();
+    let backend = Arc::new(FaultBackend::new(memory_disk(), controls.0.clone()));
+    (Driver::live_with(backend, config, FEATURES), controls)
 }
 
 /// Bytes that tell their position.
@@ -243,6 +271,12 @@ impl Driver {
         bytes
     }
 
+    pub fn memory_fill(&self, addr: u64, len: usize, byte: u8) {
+        self.memory
+            .write_slice(&vec![byte; len], GuestAddress(addr))
+            .unwrap();
+    }
+
     pub fn descriptor(&self, table: u64, index: u16, descriptor: Descriptor) {
         let addr = GuestAddress(table + 16 * u64::from(index));
         self.memory
@@ -332,6 +366,14 @@ impl Driver {
                 self.get(USED + 8 + 8 * slot),
             )
         })
+    }
+
+    /// After a start nothing is in the used ring: whatever was in flight before has ended before.
+    #[track_caller]
+    pub fn assert_untouched_after_start(&self) {
+        thread::sleep(Duration::from_micros(300));
+        assert_eq!(self.used_idx(), 0, "a request outlived the reset");
+        assert_eq!(self.read(reg::INTERRUPT_STATUS), 0);
     }
 
     // Whole requests.

@@ -1,7 +1,12 @@
 //! The block device from outside: a hand-written driver against the register window, guest memory
-//! and the interrupt line, row by row of the table of hostile inputs.
+//! and the interrupt line, row by row of the table of hostile inputs; then many requests at once,
+//! and random ones.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+mod concurrency;
 mod driver;
+mod host;
+mod random;
 mod rows_chain;
 mod rows_register;
 mod rows_request;

@@ -1,10 +1,8 @@
 //! Rows 14 to 29: the device status field and the other registers.
 
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::status::*;
 
@@ -117,9 +115,7 @@ fn row_20_the_driver_sets_needs_reset() {
 
 #[test]
 fn row_21_reset_drains_what_is_in_flight() {
-    let faults = Arc::new(Faults::default());
-    let backend = Arc::new(FaultBackend::new(memory_disk(), faults.clone()));
-    let mut driver = Driver::live_with(backend, config(), FEATURES);
+    let (mut driver, faults) = faulty(config());
     faults.hold();
     driver.chain_in(DESC, 0, &[driver.header(0, 0), w(DATA, 512), status()]);
     driver.make_available(0);

@@ -1,9 +1,13 @@
 //! Rows 53 to 71: what a request means.
 
-use std::fs::File;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use iolite_devices::block::backend::Backend;
 use iolite_devices::block::backend::file::FileBackend;
+use iolite_devices::block::buffers::GuestBuffers;
+use iolite_devices::virtio::blk::BlockConfig;
 use iolite_devices_abi::blk::*;
 use iolite_devices_abi::mmio as reg;
 
@@ -13,7 +17,7 @@ const IOERR: (u8, u32) = (S_IOERR, 1);
 const OK: (u8, u32) = (S_OK, 1);
 
 fn read_only() -> Driver {
-    let config = iolite_devices::virtio::blk::BlockConfig {
+    let config = BlockConfig {
         read_only: true,
         ..config()
     };
@@ -218,7 +222,7 @@ fn row_64_thousands_of_segments() {
     let content = pattern(1 << 20);
     std::fs::write(file.path(), &content).unwrap();
     let backend = Arc::new(FileBackend::open(file.path(), false).unwrap());
-    let config = iolite_devices::virtio::blk::BlockConfig {
+    let config = BlockConfig {
         queue_size: 1024,
         ..config()
     };
@@ -235,28 +239,82 @@ fn row_64_thousands_of_segments() {
 }
 
 #[test]
-fn row_64_four_gibibytes() {
-    // A sparse disk larger than the request; the buffers are the same megabyte again and again.
+fn row_64_more_pieces_than_one_system_call_takes() {
+    // Every buffer lies over the seam of two regions: 1022 descriptors, 2044 pieces.
     let file = tempfile::NamedTempFile::new().unwrap();
-    File::options()
-        .write(true)
-        .open(file.path())
-        .unwrap()
-        .set_len(8 << 30)
-        .unwrap();
-    let backend = Arc::new(FileBackend::open(file.path(), true).unwrap());
-    let config = iolite_devices::virtio::blk::BlockConfig {
+    std::fs::write(file.path(), pattern(1 << 20)).unwrap();
+    let backend = Arc::new(FileBackend::open(file.path(), false).unwrap());
+    let config = BlockConfig {
         queue_size: 1024,
         ..config()
     };
-    let mut driver = Driver::live_with(backend, config, FEATURES | F_RO);
-    let mut pieces = vec![driver.header(T_IN, 0)];
-    pieces.extend((0..1022).map(|_| w(8 << 20, 1 << 20)));
-    pieces.push(status());
-    assert_eq!(driver.run(&pieces), (S_OK, (1022 << 20) + 1));
-    // With one byte more than 2^32 in all, the header included, it is refused.
-    let too_long = [w(0, u32::MAX), w(0, u32::MAX)];
-    assert_eq!(driver.request(T_IN, 0, &too_long), IOERR);
+    let mut driver = Driver::live_with(backend, config, FEATURES);
+    for (addr, byte) in (SEAM - 100..).zip(pattern(512)) {
+        driver.put(addr, byte);
+    }
+    assert_eq!(driver.request(T_OUT, 2, &[r(SEAM - 100, 512); 1022]), OK);
+    let content = std::fs::read(file.path()).unwrap();
+    assert_eq!(content[..1024], pattern(1024));
+    assert!(
+        content[1024..][..1022 * 512]
+            .chunks(512)
+            .all(|sector| sector == pattern(512))
+    );
+    assert_eq!(content[1024 * 512..], pattern(1 << 20)[1024 * 512..]);
+    assert_eq!(
+        driver.request(T_IN, 1000, &[w(SEAM - 256, 512); 1022]),
+        (S_OK, 1022 * 512 + 1)
+    );
+    assert_eq!(
+        driver.bytes(SEAM - 256, 512),
+        content[2021 * 512..2022 * 512]
+    );
+    driver.assert_recovers();
+}
+
+/// A disk of 8 GiB that only counts.
+#[derive(Default)]
+struct Counting(AtomicU64);
+
+impl Backend for Counting {
+    fn capacity(&self) -> u64 {
+        8 << 30
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _offset: u64, buffers: &GuestBuffers) -> io::Result<()> {
+        self.0.fetch_add(buffers.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()> {
+        self.read(offset, buffers)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn row_64_four_gibibytes() {
+    let counting = Arc::new(Counting::default());
+    let config = BlockConfig {
+        queue_size: 1024,
+        ..config()
+    };
+    let mut driver = Driver::live_with(counting.clone(), config, FEATURES);
+    // All of the first two regions in each buffer: 2^32 bytes less 512, and one sector too many.
+    let almost = (1u64 << 32) - 512;
+    let mut data = vec![w(0, 5 << 20); 819];
+    data.push(w(0, (almost - 819 * (5 << 20)) as u32));
+    assert_eq!(driver.request(T_IN, 0, &data), (S_OK, almost as u32 + 1));
+    assert_eq!(counting.0.load(Ordering::Relaxed), almost);
+    data.push(w(0, 512));
+    assert_eq!(driver.request(T_IN, 0, &data), IOERR);
     driver.assert_recovers();
 }
 

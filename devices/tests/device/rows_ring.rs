@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::ring::AVAIL_F_NO_INTERRUPT;
 use iolite_devices_abi::status::*;
@@ -41,11 +40,10 @@ fn row_32_a_head_outside_the_queue() {
 }
 
 /// A live driver whose requests stay in flight until they are released.
-fn held() -> (Driver, Arc<Faults>) {
-    let faults = Arc::new(Faults::default());
+fn held() -> (Driver, Controls) {
+    let (driver, faults) = faulty(config());
     faults.hold();
-    let backend = Arc::new(FaultBackend::new(memory_disk(), faults.clone()));
-    (Driver::live_with(backend, config(), FEATURES), faults)
+    (driver, faults)
 }
 
 #[test]

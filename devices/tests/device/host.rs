@@ -1,0 +1,144 @@
+//! The host's side: image files and what can go wrong with them.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use iolite_devices::block::backend::OpenError;
+use iolite_devices::block::backend::file::FileBackend;
+use iolite_devices_abi::blk::*;
+use tempfile::NamedTempFile;
+
+use super::driver::*;
+
+fn image(bytes: &[u8]) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    file
+}
+
+fn open(file: &NamedTempFile, read_only: bool) -> Result<FileBackend, OpenError> {
+    FileBackend::open(file.path(), read_only)
+}
+
+fn driver_of(file: &NamedTempFile) -> Driver {
+    Driver::live_with(Arc::new(open(file, false).unwrap()), config(), FEATURES)
+}
+
+#[test]
+fn reads_and_writes_reach_the_file() {
+    let file = image(&pattern(64 * 512));
+    let mut driver = driver_of(&file);
+    assert_eq!(
+        driver.request(T_IN, 7, &[w(DATA, 100), w(DATA + 100, 924)]),
+        (S_OK, 1025)
+    );
+    assert_eq!(
+        driver.bytes(DATA, 1024),
+        pattern(64 * 512)[7 * 512..9 * 512]
+    );
+    driver.memory_fill(DATA, 1024, 0x5a);
+    assert_eq!(driver.request(T_OUT, 1, &[r(DATA, 1024)]), (S_OK, 1));
+    assert_eq!(driver.request(T_FLUSH, 0, &[]), (S_OK, 1));
+    let content = fs::read(file.path()).unwrap();
+    assert_eq!(content[512..1536], [0x5a; 1024]);
+    assert_eq!(content[1536..], pattern(64 * 512)[1536..]);
+}
+
+#[test]
+fn each_reason_why_an_image_cannot_be_used_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing");
+    let open_path = |path| FileBackend::open(path, false).map(|_| ()).unwrap_err();
+    assert!(matches!(open_path(&missing), OpenError::Missing(path) if path == missing));
+    assert!(matches!(
+        open_path(directory.path()),
+        OpenError::Directory(_)
+    ));
+    assert!(matches!(
+        open_path("/dev/null".as_ref()),
+        OpenError::NotADisk(_)
+    ));
+    assert!(matches!(open(&image(b""), false), Err(OpenError::Empty(_))));
+    let odd = open(&image(&[1; 1000]), true);
+    assert!(matches!(
+        odd,
+        Err(OpenError::PartialSector { size: 1000, .. })
+    ));
+}
+
+#[test]
+fn permissions_are_told_apart() {
+    // The superuser may do anything: there is nothing to see then.
+    let file = image(&pattern(512));
+    let mode = |bits| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(bits);
+        fs::set_permissions(file.path(), permissions).unwrap();
+    };
+    mode(0o000);
+    if fs::File::open(file.path()).is_ok() {
+        return;
+    }
+    assert!(matches!(open(&file, true), Err(OpenError::NotReadable(_))));
+    mode(0o400);
+    assert!(matches!(open(&file, false), Err(OpenError::NotWritable(_))));
+    assert!(open(&file, true).is_ok());
+}
+
+#[test]
+fn a_second_writer_is_locked_out() {
+    let file = image(&pattern(512));
+    let writer = open(&file, false).unwrap();
+    assert!(matches!(open(&file, false), Err(OpenError::Locked(_))));
+    assert!(matches!(open(&file, true), Err(OpenError::Locked(_))));
+    drop(writer);
+    let _reader = open(&file, true).unwrap();
+    let _another = open(&file, true).unwrap();
+    assert!(matches!(open(&file, false), Err(OpenError::Locked(_))));
+}
+
+#[test]
+fn an_image_that_is_truncated_under_the_machine() {
+    let file = image(&pattern(64 * 512));
+    let mut driver = driver_of(&file);
+    file.as_file().set_len(10 * 512 + 100).unwrap();
+    assert_eq!(driver.request(T_IN, 9, &[w(DATA, 512)]), (S_OK, 513));
+    assert_eq!(
+        driver.request(T_IN, 10, &[w(DATA, 512)]),
+        (S_IOERR, 1),
+        "half a sector"
+    );
+    assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_IOERR, 1));
+    // A write inside the capacity brings the file back to that length, never further.
+    assert_eq!(driver.request(T_OUT, 63, &[r(DATA, 512)]), (S_OK, 1));
+    assert_eq!(file.as_file().metadata().unwrap().len(), 64 * 512);
+    assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_OK, 513));
+}
+
+#[test]
+fn an_image_that_grows_keeps_its_capacity() {
+    let file = image(&pattern(64 * 512));
+    let mut driver = driver_of(&file);
+    file.as_file().write_all_at(&[1; 512], 64 * 512).unwrap();
+    assert_eq!(driver.request(T_IN, 64, &[w(DATA, 512)]), (S_IOERR, 1));
+    assert_eq!(driver.request(T_IN, 63, &[w(DATA, 512)]), (S_OK, 513));
+}
+
+#[test]
+fn an_image_that_is_deleted_goes_on() {
+    let file = image(&pattern(64 * 512));
+    let mut driver = driver_of(&file);
+    fs::remove_file(file.path()).unwrap();
+    assert_eq!(driver.request(T_OUT, 3, &[r(DATA, 512)]), (S_OK, 1));
+    assert_eq!(driver.request(T_IN, 3, &[w(DATA + 512, 512)]), (S_OK, 513));
+}
+
+#[test]
+fn read_only_images_are_offered_as_such() {
+    let file = image(&pattern(64 * 512));
+    let backend = Arc::new(open(&file, true).unwrap());
+    let mut driver = Driver::live_with(backend, config(), FEATURES | F_RO);
+    assert_eq!(driver.request(T_OUT, 0, &[r(DATA, 512)]), (S_IOERR, 1));
+    assert_eq!(driver.request(T_IN, 0, &[w(DATA, 512)]), (S_OK, 513));
+    assert_eq!(driver.request(T_FLUSH, 0, &[]), (S_OK, 1));
+}
