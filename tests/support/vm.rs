@@ -79,17 +79,14 @@ impl Iolite {
         self.option("--disk", specification)
     }
 
-    /// The same command line under strace, which tampers with system calls as `fault` says (its
-    /// option `--inject`).
-    pub fn injecting(self, fault: &str) -> Self {
+    /// The same command line under strace, which tampers with the reads of `image` as `fault` says
+    /// (the part of its option `--inject` after the system calls).
+    pub fn injecting(self, image: &Path, fault: &str) -> Self {
         let mut strace = Command::new("strace");
-        strace.args([
-            "--follow-forks",
-            "--seccomp-bpf",
-            "--quiet=all",
-            "--output=/dev/null",
-        ]);
-        strace.arg(format!("--inject={fault}"));
+        strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
+        strace.arg("--trace-path").arg(image);
+        strace.args(["--trace=pread64,preadv,preadv2", "--seccomp-bpf"]);
+        strace.arg(format!("--inject=pread64,preadv,preadv2:{fault}"));
         strace
             .arg(self.command.get_program())
             .args(self.command.get_args());

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use libtest_mimic::{Completion, Failed, Trial};
 use tempfile::TempDir;
@@ -23,7 +22,7 @@ const TABLE: &[(&str, &[&str], i32, &[&str])] = &[
         "kernel_missing",
         &["run", "DIR/none"],
         KERNEL,
-        &["DIR/none", "no such file"],
+        &["DIR/none", "does not exist"],
     ),
     (
         "kernel_a_directory",
@@ -275,13 +274,9 @@ fn files() -> Result<TempDir, std::io::Error> {
         b"I am not a kernel, only a text of some length that fills a header. ".as_slice(),
     )?;
     write("elf32", &elf32())?;
-    write("truncated", &built_in_kernel()?[..4000])?;
+    write("truncated", &elf64_of_size(4096)[..100])?;
     write("huge", &elf64_of_size(4 << 30))?;
     Ok(directory)
-}
-
-fn built_in_kernel() -> Result<Vec<u8>, std::io::Error> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../resources/guest/kernel"))
 }
 
 /// A 32-bit executable with one segment and no note.

@@ -91,7 +91,7 @@ fn failing_image() -> Outcome {
     let image = Image::patterned(1 << 20, 4)?;
     let ended = Iolite::demo()
         .disk(image.path())
-        .injecting("preadv,preadv2:error=EIO:when=20+1")
+        .injecting(&image.path(), "error=EIO:when=8+1")
         .finish()?;
     ensure!(
         ended.code() == 16,

@@ -14,6 +14,8 @@ use crate::support::kvm;
 use crate::support::vm::{Ended, Iolite, deadline};
 
 const QEMU: &str = "qemu-system-x86_64";
+/// microvm has no i8042, so a clean end arrives as 0 on the exit port: 0 * 2 + 1.
+const CLEAN: i32 = 1;
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -34,13 +36,13 @@ fn same_digest() -> Outcome {
         .disk(image.with("ro"))
         .expect(0)?
         .says(&digest)?;
-    qemu(program, &image)?.expect(0)?.says(&digest)?;
+    qemu(program, &image)?.expect(CLEAN)?.says(&digest)?;
     Ok(())
 }
 
 fn write() -> Outcome {
     let image = Image::zeroed(1 << 20)?;
-    qemu("fill /dev/vdb 52", &image)?.expect(0)?;
+    qemu("fill /dev/vdb 52", &image)?.expect(CLEAN)?;
     Iolite::program("verify /dev/vdb 52")
         .disk(image.with("ro"))
         .expect(0)?;

@@ -38,7 +38,7 @@ fn overtaken() -> Outcome {
         .arg("-v")
         .disk(image.with("ro,workers=8"));
     let ended = run
-        .injecting("preadv,preadv2,pread64:delay_enter=3000:when=1+3")
+        .injecting(&image.path(), "delay_enter=3000:when=1+3")
         .expect(0)?;
     let completed: Vec<u64> = ended.stderr.lines().filter_map(completed_id).collect();
     let overtaken = completed
@@ -62,12 +62,12 @@ fn completed_id(line: &str) -> Option<u64> {
 }
 
 fn interrupted() -> Outcome {
-    verify_with("preadv,preadv2:error=EINTR:when=1+2")?.expect(0)?;
+    verify_with("error=EINTR:when=1+2")?.expect(0)?;
     Ok(())
 }
 
 fn failed() -> Outcome {
-    let ended = verify_with("preadv,preadv2:error=EIO:when=2+1")?;
+    let ended = verify_with("error=EIO:when=2+1")?;
     ensure!(
         ended.code() % 2 == 1,
         "the guest saw no error\n{}",
@@ -84,6 +84,6 @@ fn failed() -> Outcome {
 
 fn verify_with(fault: &str) -> Result<Ended, Failed> {
     let image = Image::patterned(512 << 10, 37)?;
-    let run = Iolite::program("verify /dev/vdb 37").disk(image.with("ro"));
-    run.injecting(fault).finish()
+    let run = Iolite::program("verify /dev/vdb 37").disk(image.with("ro,workers=1"));
+    run.injecting(&image.path(), fault).finish()
 }
