@@ -103,14 +103,8 @@ pub fn create_vm(kvm: &Kvm, memory: &GuestMemoryMmap) -> Result<VmFd, KvmError> 
         .map_err(KvmError::call("place the identity map"))?;
     vm.set_tss_address(TSS_ADDRESS)
         .map_err(KvmError::call("place the TSS"))?;
-    vm.create_irq_chip()
-        .map_err(KvmError::call("create the interrupt controllers"))?;
-    let pit = kvm_pit_config {
-        flags: KVM_PIT_SPEAKER_DUMMY,
-        ..Default::default()
-    };
-    vm.create_pit2(pit)
-        .map_err(KvmError::call("create the timer"))?;
+    // Before the interrupt controllers: mapping memory waits for readers of the address maps, and
+    // once devices are in them that takes milliseconds.
     for (slot, region) in (0..).zip(memory.iter()) {
         let region = kvm_userspace_memory_region {
             slot,
@@ -123,5 +117,13 @@ pub fn create_vm(kvm: &Kvm, memory: &GuestMemoryMmap) -> Result<VmFd, KvmError> 
         // the machine that owns `vm` keeps `memory` as long (see `vm::Machine`).
         unsafe { vm.set_user_memory_region(region) }.map_err(KvmError::call("map memory"))?;
     }
+    vm.create_irq_chip()
+        .map_err(KvmError::call("create the interrupt controllers"))?;
+    let pit = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..Default::default()
+    };
+    vm.create_pit2(pit)
+        .map_err(KvmError::call("create the timer"))?;
     Ok(vm)
 }

@@ -44,8 +44,13 @@ impl Power {
 
     /// Asks for a stop. The first reason stays.
     pub fn stop(&self, reason: Stop) {
+        let mut stop = self.lock();
+        if stop.is_some() {
+            return;
+        }
         log::debug!("stop: {reason:?}");
-        self.lock().get_or_insert(reason);
+        *stop = Some(reason);
+        drop(stop);
         // It only fails when the counter is full: then it is readable already.
         let _ = self.event.write(1);
     }
