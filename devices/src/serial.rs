@@ -153,3 +153,127 @@ impl BusDevice for Serial {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const IER: u64 = 1;
+    const LSR: u64 = 5;
+
+    #[derive(Default)]
+    struct Edges(AtomicU32);
+
+    impl Interrupt for Edges {
+        fn trigger(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    /// What was written, and how many times it was flushed.
+    #[derive(Clone, Default)]
+    struct Terminal(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.lock().unwrap().1 += 1;
+            Ok(())
+        }
+    }
+
+    fn serial() -> (Serial, Terminal, Arc<Edges>) {
+        let (terminal, edges) = (Terminal::default(), Arc::new(Edges::default()));
+        let serial = Serial::new(Box::new(terminal.clone()), edges.clone()).unwrap();
+        (serial, terminal, edges)
+    }
+
+    fn read(serial: &Serial, register: u64) -> u8 {
+        let mut byte = [0];
+        serial.read(register, &mut byte);
+        byte[0]
+    }
+
+    #[test]
+    fn the_bytes_of_one_exit_are_flushed_once() {
+        let (serial, terminal, _) = serial();
+        serial.write(DATA, b"hello, ");
+        serial.write(DATA, b"world");
+        assert_eq!(*terminal.0.lock().unwrap(), (b"hello, world".to_vec(), 2));
+    }
+
+    #[test]
+    fn a_closed_output_does_not_stop_the_guest() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let serial = Serial::new(Box::new(Closed), Arc::new(Edges::default())).unwrap();
+        serial.write(DATA, b"lost");
+        assert_eq!(
+            read(&serial, LSR) & 0x60,
+            0x60,
+            "the transmitter is not ready"
+        );
+    }
+
+    #[test]
+    fn input_beyond_the_fifo_arrives_in_order() {
+        let (serial, _, edges) = serial();
+        serial.write(IER, &[1]);
+        let input: Vec<u8> = (0..1000).map(|at| at as u8).collect();
+        assert_eq!(serial.enqueue(&input), 1000);
+        let mut arrived = Vec::new();
+        while read(&serial, LSR) & 1 != 0 {
+            arrived.push(read(&serial, DATA));
+        }
+        assert_eq!(arrived, input);
+        assert!(edges.0.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn the_caller_learns_what_was_taken_and_when_there_is_room() {
+        let (serial, ..) = serial();
+        let input: Vec<u8> = (0..10_000).map(|at| (at % 251) as u8).collect();
+        let mut taken = serial.enqueue(&input);
+        assert_eq!(taken, BACKLOG_BYTES + 64);
+        assert_eq!(serial.enqueue(&input[taken..]), 0);
+        assert!(serial.room().read().is_err(), "there is no room yet");
+        let mut arrived = Vec::new();
+        while arrived.len() < input.len() {
+            arrived.push(read(&serial, DATA));
+            if serial.room().read().is_ok() {
+                taken += serial.enqueue(&input[taken..]);
+            }
+        }
+        assert_eq!(arrived, input);
+    }
+
+    #[test]
+    fn an_interrupt_comes_for_each_refill() {
+        // A driver that reads only in its interrupt handler, 64 bytes at a time, gets everything.
+        let (serial, _, edges) = serial();
+        serial.write(IER, &[1]);
+        serial.enqueue(&[7; 300]);
+        let (mut seen, mut arrived) = (0, 0);
+        while edges.0.load(Ordering::Relaxed) > seen {
+            seen = edges.0.load(Ordering::Relaxed);
+            while read(&serial, LSR) & 1 != 0 {
+                read(&serial, DATA);
+                arrived += 1;
+            }
+        }
+        assert_eq!(arrived, 300);
+    }
+}

@@ -74,11 +74,11 @@ impl RequestHeader {
 
     /// Decodes the header from its wire form.
     pub fn from_le_bytes(bytes: [u8; Self::SIZE]) -> Self {
-        let [t0, t1, t2, t3, r0, r1, r2, r3, s0, s1, s2, s3, s4, s5, s6, s7] = bytes;
+        let bits = u128::from_le_bytes(bytes);
         RequestHeader {
-            request_type: u32::from_le_bytes([t0, t1, t2, t3]),
-            reserved: u32::from_le_bytes([r0, r1, r2, r3]),
-            sector: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
+            request_type: bits as u32,
+            reserved: (bits >> 32) as u32,
+            sector: (bits >> 64) as u64,
         }
     }
 
@@ -122,7 +122,11 @@ mod tests {
 
     #[test]
     fn header_survives_its_wire_form() {
-        let header = RequestHeader { request_type: 4, reserved: 7, sector: 0x0123_4567_89ab_cdef };
+        let header = RequestHeader {
+            request_type: 4,
+            reserved: 7,
+            sector: 0x0123_4567_89ab_cdef,
+        };
         assert_eq!(RequestHeader::from_le_bytes(header.to_le_bytes()), header);
         assert_eq!(header.to_le_bytes()[8], 0xef);
     }

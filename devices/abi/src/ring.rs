@@ -39,12 +39,12 @@ impl Descriptor {
 
     /// Decodes the descriptor from its wire form.
     pub fn from_le_bytes(bytes: [u8; Self::SIZE]) -> Self {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        let bits = u128::from_le_bytes(bytes);
         Descriptor {
-            addr: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
-            len: u32::from_le_bytes([l0, l1, l2, l3]),
-            flags: u16::from_le_bytes([f0, f1]),
-            next: u16::from_le_bytes([n0, n1]),
+            addr: bits as u64,
+            len: (bits >> 64) as u32,
+            flags: (bits >> 96) as u16,
+            next: (bits >> 112) as u16,
         }
     }
 
@@ -97,7 +97,12 @@ mod tests {
 
     #[test]
     fn a_descriptor_survives_its_wire_form() {
-        let descriptor = Descriptor { addr: 0x0102_0304_0506_0708, len: 9, flags: 3, next: 11 };
+        let descriptor = Descriptor {
+            addr: 0x0102_0304_0506_0708,
+            len: 9,
+            flags: 3,
+            next: 11,
+        };
         let bytes = descriptor.to_le_bytes();
         assert_eq!((bytes[0], bytes[8], bytes[12], bytes[14]), (8, 9, 3, 11));
         assert_eq!(Descriptor::from_le_bytes(bytes), descriptor);

@@ -1,4 +1,4 @@
-//! Where the bytes are: a file or block device ([`file`]), memory ([`memory`]), and a wrapper that
+//! Where the bytes are: a file or block device ([`mod@file`]), memory ([`memory`]), and a wrapper that
 //! makes any of them slow or faulty on purpose ([`fault`]).
 //!
 //! A backend is called from several threads at once, one call for each request in flight. It

@@ -180,3 +180,196 @@ impl Shared {
         Outcome::Failed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use crate::block::backend::fault::{Effect, FaultBackend, Faults, Operation};
+    use crate::block::backend::memory::MemoryBackend;
+    use crate::block::buffers::GuestBuffers;
+    use crate::block::request::{Completion, Kind, Request};
+    use crate::block::source::Pulled;
+
+    /// A source of reads, one sector each, that records what comes back.
+    #[derive(Default)]
+    struct List {
+        waiting: Mutex<VecDeque<Request>>,
+        ended: Mutex<Vec<(u16, Outcome)>>,
+        changed: Condvar,
+    }
+
+    impl List {
+        fn add(&self, tags: std::ops::Range<u16>) {
+            let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+            let memory = Arc::new(memory);
+            for tag in tags {
+                let mut buffers = GuestBuffers::new(Arc::clone(&memory));
+                buffers.push(GuestAddress(0), 512).unwrap();
+                let (id, offset) = (tag.into(), 512 * u64::from(tag));
+                let request = Request {
+                    id,
+                    tag,
+                    kind: Kind::Read,
+                    offset,
+                    buffers,
+                };
+                self.waiting.lock().unwrap().push_back(request);
+            }
+        }
+
+        fn wait_for(&self, count: usize) -> Vec<(u16, Outcome)> {
+            let ended = self.ended.lock().unwrap();
+            let limit = Duration::from_secs(10);
+            let (ended, _) = self
+                .changed
+                .wait_timeout_while(ended, limit, |ended| ended.len() < count)
+                .unwrap();
+            let mut ended = ended.clone();
+            ended.sort_unstable_by_key(|&(tag, _)| tag);
+            ended
+        }
+    }
+
+    impl RequestSource for List {
+        fn next(&self) -> Option<Pulled> {
+            let mut waiting = self.waiting.lock().unwrap();
+            let request = waiting.pop_front()?;
+            Some(Pulled {
+                request,
+                more: !waiting.is_empty(),
+            })
+        }
+
+        fn complete(&self, completion: Completion) {
+            self.ended
+                .lock()
+                .unwrap()
+                .push((completion.tag, completion.outcome));
+            self.changed.notify_all();
+        }
+    }
+
+    fn pool(workers: usize) -> (Pool, Arc<List>, Arc<Faults>) {
+        let (list, faults) = (Arc::new(List::default()), Arc::new(Faults::default()));
+        let disk = Arc::new(MemoryBackend::writable(vec![0; 1 << 20]));
+        let backend = Arc::new(FaultBackend::new(disk, faults.clone()));
+        let pool = Pool::new("test", workers, list.clone(), backend).unwrap();
+        (pool, list, faults)
+    }
+
+    #[test]
+    fn one_notification_is_enough_for_many_requests() {
+        for workers in [1, 4, 16] {
+            let (pool, list, _) = pool(workers);
+            list.add(0..200);
+            pool.notify();
+            let expected: Vec<_> = (0..200).map(|tag| (tag, Outcome::Done)).collect();
+            assert_eq!(list.wait_for(200), expected, "{workers} workers");
+        }
+    }
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        // One request at a time, each at the moment when the workers go to sleep.
+        let (pool, list, _) = pool(4);
+        for tag in 0..2000 {
+            list.add(tag..tag + 1);
+            pool.notify();
+            assert_eq!(
+                list.wait_for(usize::from(tag) + 1).len(),
+                usize::from(tag) + 1
+            );
+        }
+    }
+
+    #[test]
+    fn a_worker_survives_a_panicking_backend() {
+        let (pool, list, faults) = pool(1);
+        faults.fail(Operation::Read, 512..1024, Effect::Panic);
+        list.add(0..3);
+        pool.notify();
+        let expected = [(0, Outcome::Done), (1, Outcome::Failed), (2, Outcome::Done)];
+        assert_eq!(list.wait_for(3), expected);
+    }
+
+    #[test]
+    fn stopping_finishes_what_was_pulled_and_pulls_no_more() {
+        let (pool, list, faults) = pool(2);
+        faults.hold();
+        list.add(0..5);
+        pool.notify();
+        while faults.held() < 2 {
+            std::thread::yield_now();
+        }
+        std::thread::scope(|scope| {
+            let stopping = scope.spawn(|| pool.stop());
+            while !pool.shared.lock().stopped {
+                std::thread::yield_now();
+            }
+            faults.release();
+            stopping.join().unwrap();
+        });
+        assert_eq!(list.wait_for(2), [(0, Outcome::Done), (1, Outcome::Done)]);
+        pool.notify();
+        pool.stop();
+        assert_eq!(list.waiting.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_fails() {
+        let list = List::default();
+        list.add(0..1);
+        let (in_flight, more) = InFlight::pull(&list).unwrap();
+        assert!(!more);
+        drop(in_flight);
+        assert_eq!(list.wait_for(1), [(0, Outcome::Failed)]);
+    }
+
+    #[test]
+    fn workers_are_named_and_receive_no_signals() {
+        struct Probe(Mutex<Option<(String, u64)>>);
+        impl Backend for Probe {
+            fn capacity(&self) -> u64 {
+                1 << 20
+            }
+            fn read_only(&self) -> bool {
+                true
+            }
+            fn read(&self, _offset: u64, _buffers: &GuestBuffers) -> io::Result<()> {
+                let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+                let field = |name| {
+                    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+                    line.split_whitespace().nth(1).unwrap().to_owned()
+                };
+                let blocked = u64::from_str_radix(&field("SigBlk:"), 16).unwrap();
+                *self.0.lock().unwrap() = Some((field("Name:"), blocked));
+                Ok(())
+            }
+            fn write(&self, _offset: u64, _buffers: &GuestBuffers) -> io::Result<()> {
+                Ok(())
+            }
+            fn flush(&self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (list, probe) = (Arc::new(List::default()), Arc::new(Probe(Mutex::new(None))));
+        let pool = Pool::new("vdx", 1, list.clone(), probe.clone()).unwrap();
+        list.add(0..1);
+        pool.notify();
+        list.wait_for(1);
+        let (name, blocked) = probe.0.lock().unwrap().take().unwrap();
+        assert_eq!(name, "vdx-worker-0");
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1] {
+            assert_ne!(
+                blocked & 1 << (signal - 1),
+                0,
+                "signal {signal} is not blocked"
+            );
+        }
+    }
+}
