@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::ensure;
 use crate::support::Outcome;
-use crate::support::kvm;
+use crate::support::trial;
 use crate::support::vm::Iolite;
 
 const USAGE: i32 = 2;
@@ -239,7 +239,7 @@ fn unreadable_disk() -> Result<Completion, Failed> {
     let disk = directory.path().join("disk");
     fs::set_permissions(&disk, fs::Permissions::from_mode(0o000))?;
     if fs::read(&disk).is_ok() {
-        return Ok(kvm::skipped("root may read everything"));
+        return Ok(trial::skipped("root may read everything"));
     }
     complains(
         Iolite::new().arg("run").disk(&disk),

@@ -4,17 +4,17 @@ use libtest_mimic::Trial;
 
 use crate::ensure;
 use crate::support::Outcome;
-use crate::support::kvm;
+use crate::support::trial;
 use crate::support::vm::Iolite;
 
 const PROMPT: &str = "iolite$ ";
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm::test("console::the_shell_answers", the_shell_answers),
-        kvm::test("console::a_burst_of_input_loses_nothing", a_burst_of_input),
-        kvm::test("console::the_end_of_input_ends_the_shell", the_end_of_input),
-        kvm::test(
+        trial::test("console::the_shell_answers", the_shell_answers),
+        trial::test("console::a_burst_of_input_loses_nothing", a_burst_of_input),
+        trial::test("console::the_end_of_input_ends_the_shell", the_end_of_input),
+        trial::test(
             "console::a_crashed_program_leaves_the_shell_alone",
             a_crashed_program,
         ),

@@ -5,24 +5,24 @@ use libtest_mimic::Trial;
 use crate::ensure;
 use crate::support::Outcome;
 use crate::support::image::{Image, pattern, same};
-use crate::support::kvm;
+use crate::support::trial;
 use crate::support::vm::Iolite;
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
-        kvm::test(
+        trial::test(
             "contents::the_guest_writes_a_part_and_leaves_the_rest",
             a_part,
         ),
-        kvm::test("contents::the_guest_notices_one_wrong_byte", one_wrong_byte),
-        kvm::test("contents::four_disks_at_once", four_disks),
-        kvm::test("contents::a_disk_is_copied_to_another", copy),
-        kvm::test("contents::a_read_only_disk_refuses_writes", read_only),
-        kvm::test(
+        trial::test("contents::the_guest_notices_one_wrong_byte", one_wrong_byte),
+        trial::test("contents::four_disks_at_once", four_disks),
+        trial::test("contents::a_disk_is_copied_to_another", copy),
+        trial::test("contents::a_read_only_disk_refuses_writes", read_only),
+        trial::test(
             "contents::digests_by_every_way_of_reading",
             every_way_of_reading,
         ),
-        kvm::test("contents::threads_read_at_once", threads),
+        trial::test("contents::threads_read_at_once", threads),
     ];
     for (name, size) in [
         ("512_bytes", 512),
@@ -31,7 +31,9 @@ pub fn tests() -> Vec<Trial> {
     ] {
         for workers in [1, 16] {
             let name = format!("contents::both_directions_{name}_{workers}_workers");
-            tests.push(kvm::test_of(&name, move || both_directions(size, workers)));
+            tests.push(trial::test_of(&name, move || {
+                both_directions(size, workers)
+            }));
         }
     }
     tests

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::ensure;
 use crate::support::Outcome;
 use crate::support::image::Image;
-use crate::support::kvm;
+use crate::support::trial;
 use crate::support::vm::{Ended, Iolite};
 
 /// Each path of the demo: name, initiator, mode.
@@ -19,10 +19,10 @@ const PATHS: [(&str, &str, &str); 2] = [
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
-        kvm::test("demo::the_built_in_disk", built_in_disk),
-        kvm::test("demo::no_command_is_the_demo", no_command),
-        kvm::test("demo::write_keeps_the_image", write),
-        kvm::test_with(
+        trial::test("demo::the_built_in_disk", built_in_disk),
+        trial::test("demo::no_command_is_the_demo", no_command),
+        trial::test("demo::write_keeps_the_image", write),
+        trial::test_with(
             "strace",
             "demo::an_image_that_fails_is_an_error",
             failing_image,
@@ -31,7 +31,7 @@ pub fn tests() -> Vec<Trial> {
     let sizes = [512, 63 << 10, (1 << 20) + 512, (16 << 20) + 4096 + 512];
     for size in sizes {
         let name = format!("demo::an_image_of_{size}_bytes");
-        tests.push(kvm::test_of(&name, move || users_image(size)));
+        tests.push(trial::test_of(&name, move || users_image(size)));
     }
     tests
 }

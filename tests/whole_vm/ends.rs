@@ -10,22 +10,22 @@ use nix::sys::signal::Signal;
 use crate::ensure;
 use crate::support::Outcome;
 use crate::support::image::{Image, pattern};
-use crate::support::kvm;
+use crate::support::trial;
 use crate::support::vm::Iolite;
 
 const TIMEOUT: i32 = 14;
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm::test("ends::a_status_leaves_through_the_exit_port", exit_port),
-        kvm::test("ends::a_timeout_has_its_code", timeout),
-        kvm::test("ends::a_signal_stops_a_busy_guest", busy_guest),
-        kvm::test(
+        trial::test("ends::a_status_leaves_through_the_exit_port", exit_port),
+        trial::test("ends::a_timeout_has_its_code", timeout),
+        trial::test("ends::a_signal_stops_a_busy_guest", busy_guest),
+        trial::test(
             "ends::a_signal_during_writes_tears_no_sector",
             signal_during_writes,
         ),
-        kvm::test("ends::a_killed_machine_releases_its_image", killed),
-        kvm::test("ends::a_closed_stdout_ends_the_machine", closed_stdout),
+        trial::test("ends::a_killed_machine_releases_its_image", killed),
+        trial::test("ends::a_closed_stdout_ends_the_machine", closed_stdout),
     ]
 }
 

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use crate::ensure;
 use crate::support::Outcome;
 use crate::support::image::Image;
-use crate::support::kvm;
+use crate::support::trial;
 use crate::support::vm::Iolite;
 
 /// The steps in their order, each by the word that follows the id.
@@ -15,9 +15,9 @@ const STEPS: [&str; 5] = ["popped", "started", "finished", "used", "interrupt"];
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm::test("log::every_request_has_its_five_steps", five_steps),
-        kvm::test("log::quiet_by_default", quiet_by_default),
-        kvm::test("log::registers_and_exits_at_trace", registers_and_exits),
+        trial::test("log::every_request_has_its_five_steps", five_steps),
+        trial::test("log::quiet_by_default", quiet_by_default),
+        trial::test("log::registers_and_exits_at_trace", registers_and_exits),
     ]
 }
 

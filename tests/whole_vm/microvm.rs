@@ -10,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use crate::ensure;
 use crate::support::Outcome;
 use crate::support::image::Image;
-use crate::support::kvm;
+use crate::support::trial;
 use crate::support::vm::{Ended, Iolite, deadline};
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -19,8 +19,8 @@ const CLEAN: i32 = 1;
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm::test_with(QEMU, "microvm::both_vmms_read_the_same_digest", same_digest),
-        kvm::test_with(
+        trial::test_with(QEMU, "microvm::both_vmms_read_the_same_digest", same_digest),
+        trial::test_with(
             QEMU,
             "microvm::a_write_under_one_is_read_under_the_other",
             write,
