@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/kvm.rs"]
+mod kvm;
 #[path = "support/tiny.rs"]
 mod tiny;
 
@@ -24,28 +26,10 @@ fn iolite() -> Command {
     command
 }
 
-/// False, with a word about it, where there is no KVM.
-fn kvm_or_skip() -> bool {
-    let usable = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
-    let required = std::env::var_os("IOLITE_REQUIRE_KVM").is_some_and(|value| value == "1");
-    assert!(
-        usable || !required,
-        "IOLITE_REQUIRE_KVM=1, but /dev/kvm cannot be opened"
-    );
-    if !usable {
-        eprintln!("skipped: /dev/kvm cannot be opened");
-    }
-    usable
-}
-
 /// Runs `kernel` to its end.
 fn run(kernel: &Tiny, args: &[&str]) -> Option<Output> {
     let file = kernel.file();
-    kvm_or_skip().then(|| iolite().arg(file.path()).args(args).output().unwrap())
+    kvm::usable().then(|| iolite().arg(file.path()).args(args).output().unwrap())
 }
 
 fn check(output: &Output, code: i32, stdout: &str) {
@@ -118,7 +102,7 @@ fn the_command_line_reaches_the_kernel() {
 
 #[test]
 fn standard_input_reaches_the_guest_and_its_end_is_ctrl_d() {
-    if !kvm_or_skip() {
+    if !kvm::usable() {
         return;
     }
     let kernel = Tiny::new(Entry::Pvh).echo_until(4).reset().file();
@@ -168,7 +152,7 @@ fn start(rest: fn(Tiny) -> Tiny) -> (Child, tempfile::NamedTempFile) {
 
 #[test]
 fn signals_stop_a_guest_that_spins_or_sleeps() {
-    if !kvm_or_skip() {
+    if !kvm::usable() {
         return;
     }
     for rest in [Tiny::halt as fn(Tiny) -> Tiny, Tiny::spin] {
@@ -188,7 +172,7 @@ fn signals_stop_a_guest_that_spins_or_sleeps() {
 
 #[test]
 fn a_reader_that_goes_away_stops_the_machine() {
-    if !kvm_or_skip() {
+    if !kvm::usable() {
         return;
     }
     let (mut child, _kernel) = start(|tiny| {
@@ -203,7 +187,7 @@ fn a_reader_that_goes_away_stops_the_machine() {
 
 #[test]
 fn a_console_that_nobody_reads_does_not_hinder_a_stop() {
-    if !kvm_or_skip() {
+    if !kvm::usable() {
         return;
     }
     let (mut child, _kernel) = start(|tiny| tiny.raw(&[0xee, 0xeb, 0xfd]));

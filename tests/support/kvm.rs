@@ -1,53 +1,20 @@
-//! Whether KVM can be used here, and what becomes of a test where it cannot.
-//!
-//! Without a usable /dev/kvm a test is skipped and says so. With IOLITE_REQUIRE_KVM=1 it fails
-//! instead: where KVM is known to be there, nothing may be skipped unnoticed.
+//! Is there a KVM to test with? For tests that are plain `#[test]` functions.
 
-use std::env;
-use std::fs::OpenOptions;
-
-use libtest_mimic::{Completion, Failed, Trial};
-
-use super::Outcome;
-
-/// A test that needs /dev/kvm.
-pub fn test(name: &str, run: fn() -> Outcome) -> Trial {
-    test_of(name, run)
-}
-
-/// A test that needs /dev/kvm, one of several made from a table.
-pub fn test_of(name: &str, run: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
-    Trial::ignorable_test(name, move || match missing() {
-        None => run().map(|()| Completion::Completed),
-        Some(reason) if required() => Err(Failed::from(format!("{reason}, and it is required"))),
-        Some(reason) => Ok(skipped(&reason)),
-    })
-}
-
-/// A test that needs /dev/kvm and `program` in the PATH.
-pub fn test_with(program: &'static str, name: &str, run: fn() -> Outcome) -> Trial {
-    if installed(program) {
-        return test(name, run);
+/// False, with a word about it, where /dev/kvm cannot be used; with IOLITE_REQUIRE_KVM=1 that is a
+/// failure.
+pub fn usable() -> bool {
+    let usable = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    let required = std::env::var_os("IOLITE_REQUIRE_KVM").is_some_and(|value| value == "1");
+    assert!(
+        usable || !required,
+        "IOLITE_REQUIRE_KVM=1, but /dev/kvm cannot be opened"
+    );
+    if !usable {
+        eprintln!("skipped: /dev/kvm cannot be opened");
     }
-    Trial::ignorable_test(name, move || Ok(skipped(&format!("no {program} here"))))
-}
-
-/// Why KVM cannot be used, if it cannot.
-fn missing() -> Option<String> {
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    opened.err().map(|error| format!("/dev/kvm: {error}"))
-}
-
-fn required() -> bool {
-    env::var("IOLITE_REQUIRE_KVM").is_ok_and(|value| value == "1")
-}
-
-/// What a test returns that cannot be done here.
-pub fn skipped(reason: &str) -> Completion {
-    Completion::ignored_with(format!("skipped: {reason}"))
-}
-
-fn installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    usable
 }

@@ -14,7 +14,7 @@ const LOAD: u32 = 0x10_0000;
 const CODE: u32 = 0x100;
 
 /// How a kernel is entered.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Entry {
     /// By the PVH note.
     Pvh,
@@ -71,7 +71,7 @@ impl Tiny {
         // next: mov dx, 0x3fd; in al, dx; test al, 1; je next; mov dx, 0x3f8; in al, dx;
         // out dx, al; cmp al, last; jne next
         self.raw(&[0x66, 0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xf7])
-            .raw(&[0x66, 0xba, 0xf8, 0x03, 0xec, 0xee, 0x3c, last, 0x75, 0xec])
+            .raw(&[0x66, 0xba, 0xf8, 0x03, 0xec, 0xee, 0x3c, last, 0x75, 0xed])
     }
 
     /// Writes a byte to a port.

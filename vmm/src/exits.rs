@@ -232,18 +232,16 @@ impl Exits {
     /// Serves a port read: of a string instruction, every element from the same port.
     fn port_in(&self, port: u16, data: &mut [u8], size: usize) {
         for element in data.chunks_mut(size) {
-            if !self.buses.ports.read(port.into(), element) {
-                log::trace!("read of port {port:#x}: nobody there");
-            }
+            let there = self.buses.ports.read(port.into(), element);
+            log::trace!("in {port:#x}: {element:02x?}{}", nobody(there));
         }
     }
 
     /// Serves a port write. Bytes go to the device all at once: `rep outsb` is how consoles print.
     fn port_out(&self, port: u16, data: &[u8], size: usize) {
         for element in data.chunks(if size == 1 { data.len().max(1) } else { size }) {
-            if !self.buses.ports.write(port.into(), element) {
-                log::trace!("write to port {port:#x}: nobody there");
-            }
+            let there = self.buses.ports.write(port.into(), element);
+            log::trace!("out {port:#x}: {element:02x?}{}", nobody(there));
         }
     }
 
@@ -272,6 +270,11 @@ impl Exits {
         bytes.truncate(read);
         bytes
     }
+}
+
+/// For the log: is an access one that no device answers?
+fn nobody(there: bool) -> &'static str {
+    if there { "" } else { " (nobody there)" }
 }
 
 /// The width in bytes of the port access that `vcpu` just left for.

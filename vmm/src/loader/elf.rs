@@ -232,3 +232,104 @@ impl Kernel {
         Ok(Boot { entry, protocol })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tiny::{Entry, Tiny};
+    use super::*;
+    use object::ReadCache;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    const MEMORY_BYTES: u64 = 4 << 20;
+
+    fn boot(elf: &[u8]) -> Result<Boot, ElfError> {
+        parse(elf)?.boot(&crate::memory::create(MEMORY_BYTES).unwrap())
+    }
+
+    #[test]
+    fn the_note_decides_on_the_protocol() {
+        let entry = 0x10_0100;
+        let pvh = Boot {
+            entry,
+            protocol: Protocol::Pvh,
+        };
+        assert_eq!(boot(&Tiny::new(Entry::Pvh).halt().elf()), Ok(pvh));
+        let linux64 = Boot {
+            entry,
+            protocol: Protocol::Linux64,
+        };
+        assert_eq!(boot(&Tiny::new(Entry::Linux64).halt().elf()), Ok(linux64));
+    }
+
+    #[test]
+    fn a_64_bit_note_counts_and_a_short_one_does_not() {
+        let mut elf = Tiny::new(Entry::Pvh).halt().elf();
+        // The note is at 0xb0; its descriptor's size is at +4.
+        elf[0xb4] = 2;
+        assert_eq!(boot(&elf).map(|boot| boot.protocol), Ok(Protocol::Linux64));
+        elf[0xb4] = 8;
+        // The header of the notes is the second one: its file size is at +32.
+        elf[64 + 56 + 32] = 24;
+        assert_eq!(boot(&elf).map(|boot| boot.protocol), Ok(Protocol::Pvh));
+    }
+
+    #[test]
+    fn headers_that_would_cost_much_memory_are_refused() {
+        let mut elf = Tiny::new(Entry::Pvh).halt().elf();
+        elf[56..58].copy_from_slice(&0xffffu16.to_le_bytes());
+        assert_eq!(parse(&*elf), Err(ElfError::TooManyHeaders));
+    }
+
+    #[test]
+    fn segments_that_wrap_around_are_refused() {
+        let mut elf = Tiny::new(Entry::Pvh).halt().elf();
+        elf[64 + 40..64 + 48].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(parse(&*elf), Err(ElfError::BadSegment(0x10_0000)));
+        elf[64 + 40..64 + 48].copy_from_slice(&1u64.to_le_bytes());
+        assert_eq!(parse(&*elf), Err(ElfError::BadSegment(0x10_0000)));
+    }
+
+    proptest! {
+        /// A few bytes changed anywhere, or the end cut off: nothing panics, from memory or from
+        /// a file, and what is accepted lies in memory.
+        #[test]
+        fn damaged_kernels_do_no_harm(
+            changes in prop::collection::vec((0usize..0x120, any::<u8>()), 0..6),
+            len in 0usize..0x140,
+            entry in prop::sample::select(vec![Entry::Pvh, Entry::Linux64]),
+        ) {
+            let mut elf = Tiny::new(entry).halt().elf();
+            for (offset, byte) in changes {
+                if let Some(target) = elf.get_mut(offset) {
+                    *target = byte;
+                }
+            }
+            elf.truncate(len.max(elf.len().saturating_sub(len)));
+            let from_file = parse(&ReadCache::new(Cursor::new(&elf)));
+            prop_assert_eq!(parse(&*elf), from_file.clone());
+            if let Ok(kernel) = from_file {
+                for segment in &kernel.segments {
+                    prop_assert!(segment.offset + segment.file_bytes <= elf.len() as u64);
+                    prop_assert!(segment.file_bytes <= segment.memory_bytes);
+                }
+                let memory = crate::memory::create(MEMORY_BYTES).unwrap();
+                if kernel.boot(&memory).is_ok() {
+                    let lowest = kernel.segments.iter().map(|s| s.address).min();
+                    prop_assert!(lowest >= Some(HIGH_MEMORY.0));
+                    prop_assert!(kernel.segments.iter().all(|s| s.end() <= MEMORY_BYTES));
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&*bytes);
+            let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+            elf.extend(&bytes);
+            let _ = parse(&*elf);
+            elf[4] = 1;
+            let _ = parse(&*elf);
+        }
+    }
+}

@@ -10,6 +10,9 @@ pub mod elf;
 mod linux64;
 mod mptable;
 mod pvh;
+#[cfg(test)]
+#[path = "../../../tests/support/tiny.rs"]
+mod tiny;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -244,5 +247,66 @@ fn cannot_open(error: &std::io::Error) -> String {
         std::io::ErrorKind::NotFound => "does not exist: check the path".into(),
         std::io::ErrorKind::PermissionDenied => "is not readable: check its permissions".into(),
         _ => format!("cannot be opened: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tiny::{Entry, Tiny};
+    use super::*;
+    use std::io::Write;
+
+    const MEMORY_BYTES: u64 = 4 << 20;
+
+    fn cmdline() -> Cmdline {
+        Cmdline::new(CMDLINE_BYTES).unwrap()
+    }
+
+    #[test]
+    fn a_kernel_from_a_file_is_the_same_in_memory() {
+        let tiny = Tiny::new(Entry::Pvh).print("hello").halt();
+        let file = tiny.file();
+        let memory = crate::memory::create(MEMORY_BYTES).unwrap();
+        let image = Image::File(file.path().to_owned());
+        load(&memory, MEMORY_BYTES, &image, None, &cmdline()).unwrap();
+        let mut loaded = vec![0; tiny.elf().len()];
+        memory.read_slice(&mut loaded, HIGH_MEMORY).unwrap();
+        assert_eq!(loaded, tiny.elf());
+    }
+
+    #[test]
+    fn an_initrd_lies_at_the_end_of_memory_and_never_in_the_kernel() {
+        let file = Tiny::new(Entry::Pvh).halt().file();
+        let kernel = Image::File(file.path().to_owned());
+        let mut initrd = tempfile::NamedTempFile::new().unwrap();
+        initrd.write_all(b"contents").unwrap();
+        let memory = crate::memory::create(MEMORY_BYTES).unwrap();
+        let initrd_path = initrd.path().to_owned();
+        load(
+            &memory,
+            MEMORY_BYTES,
+            &kernel,
+            Some(&initrd_path),
+            &cmdline(),
+        )
+        .unwrap();
+        let mut contents = [0; 8];
+        memory
+            .read_slice(&mut contents, GuestAddress(MEMORY_BYTES - 4096))
+            .unwrap();
+        assert_eq!(&contents, b"contents");
+
+        initrd
+            .as_file()
+            .set_len(MEMORY_BYTES - HIGH_MEMORY.0)
+            .unwrap();
+        let refused = load(
+            &memory,
+            MEMORY_BYTES,
+            &kernel,
+            Some(&initrd_path),
+            &cmdline(),
+        );
+        assert!(matches!(refused, Err(LoaderError::InitrdTooBig { .. })));
     }
 }

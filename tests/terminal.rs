@@ -1,0 +1,155 @@
+//! The terminal: it is the guest's while a machine runs, and is left as it was found whatever ends
+//! the machine. They need /dev/kvm (see tiny_guests.rs), and setsid of util-linux.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/kvm.rs"]
+mod kvm;
+#[path = "support/tiny.rs"]
+mod tiny;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
+use nix::unistd::Pid;
+use tiny::{Entry, Tiny};
+
+/// iolite in the foreground of a terminal of its own.
+struct Session {
+    child: Child,
+    /// Our end of the terminal.
+    screen: File,
+    /// Its other end, kept open so that it can be asked about.
+    terminal: File,
+    found: Termios,
+}
+
+impl Session {
+    /// Starts a kernel that prints `ready` and then does what `rest` does.
+    fn start(rest: fn(Tiny) -> Tiny, args: &[&str]) -> Session {
+        let kernel = rest(Tiny::new(Entry::Pvh).print("ready\n")).file();
+        let pty = openpty(None, None).unwrap();
+        let (screen, terminal) = (File::from(pty.master), File::from(pty.slave));
+        let found = tcgetattr(&terminal).unwrap();
+        let child = Command::new("setsid")
+            .args([
+                "--ctty",
+                env!("CARGO_BIN_EXE_iolite"),
+                "run",
+                "--timeout",
+                "60s",
+            ])
+            .arg(kernel.path())
+            .args(args)
+            .env_remove("RUST_LOG")
+            .stdin(terminal.try_clone().unwrap())
+            .stdout(terminal.try_clone().unwrap())
+            .stderr(terminal.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let mut session = Session {
+            child,
+            screen,
+            terminal,
+            found,
+        };
+        session.read("ready\r\n");
+        session
+    }
+
+    /// Reads from the screen exactly this.
+    #[track_caller]
+    fn read(&mut self, text: &str) {
+        let mut bytes = vec![0; text.len()];
+        self.screen.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.screen.write_all(keys).unwrap();
+    }
+
+    /// Waits until the terminal is in character mode, or is not.
+    #[track_caller]
+    fn wait_for_character_mode(&self, wanted: bool) {
+        let start = Instant::now();
+        loop {
+            let now = tcgetattr(&self.terminal).unwrap();
+            if !now
+                .local_flags
+                .intersects(LocalFlags::ICANON | LocalFlags::ECHO)
+                == wanted
+            {
+                return;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "character mode: not {wanted}"
+            );
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for the end: the code is this, and the terminal as it was found.
+    #[track_caller]
+    fn ends(mut self, code: i32) {
+        assert_eq!(self.child.wait().unwrap().code(), Some(code));
+        assert_eq!(tcgetattr(&self.terminal).unwrap(), self.found);
+    }
+}
+
+#[test]
+fn keys_arrive_one_by_one_and_without_echo() {
+    if !kvm::usable() {
+        return;
+    }
+    let mut session = Session::start(|tiny| tiny.echo_until(b'q').reset(), &[]);
+    session.wait_for_character_mode(true);
+    for key in ["a", "b", "\x04", "q"] {
+        session.press(key.as_bytes());
+        session.read(key);
+    }
+    session.ends(0);
+}
+
+#[test]
+fn every_end_restores_the_terminal() {
+    if !kvm::usable() {
+        return;
+    }
+    Session::start(|tiny| tiny.exit(1), &[]).ends(3);
+    Session::start(Tiny::triple_fault, &[]).ends(12);
+    Session::start(Tiny::spin, &["--timeout", "300ms"]).ends(14);
+
+    let mut session = Session::start(Tiny::halt, &[]);
+    session.wait_for_character_mode(true);
+    session.press(b"\x03");
+    session.ends(130);
+
+    let session = Session::start(Tiny::spin, &[]);
+    session.wait_for_character_mode(true);
+    kill(Pid::from_raw(session.child.id() as i32), Signal::SIGTERM).unwrap();
+    session.ends(143);
+}
+
+#[test]
+fn a_suspended_machine_leaves_the_terminal_to_others() {
+    if !kvm::usable() {
+        return;
+    }
+    let mut session = Session::start(|tiny| tiny.echo_until(b'q').reset(), &[]);
+    session.wait_for_character_mode(true);
+    session.press(b"\x1a");
+    session.wait_for_character_mode(false);
+    kill(Pid::from_raw(session.child.id() as i32), Signal::SIGCONT).unwrap();
+    session.wait_for_character_mode(true);
+    session.press(b"q");
+    session.read("q");
+    session.ends(0);
+}
