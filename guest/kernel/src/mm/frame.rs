@@ -12,6 +12,8 @@ use super::layout::{PAGE, PAGE_SHIFT, direct};
 use crate::arch::user_access;
 use crate::sync::CpuCell;
 use core::ops::Range;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use iolite_guest_abi::Errno;
 
 /// A frame that its holder has counted. Copying the number does not count it again.
@@ -42,25 +44,22 @@ struct Frames {
     /// First frame that was never used, and the end of memory.
     unused: u32,
     end: u32,
-    /// Frames below this one belong to the kernel's image and to what never comes back.
-    first: u32,
     /// Top of the stack of frames given back; 0 when it is empty.
     returned: u32,
     free: u32,
-    /// How many hold each frame, from `first` on: in the first frames of memory.
-    holders: *mut u16,
 }
 
-// SAFETY: the pointer is to memory that only this module touches.
-unsafe impl Send for Frames {}
+// How many hold each frame: a table in the first frames of memory, for the frames from FIRST on.
+// Those below belong to the kernel's image and to what never comes back.
+static HOLDERS: AtomicPtr<u16> = AtomicPtr::new(ptr::null_mut());
+static FIRST: AtomicU32 = AtomicU32::new(0);
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 static FRAMES: CpuCell<Frames> = CpuCell::new(Frames {
     unused: 0,
     end: 0,
-    first: 0,
     returned: 0,
     free: 0,
-    holders: core::ptr::null_mut(),
 });
 
 /// Takes over the RAM in `[start, end)`, physical addresses of which the kernel's image and
@@ -95,9 +94,10 @@ pub fn start_counting() {
     let table = Frame(frames.unused);
     let bytes = u64::from(frames.end - frames.unused) * size_of::<u16>() as u64;
     frames.unused += bytes.div_ceil(PAGE) as u32;
-    frames.first = frames.unused;
     frames.free = frames.end - frames.unused;
-    frames.holders = table.address() as *mut u16;
+    FIRST.store(frames.unused, Ordering::Relaxed);
+    COUNT.store(frames.free, Ordering::Relaxed);
+    HOLDERS.store(table.address() as *mut u16, Ordering::Relaxed);
 }
 
 /// A frame with anything in it, held once.
@@ -118,7 +118,7 @@ pub fn alloc() -> Option<Frame> {
         frame
     };
     frames.free -= 1;
-    *frames.holders(frame) = 1;
+    *holders(frame) = 1;
     Some(frame)
 }
 
@@ -146,29 +146,46 @@ pub fn alloc_contiguous(count: u32) -> Option<Frame> {
     frames.unused += count;
     frames.free -= count;
     for i in 0..count {
-        *frames.holders(Frame(first.0 + i)) = 1;
+        *holders(Frame(first.0 + i)) = 1;
     }
     Some(first)
 }
 
 /// Holds a frame once more.
-#[inline]
+#[inline(always)]
 pub fn hold(frame: Frame) {
-    *FRAMES.borrow_mut().holders(frame) += 1;
+    *holders(frame) += 1;
 }
 
 /// Lets go of a frame; the last holder gives it back.
-#[inline]
+#[inline(always)]
 pub fn release(frame: Frame) {
-    let mut frames = FRAMES.borrow_mut();
-    let holders = frames.holders(frame);
+    let holders = holders(frame);
     *holders -= 1;
     if *holders == 0 {
-        // SAFETY: nobody holds the frame any more.
-        unsafe { *(frame.address() as *mut u32) = frames.returned };
-        frames.returned = frame.0;
-        frames.free += 1;
+        give_back(frame);
     }
+}
+
+fn give_back(frame: Frame) {
+    let mut frames = FRAMES.borrow_mut();
+    // SAFETY: nobody holds the frame any more.
+    unsafe { *(frame.address() as *mut u32) = frames.returned };
+    frames.returned = frame.0;
+    frames.free += 1;
+}
+
+/// How many hold a frame. The reference is used at once and not kept.
+#[inline(always)]
+fn holders<'a>(frame: Frame) -> &'a mut u16 {
+    let index = frame.0.wrapping_sub(FIRST.load(Ordering::Relaxed));
+    assert!(
+        index < COUNT.load(Ordering::Relaxed),
+        "not a frame that can be held"
+    );
+    // SAFETY: the table has an entry for each of the COUNT frames, only this module reaches it, and
+    // each use of the reference ends before the next begins.
+    unsafe { &mut *HOLDERS.load(Ordering::Relaxed).add(index as usize) }
 }
 
 /// Zeroes a frame from byte `from` on.
@@ -181,7 +198,7 @@ pub fn zero(frame: Frame, from: usize) {
 pub fn copy(to: Frame, from: Frame) {
     // SAFETY: the direct map covers both, and they are different frames.
     unsafe {
-        core::ptr::copy_nonoverlapping(
+        ptr::copy_nonoverlapping(
             from.address() as *const u64,
             to.address() as *mut u64,
             PAGE as usize / 8,
@@ -195,7 +212,7 @@ pub fn write(frame: Frame, at: usize, bytes: &[u8]) {
     // SAFETY: the direct map covers the frame, its holder asks for it, and the range lies inside.
     unsafe {
         let to = (frame.address() as usize + at) as *mut u8;
-        core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
     }
 }
 
@@ -229,17 +246,4 @@ pub unsafe fn bytes<'a>(frame: Frame) -> &'a [u8] {
 /// How many frames are free.
 pub fn free_count() -> u64 {
     u64::from(FRAMES.borrow().free)
-}
-
-impl Frames {
-    #[inline(always)]
-    fn holders(&mut self, frame: Frame) -> &mut u16 {
-        let index = frame.0.wrapping_sub(self.first);
-        assert!(
-            index < self.end - self.first,
-            "not a frame that can be held"
-        );
-        // SAFETY: the table has an entry for each frame from `first` to `end`.
-        unsafe { &mut *self.holders.add(index as usize) }
-    }
 }

@@ -7,7 +7,8 @@
 
 use super::frame::{self, Frame};
 use super::layout::{
-    DEVICE_REGISTERS, DIRECT_MAP, KERNEL_BASE, KERNEL_STACKS, PAGE, direct, kernel_to_physical,
+    DEVICE_REGISTERS, DIRECT_MAP, KERNEL_BASE, KERNEL_STACKS, PAGE, PAGE_SHIFT, direct,
+    kernel_to_physical,
 };
 use crate::arch::cpu;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,11 @@ const ENTRIES: usize = 512;
 const HUGE_PAGE: u64 = 2 << 20;
 
 static KERNEL_ROOT: AtomicU64 = AtomicU64::new(0);
+
+/// The last walk's [`Root::walk_key`] and the table it led to. Tables go away only in
+/// [`Root::free`].
+static LAST_WALK: AtomicU64 = AtomicU64::new(0);
+static LAST_TABLE: AtomicU64 = AtomicU64::new(0);
 
 /// A page table entry in place.
 #[derive(Clone, Copy)]
@@ -101,8 +107,20 @@ impl Root {
     }
 
     /// The entry for `address`, if its table exists.
-    #[inline]
+    #[inline(always)]
     pub fn find(self, address: u64) -> Option<Entry> {
+        let key = self.walk_key(address);
+        if LAST_WALK.load(Ordering::Relaxed) == key {
+            return Some(entry_of(LAST_TABLE.load(Ordering::Relaxed), address, 0));
+        }
+        let table = self.walk(address)?;
+        LAST_TABLE.store(table, Ordering::Relaxed);
+        LAST_WALK.store(key, Ordering::Relaxed);
+        Some(entry_of(table, address, 0))
+    }
+
+    /// The last level's table for `address`.
+    fn walk(self, address: u64) -> Option<u64> {
         let mut table = self.0.physical();
         for level in [3, 2, 1] {
             let entry = entry_of(table, address, level).get();
@@ -111,12 +129,22 @@ impl Root {
             }
             table = entry & ADDRESS;
         }
-        Some(entry_of(table, address, 0))
+        Some(table)
+    }
+
+    /// Which table `address` is looked up in, as one number: never 0.
+    #[inline(always)]
+    fn walk_key(self, address: u64) -> u64 {
+        (self.0.physical() >> PAGE_SHIFT) << 36 | (address << 16 >> 37)
     }
 
     /// The entry for `address`, making the tables it needs; `None` when memory has run out.
     #[inline]
     pub fn find_or_make(self, address: u64) -> Option<Entry> {
+        self.find(address).or_else(|| self.make(address))
+    }
+
+    fn make(self, address: u64) -> Option<Entry> {
         let mut table = self.0.physical();
         for level in [3, 2, 1] {
             let entry = entry_of(table, address, level);
@@ -153,6 +181,7 @@ impl Root {
 
     /// Gives the tables of the user half back, and the root. Nothing may be mapped there any more.
     pub fn free(self) {
+        LAST_WALK.store(0, Ordering::Relaxed);
         free_tables(self.0.physical(), 3, ENTRIES / 2);
         frame::release(self.0);
     }

@@ -17,6 +17,7 @@ use crate::mm::paging::{self, Root};
 use crate::mm::{kstack, layout};
 use crate::sync::{CpuCell, WaitQueue};
 use crate::task::process::{self, ProcessId};
+use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, Ordering};
 use iolite_guest_abi::{CpuStats, Errno};
@@ -113,9 +114,9 @@ impl Thread {
 }
 
 struct Scheduler {
-    threads: [Thread; MAX_THREADS],
-    /// One more than the highest slot that was ever used.
-    slots: usize,
+    /// Every slot that was ever used. It never outgrows what [`init`] reserves: contexts stay where
+    /// they are.
+    threads: Vec<Thread>,
     ready: WaitQueue,
     current: ThreadId,
     /// A thread that has ended and whose stack can be given back once nobody stands on it.
@@ -128,8 +129,7 @@ struct Scheduler {
 }
 
 static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
-    threads: [const { Thread::FREE }; MAX_THREADS],
-    slots: 1,
+    threads: Vec::new(),
     ready: WaitQueue::new(),
     current: ThreadId::BOOT,
     leaving: None,
@@ -156,7 +156,11 @@ static CURRENT_FPU: AtomicPtr<fpu::Registers> = AtomicPtr::new(core::ptr::null_m
 pub fn init() {
     let mut scheduler = SCHEDULER.borrow_mut();
     scheduler.quantum = time::ticks(QUANTUM_NS);
-    scheduler.threads[ThreadId::BOOT.slot()].state = State::Running;
+    scheduler.threads.reserve_exact(MAX_THREADS);
+    scheduler.threads.push(Thread {
+        state: State::Running,
+        ..Thread::FREE
+    });
     scheduler.loaded_root = Some(paging::kernel_root());
 }
 
@@ -215,21 +219,24 @@ fn spawn(
 ) -> Result<ThreadId, Errno> {
     let mut scheduler = SCHEDULER.borrow_mut();
     let free = |thread: &Thread| thread.state == State::Free;
-    let slot = scheduler.threads[1..]
-        .iter()
-        .position(free)
-        .ok_or(Errno::EAGAIN)?
-        + 1;
+    let slot = scheduler.threads.iter().position(free);
+    let slot = slot.unwrap_or(scheduler.threads.len());
+    if slot == MAX_THREADS {
+        return Err(Errno::EAGAIN);
+    }
     kstack::map(slot).ok_or(Errno::ENOMEM)?;
     let context = context(kstack::top(slot));
     let thread = ThreadId::at(slot);
-    scheduler.slots = scheduler.slots.max(slot + 1);
-    scheduler.threads[slot] = Thread {
+    let made = Thread {
         context,
         process,
         root,
         ..Thread::FREE
     };
+    match scheduler.threads.get_mut(slot) {
+        Some(free) => *free = made,
+        None => scheduler.threads.push(made),
+    }
     scheduler.make_ready(thread);
     Ok(thread)
 }
@@ -265,7 +272,10 @@ pub fn leave_address_space() {
 /// not.
 pub fn collect(thread: ThreadId, process: ProcessId) -> Result<Option<u64>, Errno> {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let slot = &mut scheduler.threads[thread.slot()];
+    let slot = scheduler
+        .threads
+        .get_mut(thread.slot())
+        .ok_or(Errno::ESRCH)?;
     if slot.process != Some(process) {
         return Err(Errno::ESRCH);
     }
@@ -282,8 +292,7 @@ pub fn collect(thread: ThreadId, process: ProcessId) -> Result<Option<u64>, Errn
 /// Frees the numbers of the threads of `process` that have ended and were not collected.
 pub fn collect_all(process: ProcessId) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let slots = scheduler.slots;
-    for thread in &mut scheduler.threads[..slots] {
+    for thread in &mut scheduler.threads {
         if thread.process == Some(process) && matches!(thread.state, State::Ended { .. }) {
             thread.process = None;
             thread.state = State::Free;
@@ -294,7 +303,7 @@ pub fn collect_all(process: ProcessId) {
 /// Marks every thread of `process` as one that must end, and wakes those that can be woken early.
 pub fn kill_all(process: ProcessId) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    for slot in 0..scheduler.slots {
+    for slot in 0..scheduler.threads.len() {
         let thread = &mut scheduler.threads[slot];
         if thread.process != Some(process) {
             continue;
@@ -394,7 +403,9 @@ pub fn request_not_started() {
 #[inline]
 pub fn request_ended(thread: ThreadId, ok: bool) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let slot = &mut scheduler.threads[thread.slot()];
+    let Some(slot) = scheduler.threads.get_mut(thread.slot()) else {
+        return;
+    };
     slot.requests -= 1;
     slot.request_failed |= !ok;
     if slot.requests == 0 && slot.state == State::Blocked(Wait::Io) {
@@ -584,7 +595,7 @@ impl Scheduler {
     }
 
     fn wake_matching(&mut self, wait: Wait) {
-        for slot in 0..self.slots {
+        for slot in 0..self.threads.len() {
             if self.threads[slot].state == State::Blocked(wait) {
                 self.make_ready(ThreadId::at(slot));
             }
@@ -596,7 +607,7 @@ impl Scheduler {
             return;
         }
         let now = cpu::tsc();
-        for slot in 0..self.slots {
+        for slot in 0..self.threads.len() {
             let thread = &self.threads[slot];
             if thread.state == State::Blocked(Wait::Sleep) && thread.wake_at <= now {
                 self.make_ready(ThreadId::at(slot));
@@ -624,7 +635,7 @@ impl Scheduler {
             now + self.quantum
         };
         if self.sleepers > 0 {
-            for thread in &self.threads[..self.slots] {
+            for thread in &self.threads {
                 if thread.state == State::Blocked(Wait::Sleep) {
                     at = at.min(thread.wake_at);
                 }
