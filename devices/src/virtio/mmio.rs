@@ -21,6 +21,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::device::{Activation, VirtioDevice};
 use super::notifier::Notifier;
+use super::registers::{Phase, Registers, half};
 use super::setup::{QueueRegisters, SetupError};
 use crate::bus::BusDevice;
 use crate::throttle::Throttle;
@@ -40,27 +41,6 @@ pub struct VirtioMmio {
     registers: Mutex<Registers>,
     /// What the guest did wrong.
     complaints: Throttle,
-}
-
-struct Registers {
-    phase: Phase,
-    status: u32,
-    device_features_sel: u32,
-    driver_features_sel: u32,
-    driver_features: u64,
-    queue_sel: u32,
-    queues: Vec<QueueRegisters>,
-}
-
-/// Who owns the queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The driver sets them up here.
-    SetUp,
-    /// The device works on them.
-    Live,
-    /// The device finishes what is in flight, then lets go.
-    Draining,
 }
 
 impl VirtioMmio {
@@ -311,45 +291,6 @@ impl VirtioMmio {
     }
 }
 
-impl Registers {
-    fn after_reset(device: &dyn VirtioDevice) -> Self {
-        let queues = device
-            .queue_max_sizes()
-            .iter()
-            .map(|&size| QueueRegisters::new(size));
-        Registers {
-            phase: Phase::SetUp,
-            status: 0,
-            device_features_sel: 0,
-            driver_features_sel: 0,
-            driver_features: 0,
-            queue_sel: 0,
-            queues: queues.collect(),
-        }
-    }
-
-    fn queue(&self) -> Option<&QueueRegisters> {
-        self.queues.get(usize::try_from(self.queue_sel).ok()?)
-    }
-
-    fn queue_mut(&mut self) -> Option<&mut QueueRegisters> {
-        self.queues.get_mut(usize::try_from(self.queue_sel).ok()?)
-    }
-
-    fn set_driver_features(&mut self, value: u32) {
-        if self.status & FEATURES_OK != 0 {
-            return;
-        }
-        let (shift, value) = match self.driver_features_sel {
-            0 => (0, u64::from(value)),
-            1 => (32, u64::from(value)),
-            _ => return,
-        };
-        self.driver_features &= !(u64::from(u32::MAX) << shift);
-        self.driver_features |= value << shift;
-    }
-}
-
 impl BusDevice for VirtioMmio {
     fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
@@ -370,14 +311,5 @@ impl BusDevice for VirtioMmio {
         {
             self.write_register(offset, u32::from_le_bytes(bytes));
         }
-    }
-}
-
-/// The 32 feature bits that a selector chooses; none past the 64 there are.
-fn half(features: u64, selector: u32) -> u32 {
-    match selector {
-        0 => features as u32,
-        1 => (features >> 32) as u32,
-        _ => 0,
     }
 }

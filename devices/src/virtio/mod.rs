@@ -6,4 +6,5 @@ pub mod blk;
 pub mod device;
 pub mod mmio;
 pub mod notifier;
+mod registers;
 mod setup;

@@ -26,9 +26,7 @@ pub struct FileBackend {
     file: File,
     capacity: u64,
     read_only: bool,
-    /// A flush failed: the kernel has dropped what could not be written and would report success
-    /// the next time, so the promise of a flush can never be kept again.
-    flush_failed: AtomicBool,
+    flush: Flush,
 }
 
 impl FileBackend {
@@ -38,11 +36,12 @@ impl FileBackend {
     /// [`OpenError`] says what is wrong with the image, and what to do.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let (file, capacity) = image::open(path, read_only)?;
+        let flush = Flush::default();
         Ok(FileBackend {
             file,
             capacity,
             read_only,
-            flush_failed: AtomicBool::new(false),
+            flush,
         })
     }
 
@@ -124,16 +123,29 @@ impl Backend for FileBackend {
         if self.read_only {
             return Ok(());
         }
-        if self.flush_failed.load(Ordering::Acquire) {
+        self.flush.run(|| self.file.sync_data())
+    }
+}
+
+/// Remembers whether a flush failed: the kernel has dropped what could not be written and would
+/// report success the next time, so the promise of a flush can never be kept again.
+#[derive(Default)]
+struct Flush {
+    failed: AtomicBool,
+}
+
+impl Flush {
+    fn run(&self, sync: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other(
                 "an earlier flush failed: writes may be lost",
             ));
         }
         loop {
-            match self.file.sync_data() {
+            match sync() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.flush_failed.store(true, Ordering::Release);
+                    self.failed.store(true, Ordering::Release);
                     return Err(error);
                 }
                 Ok(()) => return Ok(()),
@@ -193,5 +205,118 @@ impl<'a> Rest<'a> {
             self.done -= first.iov_len;
             self.iovecs = others;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+    /// The result of a system call that failed.
+    fn fails(number: i32) -> isize {
+        // SAFETY: errno is this thread's own.
+        unsafe { *libc::__errno_location() = number };
+        -1
+    }
+
+    fn memory() -> Arc<GuestMemoryMmap> {
+        Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap())
+    }
+
+    /// A disk of 64 KiB of which byte n is n modulo 251.
+    fn disk() -> (tempfile::NamedTempFile, FileBackend, Vec<u8>) {
+        let content: Vec<u8> = (0..0x1_0000u32).map(|at| (at % 251) as u8).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &content).unwrap();
+        let backend = FileBackend::open(file.path(), false).unwrap();
+        (file, backend, content)
+    }
+
+    #[test]
+    fn short_and_interrupted_transfers_are_continued() {
+        let (_file, backend, content) = disk();
+        let memory = memory();
+        let mut buffers = GuestBuffers::new(memory.clone());
+        for (addr, len) in [(0, 100), (5000, 0), (1000, 1), (2000, 811), (4000, 112)] {
+            buffers.push(GuestAddress(addr), len).unwrap();
+        }
+        let calls = Cell::new(0);
+        let fd = backend.file.as_raw_fd();
+        let piecemeal = |iovecs: *const libc::iovec, _count: libc::c_int, at: libc::off_t| {
+            calls.set(calls.get() + 1);
+            match calls.get() % 4 {
+                1 => return fails(libc::EINTR),
+                3 => return fails(libc::EAGAIN),
+                _ => {}
+            }
+            // SAFETY: the first iovec is there; only its length is made smaller.
+            unsafe {
+                let mut first = *iovecs;
+                first.iov_len = first.iov_len.min(7);
+                libc::preadv(fd, &first, 1, at)
+            }
+        };
+        let end = io::ErrorKind::UnexpectedEof;
+        backend
+            .transfer_all(1024, &buffers, end, piecemeal)
+            .unwrap();
+        let mut read = vec![0; 1024];
+        assert_eq!(buffers.copy_to(&mut read), 1024);
+        assert_eq!(read, content[1024..2048]);
+        assert!(calls.get() > 1024 / 7);
+    }
+
+    #[test]
+    fn the_end_of_the_file_is_an_error() {
+        let (file, backend, _) = disk();
+        file.as_file().set_len(700).unwrap();
+        let mut buffers = GuestBuffers::new(memory());
+        buffers.push(GuestAddress(0), 512).unwrap();
+        let error = backend.read(512, &buffers).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(backend.capacity(), 0x1_0000);
+    }
+
+    #[test]
+    fn other_errors_end_the_transfer() {
+        let (_file, backend, _) = disk();
+        let mut buffers = GuestBuffers::new(memory());
+        buffers.push(GuestAddress(0), 512).unwrap();
+        for number in [libc::EIO, libc::ENOSPC, libc::EFBIG] {
+            let end = io::ErrorKind::WriteZero;
+            let result = backend.transfer_all(0, &buffers, end, |_, _, _| fails(number));
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(number));
+        }
+    }
+
+    #[test]
+    fn a_failed_flush_stays_failed() {
+        let flush = Flush::default();
+        assert!(flush.run(|| Ok(())).is_ok());
+        let error = flush
+            .run(|| Err(io::Error::from_raw_os_error(libc::EIO)))
+            .unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        assert!(flush.run(|| Ok(())).is_err());
+    }
+
+    #[test]
+    fn writes_gather_every_piece() {
+        let (file, backend, mut content) = disk();
+        let memory = memory();
+        memory.write_slice(&[0xee; 300], GuestAddress(10)).unwrap();
+        memory.write_slice(&[0xdd; 212], GuestAddress(900)).unwrap();
+        let mut buffers = GuestBuffers::new(memory);
+        buffers.push(GuestAddress(10), 300).unwrap();
+        buffers.push(GuestAddress(900), 212).unwrap();
+        backend.write(2048, &buffers).unwrap();
+        backend.flush().unwrap();
+        content[2048..2348].fill(0xee);
+        content[2348..2560].fill(0xdd);
+        assert_eq!(std::fs::read(file.path()).unwrap(), content);
     }
 }
