@@ -3,7 +3,7 @@
 use iolite_devices_abi::blk::{S_IOERR, S_OK};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::block::request::{Kind, Outcome, Request};
+use crate::block::request::{Kind, Outcome};
 
 /// What the queue remembers of a request in flight.
 #[derive(Clone, Copy, Debug)]
@@ -17,14 +17,6 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(request: &Request, status: GuestAddress) -> Self {
-        Pending {
-            status,
-            kind: request.kind,
-            bytes: request.buffers.len(),
-        }
-    }
-
     /// The answer when the request has ended like this.
     pub(super) fn answer(self, outcome: Outcome) -> Answer {
         let (code, data) = match (outcome, self.kind) {

@@ -16,12 +16,12 @@ use std::time::Duration;
 use iolite_devices_abi::blk::{F_FLUSH, ID_BYTES, S_OK};
 use iolite_devices_abi::status::F_INDIRECT_DESC;
 use virtio_queue::Queue;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
 use super::chain::{self, ChainError, DescriptorTable};
 use super::completion::{Answer, Pending};
 use super::counters::Live;
-use super::request::{self, Limits, Parsed};
+use super::request::{self, Limits, Parsed, Transfer};
 use super::ring::{Popped, Ring, RingError};
 use crate::block::gate::Gate;
 use crate::block::request::{Completion, Kind, Outcome, Request};
@@ -57,6 +57,12 @@ pub struct RequestQueue {
 /// A live queue.
 struct Active {
     ring: Ring,
+    terms: Terms,
+}
+
+/// What was settled when the queue went live.
+#[derive(Clone, Copy)]
+struct Terms {
     table: DescriptorTable,
     limits: Limits,
 }
@@ -95,11 +101,8 @@ impl RequestQueue {
         // The ring is in memory, so this does not fail; should it, the first pop says so.
         let _ = ring.ask_for_notification(&self.memory);
         let table = ring.table(features & F_INDIRECT_DESC != 0);
-        *self.lock() = Some(Active {
-            ring,
-            table,
-            limits,
-        });
+        let terms = Terms { table, limits };
+        *self.lock() = Some(Active { ring, terms });
         self.gate.open();
     }
 
@@ -131,70 +134,67 @@ impl RequestQueue {
     /// One head: a request to carry out, or one that is answered already, or none. The caller is
     /// inside the gate, and stays there with the request if it gets one.
     fn step(&self) -> Result<Step, Broken> {
-        let (Popped { head, more }, table, limits) = {
-            let mut active = self.lock();
-            let Some(Active {
-                ring,
-                table,
-                limits,
-            }) = &mut *active
-            else {
-                return Ok(Step::Empty);
-            };
-            let Some(popped) = ring.pop(&self.memory)? else {
-                return Ok(Step::Empty);
-            };
-            self.counters
-                .max_in_flight
-                .at_least(ring.in_flight().into());
-            (popped, *table, *limits)
+        let Some((Popped { head, more }, terms)) = self.pop()? else {
+            return Ok(Step::Empty);
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let buffers = chain::walk(&self.memory, table, head)?;
-        let (kind, offset, buffers, status) = match request::parse(&self.memory, &buffers, limits) {
-            Parsed::Transfer {
-                kind,
-                offset,
-                buffers,
-                status,
-            } => (kind, offset, buffers, status),
+        let chain = chain::walk(&self.memory, terms.table, head)?;
+        match request::parse(&self.memory, &chain, terms.limits) {
+            Parsed::Transfer(transfer) => {
+                let request = self.begin(id, head, transfer);
+                Ok(Step::Pulled(Pulled { request, more }))
+            }
             other => {
                 self.counters.others.add(1);
                 self.publish(id, head, self.answer_now(id, other))?;
-                return Ok(Step::Answered);
+                Ok(Step::Answered)
             }
-        };
-        let request = Request {
-            id,
-            tag: head,
-            kind,
-            offset,
-            buffers,
-        };
-        self.begin(&request, status);
-        Ok(Step::Pulled(Pulled { request, more }))
+        }
     }
 
-    /// Takes note of a request that goes to the backend.
-    fn begin(&self, request: &Request, status: GuestAddress) {
-        let Request {
-            id,
-            tag,
+    fn pop(&self) -> Result<Option<(Popped, Terms)>, RingError> {
+        let mut active = self.lock();
+        let Some(Active { ring, terms }) = active.as_mut() else {
+            return Ok(None);
+        };
+        let popped = ring.pop(&self.memory)?;
+        self.counters
+            .max_in_flight
+            .at_least(ring.in_flight().into());
+        Ok(popped.map(|popped| (popped, *terms)))
+    }
+
+    /// A transfer becomes a request in flight.
+    fn begin(&self, id: u64, head: u16, transfer: Transfer) -> Request {
+        let Transfer {
             kind,
             offset,
             buffers,
-        } = request;
-        log::debug!(
-            "{} #{id} popped: head {tag}, {kind:?} at {offset}, {buffers:?}",
-            self.disk.name
-        );
+            status,
+        } = transfer;
+        let name = &self.disk.name;
+        log::debug!("{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}");
         match kind {
             Kind::Read => self.counters.reads.add(1),
             Kind::Write { .. } => self.counters.writes.add(1),
             Kind::Flush => self.counters.flushes.add(1),
         }
-        if let Some(active) = &mut *self.lock() {
-            active.ring.start(*tag, Pending::new(request, status));
+        if let Some(active) = self.lock().as_mut() {
+            active.ring.start(
+                head,
+                Pending {
+                    status,
+                    kind,
+                    bytes: buffers.len(),
+                },
+            );
+        }
+        Request {
+            id,
+            tag: head,
+            kind,
+            offset,
+            buffers,
         }
     }
 
@@ -212,7 +212,7 @@ impl RequestQueue {
                 self.counters.errors.add(1);
                 Answer::new(status, reason.status(), 0)
             }
-            Parsed::NoStatus | Parsed::Transfer { .. } => {
+            Parsed::NoStatus | Parsed::Transfer(_) => {
                 self.complain(format_args!("#{id} has no place for its status"));
                 self.counters.errors.add(1);
                 Answer::NONE

@@ -35,16 +35,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub enum Parsed {
     /// Work for the backend.
-    Transfer {
-        /// What to do.
-        kind: Kind,
-        /// First byte on the disk.
-        offset: u64,
-        /// The data's memory.
-        buffers: GuestBuffers,
-        /// Where the status byte goes.
-        status: GuestAddress,
-    },
+    Transfer(Transfer),
     /// GET_ID: the identification string goes into the buffers.
     Identify {
         /// [`ID_BYTES`] bytes of memory.
@@ -61,6 +52,19 @@ pub enum Parsed {
     },
     /// There is no place for a status byte: the chain goes back with a used length of 0.
     NoStatus,
+}
+
+/// A request that the backend is to carry out.
+#[derive(Debug)]
+pub struct Transfer {
+    /// What to do.
+    pub kind: Kind,
+    /// First byte on the disk.
+    pub offset: u64,
+    /// The data's memory.
+    pub buffers: GuestBuffers,
+    /// Where the status byte goes.
+    pub status: GuestAddress,
 }
 
 /// Why a request is refused.
@@ -168,13 +172,13 @@ impl<'a> Parts<'a> {
             },
             T_FLUSH => {
                 // Sector and data mean nothing here; a driver that sends them still gets its flush.
-                let buffers = GuestBuffers::new(Arc::clone(memory));
-                return Ok(Parsed::Transfer {
-                    kind: Kind::Flush,
+                let (kind, buffers) = (Kind::Flush, GuestBuffers::new(Arc::clone(memory)));
+                return Ok(Parsed::Transfer(Transfer {
+                    kind,
                     offset: 0,
                     buffers,
                     status,
-                });
+                }));
             }
             T_GET_ID => return self.identify(memory, status),
             other => return Err(Refusal::Unsupported(other)),
@@ -184,12 +188,13 @@ impl<'a> Parts<'a> {
         if kind != Kind::Read && limits.read_only {
             return Err(Refusal::ReadOnly);
         }
-        Ok(Parsed::Transfer {
+        let buffers = gather(memory, data)?;
+        Ok(Parsed::Transfer(Transfer {
             kind,
             offset,
-            buffers: gather(memory, data)?,
+            buffers,
             status,
-        })
+        }))
     }
 
     fn header(&self, memory: &Arc<GuestMemoryMmap>) -> Result<RequestHeader, Refusal> {
