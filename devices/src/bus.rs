@@ -86,7 +86,7 @@ impl Bus {
     }
 
     /// Reads from whoever answers at `addr`. Returns false, with `data` all ones as on a bus that
-    /// nobody drives, if there is no device or the access reaches past its end.
+    /// nobody drives, if there is no device.
     pub fn read(&self, addr: u64, data: &mut [u8]) -> bool {
         match self.find(addr, data.len()) {
             Some((offset, device)) => {

@@ -6,6 +6,7 @@ use iolite_devices::block::backend::fault::{Effect, Operation};
 use iolite_devices::virtio::blk::BlockConfig;
 use iolite_devices_abi::blk::*;
 use iolite_devices_abi::mmio as reg;
+use iolite_devices_abi::status::F_EVENT_IDX;
 
 use super::driver::*;
 
@@ -92,21 +93,62 @@ fn as_many_workers_run_as_there_is_work_for() {
     assert_eq!(driver.device.counters().max_in_flight, 16);
 }
 
-#[test]
-fn a_later_request_does_not_wait_for_a_slow_one() {
+/// The second of two requests finishes while the first one is held, although the driver notifies
+/// only when it is asked to.
+fn overtakes(event_idx: bool) {
     let (mut driver, faults) = workers(2);
+    driver.start(FEATURES | if event_idx { F_EVENT_IDX } else { 0 });
+    let read = |driver: &mut Driver, n: u16| {
+        let header = r(driver.header_at(n, T_IN, n.into()), 16);
+        driver.chain_in(DESC, 3 * n, &[header, w(DATA, 512), w(STATUS, 1)]);
+        driver.make_available(3 * n);
+        driver.notify_if_wanted(event_idx)
+    };
     faults.hold();
-    send_reads(&mut driver, 1);
+    assert!(
+        read(&mut driver, 0),
+        "an idle device does not want to hear of buffers"
+    );
     assert!(eventually(|| faults.held() == 1));
-    // The ring was empty after the first: the second must be heard while the first is in flight.
-    faults.release_at(512 * 9);
-    let header = r(driver.header_at(9, T_IN, 9), 16);
-    driver.chain_in(DESC, 9, &[header, w(DATA + 4096, 512), w(STATUS, 1)]);
-    driver.make_available(9);
-    driver.notify();
-    assert_eq!(driver.next_used(), Some((9, 513)));
+    faults.release_at(512);
+    read(&mut driver, 1);
+    assert_eq!(driver.next_used(), Some((3, 513)));
     faults.release();
     assert_eq!(driver.next_used(), Some((0, 513)));
+}
+
+#[test]
+fn a_later_request_does_not_wait_for_a_slow_one() {
+    overtakes(false);
+}
+
+#[test]
+fn a_later_request_does_not_wait_for_a_slow_one_with_event_idx() {
+    overtakes(true);
+}
+
+#[test]
+fn busy_workers_are_not_notified() {
+    for event_idx in [false, true] {
+        let (mut driver, faults) = workers(1);
+        driver.start(FEATURES | if event_idx { F_EVENT_IDX } else { 0 });
+        faults.hold();
+        send_reads(&mut driver, 8);
+        assert!(eventually(|| faults.held() == 1));
+        // Seven are left in the ring, and a worker that comes back to them.
+        driver.header_at(9, T_IN, 9);
+        driver.chain_in(
+            DESC,
+            27,
+            &[r(HEADERS + 144, 16), w(DATA, 512), w(STATUS, 1)],
+        );
+        driver.make_available(27);
+        assert!(!driver.notify_if_wanted(event_idx));
+        faults.release();
+        for _ in 0..9 {
+            assert_eq!(driver.next_used().unwrap().1, 513);
+        }
+    }
 }
 
 #[test]

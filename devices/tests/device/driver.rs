@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,9 @@ use iolite_devices::interrupt::Interrupt;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
 use iolite_devices_abi::blk::{RequestHeader, S_OK, T_IN};
 use iolite_devices_abi::mmio as reg;
-use iolite_devices_abi::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor};
+use iolite_devices_abi::ring::{
+    DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor, USED_F_NO_NOTIFY, need_event,
+};
 use iolite_devices_abi::status::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -348,6 +350,22 @@ impl Driver {
 
     pub fn notify(&self) {
         self.write(reg::QUEUE_NOTIFY, 0);
+    }
+
+    /// Notifies as a thrifty driver does: only if the device asks to hear of the last buffer.
+    /// Returns whether it did.
+    pub fn notify_if_wanted(&self, event_idx: bool) -> bool {
+        fence(Ordering::SeqCst);
+        let wanted = if event_idx {
+            let event: u16 = self.get(USED + 4 + 8 * u64::from(self.size));
+            need_event(event, self.avail_idx, self.avail_idx.wrapping_sub(1))
+        } else {
+            self.get::<u16>(USED) & USED_F_NO_NOTIFY == 0
+        };
+        if wanted {
+            self.notify();
+        }
+        wanted
     }
 
     pub fn used_idx(&self) -> u16 {

@@ -154,7 +154,8 @@ impl BlockDevice {
     }
 
     /// Stops the disk for good: no request is pulled any more, those in flight are finished, the
-    /// backend is flushed, the threads end. Idempotent; dropping the device does the same.
+    /// backend is flushed, the threads end. Waits for as long as the backend takes. Idempotent;
+    /// dropping the device does the same.
     ///
     /// # Errors
     /// If the last flush failed: data may be lost.
