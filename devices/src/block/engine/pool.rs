@@ -303,9 +303,11 @@ mod tests {
         faults.hold();
         list.add(0..5);
         pool.notify();
-        while faults.held() < 2 {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while faults.held() < 2 && Instant::now() < limit {
             std::thread::yield_now();
         }
+        let held = faults.held();
         std::thread::scope(|scope| {
             let stopping = scope.spawn(|| pool.stop());
             while !pool.shared.lock().stopped {
@@ -314,6 +316,7 @@ mod tests {
             faults.release();
             stopping.join().unwrap();
         });
+        assert_eq!(held, 2, "not every worker was woken");
         assert_eq!(list.wait_for(2), [(0, Outcome::Done), (1, Outcome::Done)]);
         pool.notify();
         pool.stop();
