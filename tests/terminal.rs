@@ -39,7 +39,7 @@ impl Session {
         let found = tcgetattr(&terminal).unwrap();
         let child = Command::new("setsid")
             .args([
-                "--ctty",
+                "-c",
                 env!("CARGO_BIN_EXE_iolite"),
                 "run",
                 "--timeout",
@@ -81,11 +81,8 @@ impl Session {
         let start = Instant::now();
         loop {
             let now = tcgetattr(&self.terminal).unwrap();
-            if !now
-                .local_flags
-                .intersects(LocalFlags::ICANON | LocalFlags::ECHO)
-                == wanted
-            {
+            let line_mode = LocalFlags::ICANON | LocalFlags::ECHO;
+            if now.local_flags.intersects(line_mode) != wanted {
                 return;
             }
             assert!(

@@ -7,7 +7,7 @@ use iolite_devices::block::backend::OpenError;
 use iolite_devices::virtio::blk::BlockError;
 
 use crate::config::ConfigError;
-use crate::exits::Crash;
+use crate::crash::Crash;
 use crate::kvm::KvmError;
 use crate::loader::LoaderError;
 use crate::memory::MemoryError;

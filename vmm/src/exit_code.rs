@@ -4,8 +4,8 @@
 //! maps it. Even codes are ours. A machine that a signal stopped ends as a shell would say it,
 //! 128 + the signal's number.
 
+use crate::crash::Crash;
 use crate::error::Error;
-use crate::exits::Crash;
 
 /// Why the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

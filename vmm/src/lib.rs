@@ -11,6 +11,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod crash;
 pub mod demo;
 pub mod error;
 pub mod events;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use iolite_devices::power::PowerControl;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::exits::Crash;
+use crate::crash::Crash;
 
 /// Why a machine stops.
 #[derive(Debug)]

@@ -17,8 +17,9 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use crate::crash::Crash;
 use crate::error::Error;
-use crate::exits::{Buses, Crash, Exits};
+use crate::exits::{Buses, Exits};
 use crate::kvm::KvmError;
 use crate::loader::Boot;
 use crate::power::{Power, Stop};

@@ -1,9 +1,9 @@
 //! `iolite demo`: the built-in guest reads a disk along several paths and hashes it; the host
 //! hashes the same disk and compares.
 //!
-//! The guest reports on its console ([`protocol`]); a thread of ours reads along ([`watch`]),
-//! shows what happens, and keeps the results, which end as a table ([`table`]) and, if wanted, as
-//! JSON ([`json`]). The guest is not trusted to report anything sensible.
+//! The guest reports on its console (`protocol`); a thread of ours reads along (`watch`),
+//! shows what happens, and keeps the results, which end as a table (`table`) and, if wanted, as
+//! JSON (`json`). The guest is not trusted to report anything sensible.
 
 mod disk;
 mod json;

@@ -1,7 +1,7 @@
 //! Putting a kernel into guest memory, with all that it expects to find there.
 //!
 //! Protocol: [`load`] reads the ELF file's headers ([`elf`]), copies its segments, places initrd,
-//! command line and MP table, and lets [`pvh`] or [`linux64`] write the structure that the kernel's
+//! command line and MP table, and lets `pvh` or `linux64` write the structure that the kernel's
 //! boot protocol asks for. What comes out, a [`Boot`], is all that a vCPU has to be set to.
 //!
 //! A kernel file is as untrusted as a guest: none can make this code panic or allocate much.
