@@ -26,7 +26,8 @@ impl ReadAhead {
     /// Takes note of a fault on page `index`; `mapped` pages after it are there already and will
     /// not fault. Gives the pages to read now, none of which may be waited for.
     pub fn fault(&mut self, index: u64, mapped: u64) -> Range<u64> {
-        let sequential = index >= self.next && index <= self.ahead.max(self.next);
+        // The page that faulted last may fault again: after its read, say.
+        let sequential = index + 1 >= self.next && index <= self.ahead.max(self.next);
         self.next = index + 1 + mapped;
         if !sequential {
             self.window /= 2;
@@ -78,6 +79,17 @@ mod tests {
         // The next fault comes after the pages that were mapped along with it.
         assert!(!stream.fault(1, 3).is_empty());
         assert!(stream.next == 5);
+    }
+
+    #[test]
+    fn a_page_that_faults_twice_changes_nothing() {
+        let mut stream = ReadAhead::default();
+        for index in 0..100 {
+            stream.fault(index, 0);
+        }
+        let before = stream;
+        assert!(stream.fault(99, 0).is_empty() || stream.window >= before.window);
+        assert_eq!(stream.window, MAX_WINDOW);
     }
 
     #[test]

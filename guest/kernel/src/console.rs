@@ -81,21 +81,26 @@ static INPUT: CpuCell<Input> = CpuCell::new(Input {
     count: 0,
 });
 
-/// The serial port's interrupt: takes what has arrived. What finds the ring full is lost.
+/// The serial port's interrupt: something has arrived.
 pub fn interrupt() {
-    let mut arrived = false;
-    while let Some(byte) = serial::read() {
-        let mut input = INPUT.borrow_mut();
-        if input.count < INPUT_BYTES {
-            let place = (input.first + input.count) % INPUT_BYTES;
-            input.bytes[place] = byte;
-            input.count += 1;
-        }
-        arrived = true;
-    }
-    if arrived {
+    if fill() {
         scheduler::wake_matching(Wait::Console);
     }
+}
+
+/// Takes what has arrived into the ring, as far as it has room; the rest waits in the UART. Has
+/// anything been taken?
+fn fill() -> bool {
+    let mut input = INPUT.borrow_mut();
+    let before = input.count;
+    while input.count < INPUT_BYTES
+        && let Some(byte) = serial::read()
+    {
+        let place = (input.first + input.count) % INPUT_BYTES;
+        input.bytes[place] = byte;
+        input.count += 1;
+    }
+    input.count > before
 }
 
 /// Reads what has arrived, at least a byte; 0 at the end of input, which is a byte 4 (Ctrl-D) at
@@ -108,6 +113,7 @@ pub fn read_to_user(buf: u64, len: u64) -> Result<u64, Errno> {
     let count = loop {
         let count = take(&mut taken[..(len as usize).min(INPUT_BYTES)]);
         if let Some(count) = count {
+            fill(); // what found no room before
             break count;
         }
         if scheduler::current_is_killed() {

@@ -73,6 +73,7 @@ extern "C" fn start_system(options: u64) {
     arch::apic::route(COM1_IRQ as u8);
     arch::serial::enable_input();
     start_disks(&options.windows);
+    start_flusher();
     start_init(&options);
 }
 
@@ -102,6 +103,12 @@ fn start_disks(windows: &[Window]) {
     };
     if let Err(error) = fs::mount::mount(disk) {
         panic!("cannot mount the system disk: {error}");
+    }
+}
+
+fn start_flusher() {
+    if let Err(error) = task::scheduler::spawn_kernel(mm::cache::write_back::flusher, 0) {
+        panic!("cannot start the flusher: {error}");
     }
 }
 

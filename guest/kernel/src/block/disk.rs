@@ -230,7 +230,9 @@ impl Disk {
                 self.stats.errors += 1;
             }
             if done.cookie & COOKIE_PAGES != 0 {
-                cache::read_ended(PageId::from_number(done.cookie & !COOKIE_PAGES), ok);
+                if let Some(first) = PageId::from_number(done.cookie & !COOKIE_PAGES) {
+                    cache::request_ended(first, ok);
+                }
             } else if let Some(thread) = ThreadId::from_number(u64::from(done.cookie)) {
                 scheduler::request_ended(thread, ok);
             }

@@ -10,10 +10,11 @@ use super::object::{Extent, ObjectId};
 use crate::arch::user_access;
 use crate::block::{self, DiskId};
 use crate::console;
+use crate::mm::cache::{self, write_back};
 use crate::mm::frame::{self, Frame};
 use crate::mm::layout::PAGE;
 use crate::mm::paging::Root;
-use crate::mm::{cache, pager, paging};
+use crate::mm::{pager, paging};
 use crate::sync::CpuCell;
 use crate::task::process;
 use alloc::vec::Vec;
@@ -238,35 +239,17 @@ impl Run<'_> {
     }
 
     fn one_page(&self, index: u64, in_page: u64, buf: u64, bytes: u64) -> Result<(), Errno> {
+        if self.write {
+            write_back::wait_while_crowded()?;
+        }
         let page = cache::get(self.file.object, index)?;
         let range = in_page as usize..(in_page + bytes) as usize;
         if !self.write {
             return user_access::write(buf, &page.bytes()[range]);
         }
         frame::write_from_user(page.frame(), range, buf)?;
-        // Through to the disk: the sectors that changed.
-        let (sector, on_disk) = self.file.extent.page(index);
-        let first = in_page / SECTOR_SIZE;
-        let end = (in_page + bytes)
-            .div_ceil(SECTOR_SIZE)
-            .min(u64::from(on_disk) / SECTOR_SIZE);
-        let segment = Segment {
-            physical: page.frame().physical() + first * SECTOR_SIZE,
-            bytes: ((end - first) * SECTOR_SIZE) as u32,
-        };
-        let result = block::transfer(
-            self.file.extent.disk,
-            Operation::Write {
-                sector: sector + first,
-            },
-            &[segment],
-        );
-        if result.is_err() {
-            // What the disk holds now is not known: the next one to ask reads it.
-            drop(page);
-            cache::drop_range(self.file.object, index..index + 1);
-        }
-        result
+        page.mark_dirty();
+        Ok(())
     }
 
     /// Past the cache, as many pages at a time as one request takes.
@@ -275,6 +258,8 @@ impl Run<'_> {
         if unaligned {
             return Err(Errno::EINVAL);
         }
+        // What the cache has to say about the disk comes first.
+        write_back::sync_if_dirty(self.file.object)?;
         let mut done = 0;
         while done < self.len {
             match self.one_request(done) {
@@ -379,11 +364,18 @@ fn errno_of(fault: Fault) -> Errno {
     }
 }
 
+/// Writes back what the cache has of `object`, and makes durable what its disk was given.
+pub fn sync_object(object: ObjectId) -> Result<u64, Errno> {
+    write_back::sync(object)?;
+    block::flush(object.extent().disk)?;
+    Ok(0)
+}
+
 /// Makes durable every write of `fd`'s disk that has completed.
 pub fn sync(fd: u64) -> Result<u64, Errno> {
     match process::current().files.get(fd)? {
         File::Console => Err(Errno::ENODEV),
-        File::Object(file) => block::flush(file.object.extent().disk).map(|()| 0),
+        File::Object(file) => sync_object(file.object),
     }
 }
 

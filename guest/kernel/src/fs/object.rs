@@ -36,6 +36,8 @@ pub struct Mapping {
 struct Object {
     extent: Extent,
     mappings: Vec<Mapping>,
+    /// A write-back has failed and nobody has been told.
+    write_error: bool,
 }
 
 static OBJECTS: CpuCell<Vec<Object>> = CpuCell::new(Vec::new());
@@ -46,8 +48,24 @@ pub fn add(extent: Extent) -> ObjectId {
     objects.push(Object {
         extent,
         mappings: Vec::new(),
+        write_error: false,
     });
     ObjectId((objects.len() - 1) as u16)
+}
+
+/// Every object.
+pub fn all() -> impl Iterator<Item = ObjectId> {
+    (0..OBJECTS.borrow().len()).map(|number| ObjectId(number as u16))
+}
+
+/// Takes note that a write-back of the object has failed.
+pub fn note_write_error(object: ObjectId) {
+    OBJECTS.borrow_mut()[usize::from(object.0)].write_error = true;
+}
+
+/// Has a write-back failed since this was last asked?
+pub fn take_write_error(object: ObjectId) -> bool {
+    core::mem::take(&mut OBJECTS.borrow_mut()[usize::from(object.0)].write_error)
 }
 
 /// How many more objects there can be.

@@ -6,7 +6,7 @@
 //! again it looks everything up anew: while it slept the area may have been unmapped, the page
 //! read and evicted, or mapped by another thread.
 
-use super::cache::{self, Found, NoStart};
+use super::cache::{self, Found, NoStart, write_back};
 use super::frame;
 use super::layout::PAGE;
 use super::paging::{self, Entry};
@@ -17,6 +17,7 @@ use crate::fs::object::ObjectId;
 use crate::task::process;
 use core::ops::Range;
 use iolite_guest_abi::Fault;
+use iolite_guest_core::read_ahead::ReadAhead;
 
 /// Bits of a page fault's error code (Intel SDM volume 3, section 4.7).
 const FAULT_WRITE: u64 = 1 << 1;
@@ -36,11 +37,17 @@ pub fn fault(address: u64, error_code: u64) -> Result<(), Fault> {
         fetch: error_code & FAULT_FETCH != 0,
     };
     let page = address - address % PAGE;
+    let mut waited = false;
     loop {
-        match step(page, access)? {
+        match step(page, access, waited)? {
             Step::Done => return Ok(()),
-            Step::Wait(page) => cache::wait(page).map_err(|_| Fault::Io)?,
+            Step::Wait(page) => {
+                cache::wait(page).map_err(|_| Fault::Io)?;
+                waited = true;
+            }
             Step::QueueFull(disk) => block::wait_for_room(disk),
+            Step::NoRoom => cache::wait_for_room().map_err(|_| Fault::OutOfMemory)?,
+            Step::Crowded => write_back::wait_while_crowded().map_err(|_| Fault::OutOfMemory)?,
         }
     }
 }
@@ -61,30 +68,44 @@ enum Step {
     Done,
     Wait(cache::PageId),
     QueueFull(DiskId),
+    /// No page can be given up.
+    NoRoom,
+    /// Too many pages are dirty to make another.
+    Crowded,
 }
 
 /// As far as it goes without blocking.
-fn step(address: u64, access: Access) -> Result<Step, Fault> {
+fn step(address: u64, access: Access, waited: bool) -> Result<Step, Fault> {
     let mut process = process::current();
     let root = process.space.root();
     let area = process.space.find(address).ok_or(Fault::BadAddress)?;
     if access.write && !area.write || access.fetch && !area.execute {
         return Err(Fault::BadAddress);
     }
-    let protection =
-        paging::PRESENT | paging::USER | if area.execute { 0 } else { paging::NO_EXECUTE };
-    let pages_in = (address - area.start) / PAGE;
-    let pages_after = (area.end - address) / PAGE - 1;
     let entry = root.find_or_make(address).ok_or(Fault::OutOfMemory)?;
+    let executable = if area.execute { 0 } else { paging::NO_EXECUTE };
+    let missing = Missing {
+        address,
+        entry,
+        protection: paging::PRESENT | paging::USER | executable,
+        pages_after: (area.end - address) / PAGE - 1,
+        waited,
+    };
+    let pages_in = (address - area.start) / PAGE;
 
     match &mut area.backing {
-        Backing::Zeroes => {
-            if entry.frame().is_none() {
-                let frame = frame::alloc_zeroed().ok_or(Fault::OutOfMemory)?;
-                let writable = if area.write { paging::WRITABLE } else { 0 };
-                entry.set(frame.physical() | protection | writable);
+        Backing::Zeroes => missing.zeroes(area.write),
+        Backing::Shared {
+            object,
+            first_page,
+            stream,
+        } => {
+            let page = Page::new(*object, *first_page + pages_in)?;
+            if access.write {
+                missing.write_shared(&page)
+            } else {
+                missing.share(&page, stream)
             }
-            Ok(Step::Done)
         }
         Backing::Private {
             object,
@@ -92,179 +113,188 @@ fn step(address: u64, access: Access) -> Result<Step, Fault> {
             stream,
             zero_from,
         } => {
-            let index = *first_page + pages_in;
+            let page = Page::new(*object, *first_page + pages_in)?;
             let ends_in_zeroes = address + PAGE > *zero_from;
-            if !access.write && !ends_in_zeroes {
-                let fault = ObjectFault {
-                    object: *object,
-                    index,
-                    pages_after,
-                    address,
-                    entry,
-                };
-                return fault.map(protection, |mapped| stream.fault(index, mapped));
+            if access.write || ends_in_zeroes {
+                missing.copy(&page, area.write, *zero_from)
+            } else {
+                missing.share(&page, stream)
             }
-            copy_page(
-                *object, index, address, entry, protection, area.write, *zero_from,
-            )
-        }
-        Backing::Shared {
-            object,
-            first_page,
-            stream,
-        } => {
-            let index = *first_page + pages_in;
-            let fault = ObjectFault {
-                object: *object,
-                index,
-                pages_after,
-                address,
-                entry,
-            };
-            fault.map(protection, |mapped| stream.fault(index, mapped))
         }
     }
 }
 
-/// A fault on a page that is to be seen as the cache has it.
-struct ObjectFault {
+/// A page of an object.
+struct Page {
     object: ObjectId,
     index: u64,
-    pages_after: u64,
-    address: u64,
-    entry: Entry,
+    disk: DiskId,
+    /// How many pages the object has.
+    pages: u64,
 }
 
-impl ObjectFault {
-    fn map(
-        &self,
-        protection: u64,
-        read_ahead: impl FnOnce(u64) -> Range<u64>,
-    ) -> Result<Step, Fault> {
-        let extent = self.object.extent();
-        if self.index >= extent.pages() {
+impl Page {
+    fn new(object: ObjectId, index: u64) -> Result<Page, Fault> {
+        let extent = object.extent();
+        let pages = extent.pages();
+        if index >= pages {
             return Err(Fault::BadAddress);
         }
-        match cache::find(self.object, self.index) {
-            Found::Clean(frame) => {
+        Ok(Page {
+            object,
+            index,
+            disk: extent.disk,
+            pages,
+        })
+    }
+
+    /// The page if it is in memory, else what to do until it is: its read has been started.
+    fn look(&self) -> Result<(cache::PageId, frame::Frame), Step> {
+        loop {
+            match cache::find(self.object, self.index) {
+                Found::Here(id, frame) => return Ok((id, frame)),
+                Found::Reading(id) => {
+                    block::count(self.disk, |stats| stats.major_faults += 1);
+                    return Err(Step::Wait(id));
+                }
+                Found::Absent => match cache::start_read(self.object, self.index) {
+                    Ok(()) => {}
+                    Err(NoStart::QueueFull(disk)) => return Err(Step::QueueFull(disk)),
+                    Err(NoStart::NoRoom) => return Err(Step::NoRoom),
+                },
+            }
+        }
+    }
+
+    /// Starts reads that nobody waits for. What cannot be started now is left to a later fault.
+    fn read_ahead(&self, range: Range<u64>, pages_after: u64) {
+        let end = range.end.min(self.pages).min(self.index + 1 + pages_after);
+        let mut next = range.start;
+        while next < end {
+            if cache::find(self.object, next) != Found::Absent {
+                next += 1;
+                continue;
+            }
+            let Ok(count) = cache::start_reads(self.object, next..end) else {
+                return;
+            };
+            block::count(self.disk, |stats| stats.pages_read_ahead += count);
+            next += count;
+        }
+    }
+}
+
+/// A place in an address space that lacks a page, or lacks it in the way that is needed.
+struct Missing {
+    address: u64,
+    entry: Entry,
+    /// How the page is to be mapped, but for writing.
+    protection: u64,
+    /// How many pages of the area follow.
+    pages_after: u64,
+    /// The thread has waited for the page's read already.
+    waited: bool,
+}
+
+impl Missing {
+    fn zeroes(&self, write: bool) -> Result<Step, Fault> {
+        if self.entry.frame().is_none() {
+            let frame = frame::alloc_zeroed().ok_or(Fault::OutOfMemory)?;
+            let writable = if write { paging::WRITABLE } else { 0 };
+            self.entry
+                .set(frame.physical() | self.protection | writable);
+        }
+        Ok(Step::Done)
+    }
+
+    /// Maps the cache's page for reading, and those after it that are there already.
+    fn share(&self, page: &Page, stream: &mut ReadAhead) -> Result<Step, Fault> {
+        let found = page.look();
+        // The page itself is on its way first, in a request of its own.
+        let mapped = match found {
+            Ok((_, frame)) => {
+                if !self.waited {
+                    block::count(page.disk, |stats| stats.minor_faults += 1);
+                }
                 if self.entry.frame().is_none() {
                     frame::hold(frame);
-                    self.entry.set(frame.physical() | protection);
+                    self.entry.set(frame.physical() | self.protection);
                 }
-                block::count(extent.disk, |stats| stats.minor_faults += 1);
-                let mapped = self.map_around(protection);
-                self.read_ahead(extent.disk, extent.pages(), read_ahead(mapped));
-                block::notify(extent.disk);
-                Ok(Step::Done)
+                self.map_around(page)
             }
-            Found::Reading(page) => {
-                block::count(extent.disk, |stats| stats.major_faults += 1);
-                Ok(Step::Wait(page))
-            }
-            Found::Absent => match cache::start_read(self.object, self.index) {
-                Ok(()) => {
-                    // The page itself is on its way first, in a request of its own.
-                    self.read_ahead(extent.disk, extent.pages(), read_ahead(0));
-                    block::notify(extent.disk);
-                    match cache::find(self.object, self.index) {
-                        Found::Reading(page) => {
-                            block::count(extent.disk, |stats| stats.major_faults += 1);
-                            Ok(Step::Wait(page))
-                        }
-                        _ => Ok(Step::Done),
-                    }
-                }
-                Err(NoStart::QueueFull(disk)) => Ok(Step::QueueFull(disk)),
-                Err(NoStart::NoMemory) => Err(Fault::OutOfMemory),
-            },
-        }
+            Err(_) => 0,
+        };
+        page.read_ahead(stream.fault(page.index, mapped), self.pages_after);
+        block::notify(page.disk);
+        Ok(found.map_or_else(|step| step, |_| Step::Done))
     }
 
     /// Maps the pages after this one that are there already, as long as they share its table.
-    fn map_around(&self, protection: u64) -> u64 {
+    fn map_around(&self, page: &Page) -> u64 {
         let mut entry = self.entry;
         let mut address = self.address;
         let most = self.pages_after.min(MAPPED_AROUND);
-        cache::while_clean(self.object, self.index + 1, most, |frame| {
+        cache::while_here(page.object, page.index + 1, most, |frame| {
             address += PAGE;
             match entry.next(address) {
                 Some(next) if next.get() & paging::PRESENT == 0 => entry = next,
                 _ => return false,
             }
             frame::hold(frame);
-            entry.set(frame.physical() | protection);
+            entry.set(frame.physical() | self.protection);
             true
         })
     }
 
-    /// Starts reads that nobody waits for. What cannot be started now is left to a later fault.
-    fn read_ahead(&self, disk: DiskId, object_pages: u64, range: Range<u64>) {
-        let end = range
-            .end
-            .min(object_pages)
-            .min(self.index + 1 + self.pages_after);
-        let mut next = range.start;
-        while next < end {
-            match cache::find(self.object, next) {
-                Found::Absent => {}
-                _ => {
-                    next += 1;
-                    continue;
-                }
-            }
-            let Ok(count) = cache::start_reads(self.object, next..end) else {
-                return;
-            };
-            block::count(disk, |stats| stats.pages_read_ahead += count);
-            next += count;
+    /// Maps the cache's page for writing: it is dirty from now on.
+    fn write_shared(&self, page: &Page) -> Result<Step, Fault> {
+        if write_back::is_crowded() {
+            return Ok(Step::Crowded);
         }
-    }
-}
-
-/// Gives the process a page of its own that begins as the object's page.
-fn copy_page(
-    object: ObjectId,
-    index: u64,
-    address: u64,
-    entry: Entry,
-    protection: u64,
-    write: bool,
-    zero_from: u64,
-) -> Result<Step, Fault> {
-    let extent = object.extent();
-    if index >= extent.pages() {
-        return Err(Fault::BadAddress);
-    }
-    let original = match cache::find(object, index) {
-        Found::Clean(frame) => frame,
-        Found::Reading(page) => return Ok(Step::Wait(page)),
-        Found::Absent => match cache::start_read(object, index) {
-            Ok(()) => {
-                block::notify(extent.disk);
-                return match cache::find(object, index) {
-                    Found::Reading(page) => Ok(Step::Wait(page)),
-                    _ => Ok(Step::Done),
-                };
+        let (id, frame) = match page.look() {
+            Ok(found) => found,
+            Err(step) => {
+                block::notify(page.disk);
+                return Ok(step);
             }
-            Err(NoStart::QueueFull(disk)) => return Ok(Step::QueueFull(disk)),
-            Err(NoStart::NoMemory) => return Err(Fault::OutOfMemory),
-        },
-    };
-    // Allocating may not evict the original: no cache function is called from here on.
-    let before = entry.frame();
-    if before.is_some_and(|before| before != original) {
-        return Ok(Step::Done); // copied already, by another thread of the process
+        };
+        if self.entry.frame().is_none() {
+            frame::hold(frame);
+        }
+        self.entry
+            .set(frame.physical() | self.protection | paging::WRITABLE);
+        cpu::forget_page(self.address);
+        write_back::mark_dirty(id);
+        Ok(Step::Done)
     }
-    let frame = frame::alloc().ok_or(Fault::OutOfMemory)?;
-    frame::copy(frame, original);
-    if address + PAGE > zero_from {
-        frame::zero(frame, zero_from.saturating_sub(address) as usize);
+
+    /// Gives the process a page of its own that begins as the object's page, with zeroes from the
+    /// address `zero_from` on.
+    fn copy(&self, page: &Page, write: bool, zero_from: u64) -> Result<Step, Fault> {
+        let original = match page.look() {
+            Ok((_, frame)) => frame,
+            Err(step) => {
+                block::notify(page.disk);
+                return Ok(step);
+            }
+        };
+        // Allocating may not evict the original: no cache function is called from here on.
+        let before = self.entry.frame();
+        if before.is_some_and(|before| before != original) {
+            return Ok(Step::Done); // copied already, by another thread of the process
+        }
+        let frame = frame::alloc().ok_or(Fault::OutOfMemory)?;
+        frame::copy(frame, original);
+        if self.address + PAGE > zero_from {
+            frame::zero(frame, zero_from.saturating_sub(self.address) as usize);
+        }
+        let writable = if write { paging::WRITABLE } else { 0 };
+        self.entry
+            .set(frame.physical() | self.protection | writable);
+        if let Some(before) = before {
+            cpu::forget_page(self.address);
+            frame::release(before);
+        }
+        Ok(Step::Done)
     }
-    let writable = if write { paging::WRITABLE } else { 0 };
-    entry.set(frame.physical() | protection | writable);
-    if let Some(before) = before {
-        cpu::forget_page(address);
-        frame::release(before);
-    }
-    Ok(Step::Done)
 }

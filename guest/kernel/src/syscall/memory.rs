@@ -1,7 +1,7 @@
 //! Mappings.
 
-use crate::block;
-use crate::fs::file::File;
+use crate::fs::file::{self, File};
+use crate::mm::cache::write_back;
 use crate::mm::layout::PAGE;
 use crate::mm::space::Backing;
 use crate::task::process;
@@ -32,9 +32,8 @@ pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Resu
     if past_end {
         return Err(Errno::EINVAL);
     }
-    if shared && write {
-        // Written pages have no way back to the disk.
-        return Err(Errno::ENODEV);
+    if shared && write && !file.write {
+        return Err(Errno::EROFS);
     }
     let first_page = offset / PAGE;
     let backing = if shared {
@@ -47,21 +46,28 @@ pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Resu
 
 pub fn munmap(address: u64, len: u64) -> Result<u64, Errno> {
     let end = range(address, len)?;
-    process::current().space.unmap(address, end).map(|()| 0)
+    process::current().space.unmap(address, end)?;
+    // What was written there goes on its way; nobody waits for it.
+    write_back::hurry();
+    Ok(0)
 }
 
-/// Shared mappings are read-only, so there is nothing of theirs to write; what was written through
-/// descriptors is made durable.
+/// Durable are the writes to every object mapped in the range.
 pub fn msync(address: u64, len: u64) -> Result<u64, Errno> {
-    range(address, len)?;
-    let object = {
-        let mut process = process::current();
-        match process.space.find(address).ok_or(Errno::ENOMEM)?.backing {
-            Backing::Zeroes => return Ok(0),
-            Backing::Shared { object, .. } | Backing::Private { object, .. } => object,
+    let end = range(address, len)?;
+    let mut at = address;
+    while at < end {
+        let (area_end, backing) = {
+            let mut process = process::current();
+            let area = process.space.find(at).ok_or(Errno::ENOMEM)?;
+            (area.end, area.backing)
+        };
+        if let Backing::Shared { object, .. } = backing {
+            file::sync_object(object)?;
         }
-    };
-    block::flush(object.extent().disk).map(|()| 0)
+        at = area_end;
+    }
+    Ok(0)
 }
 
 fn range(address: u64, len: u64) -> Result<u64, Errno> {

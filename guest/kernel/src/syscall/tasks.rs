@@ -61,7 +61,7 @@ pub fn sleep(nanoseconds: u64) -> Result<u64, Errno> {
         if scheduler::current_is_killed() {
             return Err(Errno::EINTR);
         }
-        scheduler::sleep_until(until);
+        scheduler::block_until(Wait::Sleep, until);
     }
     Ok(0)
 }

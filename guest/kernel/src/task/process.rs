@@ -7,6 +7,7 @@
 use crate::arch::power;
 use crate::arch::trap::Frame;
 use crate::fs::Files;
+use crate::mm::cache::write_back;
 use crate::mm::space::Space;
 use crate::println;
 use crate::sync::CpuCell;
@@ -261,6 +262,7 @@ pub fn collect(child: ProcessId, parent: ProcessId) -> Result<Option<Ended>, Err
 /// status 101.
 fn machine_ends(ended: Ended) -> ! {
     const KILLED: u8 = 101;
+    write_back::sync_all();
     match ended {
         Ended::Exited(status) => power::off(status),
         Ended::Killed(_) => power::off(KILLED),

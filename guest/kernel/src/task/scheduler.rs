@@ -26,6 +26,8 @@ use iolite_guest_abi::{CpuStats, Errno};
 pub const MAX_THREADS: usize = 512;
 /// How long a thread runs while others are ready.
 const QUANTUM_NS: u64 = 10_000_000;
+/// A time that does not come.
+pub const NEVER: u64 = u64::MAX;
 
 /// A thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +73,10 @@ pub enum Wait {
     Thread(ThreadId),
     /// Input.
     Console,
-    /// The time in `wake_at`.
+    /// The time.
     Sleep,
+    /// Dirty pages: the flusher.
+    Flusher,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +97,7 @@ struct Thread {
     root: Option<Root>,
     /// Its process is being ended: it must not return to ring 3.
     killed: bool,
+    /// When a blocked thread is woken whatever it waits for; `NEVER` if not.
     wake_at: u64,
     /// Its own requests in flight, and whether one has failed.
     requests: u16,
@@ -107,7 +112,7 @@ impl Thread {
         process: None,
         root: None,
         killed: false,
-        wake_at: 0,
+        wake_at: NEVER,
         requests: 0,
         request_failed: false,
     };
@@ -134,7 +139,7 @@ static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
     current: ThreadId::BOOT,
     leaving: None,
     sleepers: 0,
-    timer_at: u64::MAX,
+    timer_at: NEVER,
     quantum: 0,
     loaded_root: None,
     stats: CpuStats {
@@ -341,15 +346,17 @@ pub fn block(wait: Wait) {
     switch_away();
 }
 
-/// Blocks the running thread until the time stamp counter has reached `tsc`, or a kill.
-pub fn sleep_until(tsc: u64) {
+/// As [`block`], but not after the time stamp counter has reached `tsc`.
+pub fn block_until(wait: Wait, tsc: u64) {
     {
         let mut scheduler = SCHEDULER.borrow_mut();
         let current = scheduler.current;
         let thread = &mut scheduler.threads[current.slot()];
+        thread.state = State::Blocked(wait);
         thread.wake_at = tsc;
-        thread.state = State::Blocked(Wait::Sleep);
-        scheduler.sleepers += 1;
+        if tsc != NEVER {
+            scheduler.sleepers += 1;
+        }
     }
     switch_away();
 }
@@ -455,7 +462,7 @@ fn attend() {
 /// The timer interrupt: a quantum is used up, or a sleeper's time has come.
 pub fn timer_expired() {
     let mut scheduler = SCHEDULER.borrow_mut();
-    scheduler.timer_at = u64::MAX;
+    scheduler.timer_at = NEVER;
     scheduler.wake_sleepers();
     if scheduler.ready.is_empty() {
         scheduler.arm_timer();
@@ -562,11 +569,13 @@ impl Scheduler {
 
     #[inline]
     fn make_ready(&mut self, thread: ThreadId) {
-        if self.threads[thread.slot()].state == State::Blocked(Wait::Sleep) {
+        let slot = &mut self.threads[thread.slot()];
+        if slot.wake_at != NEVER {
+            slot.wake_at = NEVER;
             self.sleepers -= 1;
         }
-        self.threads[thread.slot()].state = State::Ready;
-        self.threads[thread.slot()].link = None;
+        slot.state = State::Ready;
+        slot.link = None;
         if self.ready.first.is_none() {
             self.ready.first = Some(thread);
         } else {
@@ -609,7 +618,7 @@ impl Scheduler {
         let now = cpu::tsc();
         for slot in 0..self.threads.len() {
             let thread = &self.threads[slot];
-            if thread.state == State::Blocked(Wait::Sleep) && thread.wake_at <= now {
+            if thread.wake_at <= now {
                 self.make_ready(ThreadId::at(slot));
             }
         }
@@ -621,8 +630,8 @@ impl Scheduler {
     fn arm_timer(&mut self) {
         if !self.ready.is_empty() || self.sleepers != 0 {
             self.set_timer();
-        } else if self.timer_at != u64::MAX {
-            self.timer_at = u64::MAX;
+        } else if self.timer_at != NEVER {
+            self.timer_at = NEVER;
             time::stop_timer();
         }
     }
@@ -630,15 +639,13 @@ impl Scheduler {
     fn set_timer(&mut self) {
         let now = cpu::tsc();
         let mut at = if self.ready.is_empty() {
-            u64::MAX
+            NEVER
         } else {
             now + self.quantum
         };
         if self.sleepers > 0 {
             for thread in &self.threads {
-                if thread.state == State::Blocked(Wait::Sleep) {
-                    at = at.min(thread.wake_at);
-                }
+                at = at.min(thread.wake_at);
             }
         }
         if at != self.timer_at {
