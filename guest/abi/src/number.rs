@@ -82,4 +82,24 @@ numbers! {
     ThreadId = 22;
     /// `process_id() -> process`.
     ProcessId = 23;
+    /// `io_submit(*const IoRequest, count) -> submitted`: starts `count` requests on disks that are
+    /// open with [`crate::open::DIRECT`] and returns at once. Exactly one [`crate::IoCompletion`]
+    /// will come for each of the first `submitted`; if that is fewer than `count`, the next one was
+    /// refused, and submitting it again says why. EAGAIN when [`crate::MAX_IO`] requests are
+    /// submitted and not collected. The device uses the buffers until the completions come.
+    IoSubmit = 24;
+    /// `io_wait(*mut IoCompletion, max, min, timeout_ns) -> count`: takes up to `max` completions,
+    /// in the order in which they came, and blocks until there are `min`; `min` 0 polls. ETIMEDOUT
+    /// if there are none after `timeout_ns` ([`crate::FOREVER`]: no limit); fewer than `min` if
+    /// there are some. EINVAL if `min` is more than `max` or than what is submitted.
+    IoWait = 25;
+    /// `io_cancel(user_data)`: a request that the disk has not been given yet completes with
+    /// ECANCELED at once. EBUSY if the disk has it (its completion will come), ENOENT if there is
+    /// none.
+    IoCancel = 26;
+    /// `scan(fd, buf, len, offset) -> bytes`: the kernel reads `len` bytes of a disk as it reads
+    /// when it mounts: a block at a time into memory of its own, waiting for each; then hands the
+    /// pages over to the process at `buf`, which lies in an anonymous mapping. `buf` and `offset`
+    /// are multiples of the page size.
+    Scan = 27;
 }

@@ -17,6 +17,12 @@ pub const NO_FD: u64 = u64::MAX;
 pub const PATH_BYTES: usize = 100;
 /// Longest total of a program's arguments in bytes.
 pub const ARGS_BYTES: usize = 2048;
+/// Most requests of a process that are submitted by [`crate::Number::IoSubmit`] and not collected.
+pub const MAX_IO: usize = 512;
+/// Longest request of [`crate::Number::IoSubmit`] in bytes.
+pub const MAX_IO_BYTES: u64 = 128 * 1024;
+/// A timeout that does not come.
+pub const FOREVER: u64 = u64::MAX;
 /// How many descriptors a process can have open.
 pub const MAX_FDS: usize = 32;
 
@@ -45,6 +51,8 @@ pub mod map {
     pub const SHARED: u64 = 1 << 0;
     /// Writes stay in this mapping.
     pub const PRIVATE: u64 = 1 << 1;
+    /// Beside one of the two above: a fault reads its own page and no other.
+    pub const NO_READ_AHEAD: u64 = 1 << 2;
 }
 
 /// Flags of [`crate::Number::DiskStats`].
@@ -147,16 +155,71 @@ pub struct DiskStats {
     pub pages_written_back: u64,
     /// Pages given up to make room for others.
     pub pages_evicted: u64,
+    /// Ticks of the time stamp counter during which at least one request was in flight.
+    pub in_flight_ticks: u64,
+    /// Those of them during which the processor had nothing to run. What is left is the work that
+    /// ran while I/O was in flight: `cpu_overlap = 1 - idle_ticks / in_flight_ticks`.
+    pub idle_ticks: u64,
 }
 
-/// Where the processor's time went since boot, in ticks of the time stamp counter.
+/// Values of [`IoRequest::operation`].
+pub mod io {
+    /// Reads `len` bytes at `offset` into `buf`. The three are multiples of 512, and all of it lies
+    /// on the disk.
+    pub const READ: u32 = 0;
+    /// Writes `len` bytes of `buf` at `offset`.
+    pub const WRITE: u32 = 1;
+    /// Makes durable every write that completed before. `buf`, `len` and `offset` are 0.
+    pub const FLUSH: u32 = 2;
+}
+
+/// A request for [`crate::Number::IoSubmit`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoRequest {
+    /// `io::*`.
+    pub operation: u32,
+    /// The disk's descriptor.
+    pub fd: u32,
+    /// Address of the buffer.
+    pub buf: u64,
+    /// Its length in bytes, at most [`MAX_IO_BYTES`].
+    pub len: u64,
+    /// Where on the disk, in bytes.
+    pub offset: u64,
+    /// Comes back in the completion.
+    pub user_data: u64,
+}
+
+/// How a request of [`crate::Number::IoSubmit`] ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoCompletion {
+    /// What the request said.
+    pub user_data: u64,
+    /// Bytes read or written, 0 for a flush; or a negated [`crate::Errno`].
+    pub result: i64,
+}
+
+/// Where the processor's time went since boot, and what the kernel holds now.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuStats {
-    /// Running no thread at all.
+    /// Running no thread at all, in ticks of the time stamp counter.
     pub idle: u64,
     /// From one thread to another: how often.
     pub switches: u64,
+    /// Frames of memory that nobody holds.
+    pub free_frames: u64,
+    /// Frames that hold a page of the page cache: together with the free ones, what a process that
+    /// ends has to leave as it found it.
+    pub cached_pages: u64,
+    /// Those of them that are to be written back.
+    pub dirty_pages: u64,
+    /// Threads, the kernel's own among them; ended ones count until they are joined.
+    pub threads: u64,
+    /// Processes; ended ones count until they are waited for.
+    pub processes: u64,
 }
 
 /// How a process ended, as [`crate::Number::Wait`] encodes it.
