@@ -115,7 +115,12 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
             inside.leave();
         });
-        assert!(gate.wait_until_empty(Duration::MAX));
+        let start = Instant::now();
+        assert!(gate.wait_until_empty(Duration::from_secs(20)));
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "nobody told that the gate is empty"
+        );
         leaver.join().unwrap();
     }
 
