@@ -20,12 +20,33 @@ pub struct ReadAhead {
     ahead: u64,
     /// Pages in the last window; 0 when the stream is not sequential.
     window: u64,
+    /// Nothing is read ahead.
+    off: bool,
 }
 
 impl ReadAhead {
+    /// A stream that reads nothing ahead.
+    pub fn off() -> ReadAhead {
+        ReadAhead {
+            off: true,
+            ..ReadAhead::default()
+        }
+    }
+
+    /// Forgets what has been asked for.
+    pub fn restart(&mut self) {
+        *self = ReadAhead {
+            off: self.off,
+            ..ReadAhead::default()
+        };
+    }
+
     /// Takes note of a fault on page `index`; `mapped` pages after it are there already and will
     /// not fault. Gives the pages to read now, none of which may be waited for.
     pub fn fault(&mut self, index: u64, mapped: u64) -> Range<u64> {
+        if self.off {
+            return index..index;
+        }
         // The page that faulted last may fault again: after its read, say.
         let sequential = index + 1 >= self.next && index <= self.ahead.max(self.next);
         self.next = index + 1 + mapped;
@@ -90,6 +111,13 @@ mod tests {
         let before = stream;
         assert!(stream.fault(99, 0).is_empty() || stream.window >= before.window);
         assert_eq!(stream.window, MAX_WINDOW);
+    }
+
+    #[test]
+    fn a_stream_that_is_off_stays_off() {
+        let mut stream = ReadAhead::off();
+        stream.restart();
+        assert!((0..100).all(|index| stream.fault(index, 0).is_empty()));
     }
 
     #[test]

@@ -56,6 +56,29 @@ pub struct PathReport<'a> {
     pub max_ns: u64,
     /// The most requests the disk's driver had in flight.
     pub max_in_flight: u64,
+    /// How much of the time with requests in flight the processor worked.
+    pub cpu_overlap: Overlap,
+}
+
+/// A part of a whole, from 0 to 1, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlap(u16);
+
+impl Overlap {
+    /// Of `in_flight_ticks`, the part that was not idle; 0 if nothing was in flight.
+    pub fn of_ticks(in_flight_ticks: u64, idle_ticks: u64) -> Overlap {
+        let idle = u128::from(idle_ticks.min(in_flight_ticks));
+        match u128::from(in_flight_ticks) {
+            0 => Overlap(0),
+            all => Overlap(((all - idle) * 1000 / all) as u16),
+        }
+    }
+}
+
+impl Display for Overlap {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
 }
 
 impl Display for PathReport<'_> {
@@ -70,7 +93,7 @@ impl Display for PathReport<'_> {
             f,
             "demo: path name={name} initiator={initiator} mode={mode} trigger={trigger} \
              operations={} bytes={} sha256={} ns={} p50_ns={} p99_ns={} max_ns={} \
-             max_in_flight={}",
+             max_in_flight={} cpu_overlap={}",
             self.operations,
             self.bytes,
             Hex(&self.sha256),
@@ -79,6 +102,7 @@ impl Display for PathReport<'_> {
             self.p99_ns,
             self.max_ns,
             self.max_in_flight,
+            self.cpu_overlap,
         )
     }
 }
@@ -147,13 +171,31 @@ mod tests {
             p99_ns: 2,
             max_ns: 3,
             max_in_flight: 4,
+            cpu_overlap: Overlap::of_ticks(1000, 877),
         };
         assert_eq!(
             report.to_string(),
             "demo: path name=blocking-read initiator=process mode=sync trigger=pread \
              operations=2 bytes=8192 \
              sha256=0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8 \
-             ns=5 p50_ns=1 p99_ns=2 max_ns=3 max_in_flight=4"
+             ns=5 p50_ns=1 p99_ns=2 max_ns=3 max_in_flight=4 \
+             cpu_overlap=0.123"
         );
+    }
+
+    #[test]
+    fn the_overlap_is_the_part_that_was_not_idle() {
+        let cases = [
+            ((0, 0), "0.000"),
+            ((0, 5), "0.000"),
+            ((4, 0), "1.000"),
+            ((4, 4), "0.000"),
+            ((4, 9), "0.000"),
+            ((3, 1), "0.666"),
+            ((u64::MAX, 1), "0.999"),
+        ];
+        for ((in_flight, idle), text) in cases {
+            assert_eq!(Overlap::of_ticks(in_flight, idle).to_string(), text);
+        }
     }
 }

@@ -92,6 +92,9 @@ extern "C" fn trap_page_fault(frame: &mut Frame) {
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_line(frame: &mut Frame) {
+    if !frame.from_user() {
+        scheduler::idle_ends();
+    }
     interrupts::line((frame.vector - u64::from(idt::FIRST_LINE)) as u8);
     apic::end_of_interrupt();
     if frame.from_user() {
@@ -101,6 +104,9 @@ extern "C" fn trap_line(frame: &mut Frame) {
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_timer(frame: &mut Frame) {
+    if !frame.from_user() {
+        scheduler::idle_ends();
+    }
     scheduler::timer_expired();
     apic::end_of_interrupt();
     if frame.from_user() {

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use core::mem::MaybeUninit;
 use iolite_guest_abi::{Errno, USER_END, USER_START};
 
 unsafe extern "C" {
@@ -29,6 +30,10 @@ unsafe impl Plain for iolite_guest_abi::DirEntry {}
 unsafe impl Plain for iolite_guest_abi::DiskStats {}
 // SAFETY: as above.
 unsafe impl Plain for iolite_guest_abi::CpuStats {}
+// SAFETY: as above.
+unsafe impl Plain for iolite_guest_abi::IoRequest {}
+// SAFETY: as above.
+unsafe impl Plain for iolite_guest_abi::IoCompletion {}
 
 /// Is all of `[address, address + bytes)` in the user half?
 pub fn check_range(address: u64, bytes: u64) -> Result<(), Errno> {
@@ -55,11 +60,25 @@ pub fn write(to: u64, from: &[u8]) -> Result<(), Errno> {
 
 /// Copies a structure to the process.
 pub fn write_value<T: Plain>(to: u64, value: &T) -> Result<(), Errno> {
-    let value: *const T = value;
-    // SAFETY: a `Plain` value is all initialised bytes.
+    write_values(to, core::slice::from_ref(value))
+}
+
+/// Copies structures to the process.
+pub fn write_values<T: Plain>(to: u64, values: &[T]) -> Result<(), Errno> {
+    // SAFETY: `Plain` values are all initialised bytes.
     write(to, unsafe {
-        core::slice::from_raw_parts(value.cast(), size_of::<T>())
+        core::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values))
     })
+}
+
+/// Copies a structure from the process.
+pub fn read_value<T: Plain>(from: u64) -> Result<T, Errno> {
+    check_range(from, size_of::<T>() as u64)?;
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the destination is ours; the source is user memory, where a fault is handled.
+    done(unsafe { copy_user(value.as_mut_ptr().cast(), from as *const u8, size_of::<T>()) })?;
+    // SAFETY: every byte was written, and every bit pattern of a `Plain` type is valid.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// The two bytes at `address` in the process.

@@ -2,18 +2,20 @@
 
 #![allow(unsafe_code)]
 
-use crate::arch::apic;
+use crate::arch::{apic, cpu};
+use crate::fs::async_io;
 use crate::mm::cache::{self, PageId};
 use crate::mm::layout::PAGE;
 use crate::mm::{frame, mmio};
 use crate::println;
 use crate::sync::{CpuCell, WaitQueue};
-use crate::task::ThreadId;
 use crate::task::scheduler;
+use crate::task::{ProcessId, ThreadId};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
 use iolite_devices_abi::blk::ID_BYTES;
-use iolite_guest_abi::DiskStats;
+use iolite_guest_abi::{DiskStats, MAX_IO};
 use iolite_guest_core::cmdline::Window;
 use iolite_virtio_driver::{
     Disk as Driver, DiskError, DmaRegion, MmioRegisters, Operation, Outcome, Segment, SubmitError,
@@ -28,12 +30,43 @@ pub struct DiskId(u8);
 pub enum Owner {
     /// A thread that has counted the request with [`scheduler::request_starts`].
     Thread(ThreadId),
-    /// A page of the cache that is being read, and those linked to it.
+    /// A page of the cache that is being read or written, and those linked to it.
     Pages(PageId),
+    /// An asynchronous request of a process, by its number there.
+    Async(ProcessId, u16),
 }
 
-/// An owner as the driver's cookie: pages have this bit set.
-const COOKIE_PAGES: u32 = 1 << 31;
+impl Owner {
+    /// An owner as the driver's cookie: what kind in the highest bits, its number below.
+    #[inline(always)]
+    fn to_cookie(self) -> u32 {
+        match self {
+            Owner::Thread(thread) => u32::from(thread.number()),
+            Owner::Pages(page) => PAGES | page.number(),
+            Owner::Async(process, request) => {
+                ASYNC | u32::from(process.number()) << REQUEST_BITS | u32::from(request)
+            }
+        }
+    }
+
+    /// The inverse of [`Owner::to_cookie`].
+    #[inline(always)]
+    fn from_cookie(cookie: u32) -> Option<Owner> {
+        if cookie & PAGES != 0 {
+            return PageId::from_number(cookie & !PAGES).map(Owner::Pages);
+        }
+        if cookie & ASYNC == 0 {
+            return ThreadId::from_number(u64::from(cookie)).map(Owner::Thread);
+        }
+        let process = ProcessId::from_number(u64::from((cookie & !ASYNC) >> REQUEST_BITS))?;
+        Some(Owner::Async(process, (cookie % (1 << REQUEST_BITS)) as u16))
+    }
+}
+
+const PAGES: u32 = 1 << 31;
+const ASYNC: u32 = 1 << 30;
+const REQUEST_BITS: u32 = 10;
+const _: () = assert!(MAX_IO <= 1 << REQUEST_BITS);
 
 struct Disk {
     driver: Driver<MmioRegisters>,
@@ -41,7 +74,14 @@ struct Disk {
     id: [u8; ID_BYTES],
     waiting_for_room: WaitQueue,
     stats: DiskStats,
+    /// When the first of the requests in flight was submitted, while there are any.
+    busy_since: u64,
+    /// Its bit in [`IN_FLIGHT`].
+    bit: u32,
 }
+
+/// The disks that have requests in flight, a bit each.
+static IN_FLIGHT: AtomicU32 = AtomicU32::new(0);
 
 static DISKS: CpuCell<Vec<Disk>> = CpuCell::new(Vec::new());
 
@@ -56,6 +96,8 @@ pub fn init(windows: &[Window]) {
                     id: [0; ID_BYTES],
                     waiting_for_room: WaitQueue::new(),
                     stats: DiskStats::default(),
+                    busy_since: 0,
+                    bit: 1 << disks(),
                 };
                 DISKS.borrow_mut().push(disk);
                 apic::route(window.line);
@@ -154,6 +196,28 @@ pub fn interrupt(line: u8) {
     for disk in disks.iter_mut().filter(|disk| disk.line == line) {
         disk.harvest();
     }
+    drop(disks);
+    async_io::move_on();
+}
+
+/// The disks that have requests in flight, a bit each.
+#[inline(always)]
+pub fn in_flight() -> u32 {
+    IN_FLIGHT.load(Ordering::Relaxed)
+}
+
+/// The processor had nothing to run for `ticks` while requests of these disks were in flight.
+pub fn count_idle(in_flight: u32, ticks: u64) {
+    if in_flight == 0 {
+        return;
+    }
+    for disk in DISKS
+        .borrow_mut()
+        .iter_mut()
+        .filter(|disk| disk.bit & in_flight != 0)
+    {
+        disk.stats.idle_ticks += ticks;
+    }
 }
 
 /// What the disk has counted, anew from zero if `reset`.
@@ -161,10 +225,15 @@ pub fn stats(disk: DiskId, reset: bool) -> DiskStats {
     let mut disks = DISKS.borrow_mut();
     let disk = &mut disks[usize::from(disk.0)];
     let notifications = disk.driver.notifications();
+    let now = cpu::tsc();
     let mut stats = disk.stats;
+    if stats.in_flight > 0 {
+        stats.in_flight_ticks += now - disk.busy_since;
+    }
     stats.notifications = notifications.wrapping_add(stats.notifications);
     if reset {
         let in_flight = disk.stats.in_flight;
+        disk.busy_since = now;
         disk.stats = DiskStats {
             in_flight,
             max_in_flight: in_flight,
@@ -189,12 +258,12 @@ impl Disk {
         segments: &[Segment],
         owner: Owner,
     ) -> Result<(), SubmitError> {
-        let cookie = match owner {
-            Owner::Thread(thread) => u32::from(thread.number()),
-            Owner::Pages(page) => COOKIE_PAGES | page.number(),
-        };
-        self.driver.submit(operation, segments, cookie)?;
+        self.driver.submit(operation, segments, owner.to_cookie())?;
         let stats = &mut self.stats;
+        if stats.in_flight == 0 {
+            self.busy_since = cpu::tsc();
+            IN_FLIGHT.fetch_or(self.bit, Ordering::Relaxed);
+        }
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
         // Counted when submitted: what is asked for is known here, and a completion says only how
@@ -229,19 +298,27 @@ impl Disk {
             if !ok {
                 self.stats.errors += 1;
             }
-            if done.cookie & COOKIE_PAGES != 0 {
-                if let Some(first) = PageId::from_number(done.cookie & !COOKIE_PAGES) {
-                    cache::request_ended(first, ok);
+            match Owner::from_cookie(done.cookie) {
+                Some(Owner::Thread(thread)) => scheduler::request_ended(thread, ok),
+                Some(Owner::Pages(first)) => cache::request_ended(first, ok),
+                Some(Owner::Async(process, request)) => {
+                    async_io::request_ended(process, request, ok);
                 }
-            } else if let Some(thread) = ThreadId::from_number(u64::from(done.cookie)) {
-                scheduler::request_ended(thread, ok);
+                None => {}
             }
+        }
+        if self.stats.in_flight == 0 {
+            self.stats.in_flight_ticks += cpu::tsc() - self.busy_since;
+            IN_FLIGHT.fetch_and(!self.bit, Ordering::Relaxed);
         }
         self.waiting_for_room.wake_all();
     }
 }
 
 impl DiskId {
+    /// The first disk.
+    pub const FIRST: DiskId = DiskId(0);
+
     /// The disk with this number, if there is one.
     pub fn from_number(number: usize) -> Option<DiskId> {
         (number < disks()).then_some(DiskId(number as u8))

@@ -4,8 +4,8 @@
 //! - [`submit`] hands a request to the disk's driver. `Ok` means that exactly one completion will
 //!   come, `Err` that none will. It never blocks.
 //! - The interrupt handler ([`interrupt`]) harvests every completion and tells the request's
-//!   [`Owner`]: a thread that has one request fewer in flight, or pages that have been read. It
-//!   allocates nothing and calls nobody back.
+//!   [`Owner`]: a thread that has one request fewer in flight, pages that have been read or written,
+//!   or a process whose asynchronous request is done. It allocates nothing and blocks nobody.
 //! - [`transfer`] is `submit` + wait, and knows nothing of drivers.
 //!
 //! There is no queue of requests but the disk's own: when that is full, `submit` says so, and who
@@ -15,7 +15,7 @@ mod disk;
 mod sync;
 
 pub use disk::{
-    DiskId, Owner, count, disks, init, interrupt, notify, stats, submit, submit_and_notify,
-    system_disk, wait_for_room,
+    DiskId, Owner, count, count_idle, disks, in_flight, init, interrupt, notify, stats, submit,
+    submit_and_notify, system_disk, wait_for_room,
 };
 pub use sync::{flush, identify, read_sector, transfer};

@@ -41,11 +41,13 @@ pub struct OpenObject {
     pub disk: Option<DiskId>,
     /// It can be written.
     pub write: bool,
-    direct: bool,
+    /// Past the page cache.
+    pub direct: bool,
     position: u64,
-    /// Copies of what never changes, at hand for every transfer.
-    extent: Extent,
-    max_segments: usize,
+    /// Where it lies, at hand for every transfer.
+    pub extent: Extent,
+    /// How many segments a request can have.
+    pub max_segments: usize,
 }
 
 /// The descriptors of a process.
@@ -290,14 +292,14 @@ impl Run<'_> {
 
 /// A part of the process's memory that a device is about to use: its frames are held until the
 /// value goes, whatever becomes of the mapping.
-struct Pinned {
+pub struct Pinned {
     root: Root,
     segments: ArrayVec<Segment, MAX_SEGMENTS>,
 }
 
 impl Pinned {
     #[inline(always)]
-    fn new(root: Root) -> Pinned {
+    pub fn new(root: Root) -> Pinned {
         Pinned {
             root,
             segments: ArrayVec::new(),
@@ -307,7 +309,7 @@ impl Pinned {
     /// Holds the pages of `[address, address + len)`, as many as fit into `most` segments, and
     /// gives the number of bytes in them: whole sectors, whatever the pages are.
     #[inline(always)]
-    fn fill(&mut self, address: u64, len: u64, write: bool, most: usize) -> Result<u64, Errno> {
+    pub fn fill(&mut self, address: u64, len: u64, write: bool, most: usize) -> Result<u64, Errno> {
         let mut done = 0;
         while done < len && self.segments.len() < most {
             let at = address + done;
@@ -327,6 +329,13 @@ impl Pinned {
             last.bytes -= partial as u32;
         }
         Ok(done - partial)
+    }
+
+    /// Leaves the segments, and the duty to release their frames, to `to`, which is empty.
+    pub fn hand_over(mut self, to: &mut ArrayVec<Segment, MAX_SEGMENTS>) {
+        for segment in self.segments.drain(..) {
+            to.push(segment);
+        }
     }
 }
 
@@ -353,6 +362,63 @@ fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, Errno
         }
         pager::bring_in(address, for_writing).map_err(errno_of)?;
     }
+}
+
+/// Brings in the pages of `[address, address + len)` so that the process could write to them.
+pub fn prepare_for_writing(address: u64, len: u64) -> Result<(), Errno> {
+    user_access::check_range(address, len)?;
+    let root = process::current().space.root();
+    let needed = paging::PRESENT | paging::USER | paging::WRITABLE;
+    let mut page = address - address % PAGE;
+    while page < address + len {
+        if root
+            .find(page)
+            .is_none_or(|entry| entry.get() & needed != needed)
+        {
+            pager::bring_in(page, true).map_err(errno_of)?;
+        }
+        page += PAGE;
+    }
+    Ok(())
+}
+
+/// Reads `len` bytes of a disk the way mounting does: a page at a time into a frame of the
+/// kernel's own, waiting for each; and hands the frames over to the process at `buf`.
+pub fn scan(fd: u64, buf: u64, len: u64, offset: u64) -> Result<u64, Errno> {
+    let File::Object(file) = process::current().files.get(fd)? else {
+        return Err(Errno::ENODEV);
+    };
+    if !(buf | offset).is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    let extent = file.extent;
+    let len = len.min(extent.bytes.saturating_sub(offset));
+    user_access::check_range(buf, len)?;
+    write_back::sync_if_dirty(file.object)?;
+    let mut done = 0;
+    while done < len {
+        let frame = frame::alloc().ok_or(Errno::ENOMEM)?;
+        let result = read_page(&extent, (offset + done) / PAGE, frame)
+            .and_then(|()| process::current().space.replace(buf + done, frame));
+        if let Err(error) = result {
+            frame::release(frame);
+            return if done == 0 { Err(error) } else { Ok(done) };
+        }
+        done += PAGE;
+    }
+    Ok(len)
+}
+
+fn read_page(extent: &Extent, index: u64, frame: Frame) -> Result<(), Errno> {
+    let (sector, bytes) = extent.page(index);
+    if u64::from(bytes) < PAGE {
+        frame::zero(frame, bytes as usize);
+    }
+    let segment = Segment {
+        physical: frame.physical(),
+        bytes,
+    };
+    block::transfer(extent.disk, Operation::Read { sector }, &[segment])
 }
 
 #[cold]

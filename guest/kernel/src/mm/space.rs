@@ -3,7 +3,7 @@
 //! An area holds no memory by itself. The pager puts a page where a fault finds an area without
 //! one; here pages only go away.
 
-use super::frame;
+use super::frame::{self, Frame};
 use super::layout::PAGE;
 use super::paging::{self, Root};
 use crate::arch::cpu;
@@ -48,20 +48,25 @@ pub enum Backing {
 
 impl Backing {
     /// A shared mapping of `object` from its page `first_page` on.
-    pub fn shared(object: ObjectId, first_page: u64) -> Backing {
+    pub fn shared(object: ObjectId, first_page: u64, stream: ReadAhead) -> Backing {
         Backing::Shared {
             object,
             first_page,
-            stream: ReadAhead::default(),
+            stream,
         }
     }
 
     /// A private mapping of `object` from its page `first_page` on, zeroes from `zero_from` on.
-    pub fn private(object: ObjectId, first_page: u64, zero_from: u64) -> Backing {
+    pub fn private(
+        object: ObjectId,
+        first_page: u64,
+        stream: ReadAhead,
+        zero_from: u64,
+    ) -> Backing {
         Backing::Private {
             object,
             first_page,
-            stream: ReadAhead::default(),
+            stream,
             zero_from,
         }
     }
@@ -84,7 +89,7 @@ impl Backing {
                 first_page, stream, ..
             } => {
                 *first_page += bytes / PAGE;
-                *stream = ReadAhead::default();
+                stream.restart();
             }
         }
         self
@@ -216,6 +221,25 @@ impl Space {
             }
         }
         kept.into_iter().try_for_each(|area| self.insert(area))
+    }
+
+    /// Puts `frame`, which the caller holds, in the place of whatever page an anonymous, writable
+    /// area has at `address`.
+    pub fn replace(&mut self, address: u64, frame: Frame) -> Result<(), Errno> {
+        let root = self.root;
+        let area = self.find(address).ok_or(Errno::EFAULT)?;
+        if !area.write || !matches!(area.backing, Backing::Zeroes) {
+            return Err(Errno::EFAULT);
+        }
+        let entry = root.find_or_make(address).ok_or(Errno::ENOMEM)?;
+        let before = entry.frame();
+        let protection = paging::PRESENT | paging::USER | paging::WRITABLE | paging::NO_EXECUTE;
+        entry.set(frame.physical() | protection);
+        if let Some(before) = before {
+            cpu::forget_page(address);
+            frame::release(before);
+        }
+        Ok(())
     }
 
     fn drop_pages(&self, start: u64, end: u64) {

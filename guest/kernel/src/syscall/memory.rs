@@ -6,12 +6,17 @@ use crate::mm::layout::PAGE;
 use crate::mm::space::Backing;
 use crate::task::process;
 use iolite_guest_abi::{Errno, NO_FD, USER_END, USER_START, map, prot};
+use iolite_guest_core::read_ahead::ReadAhead;
 
 pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Result<u64, Errno> {
     let write = protection & prot::WRITE != 0;
     let execute = protection & prot::EXEC != 0;
     let known = protection & !(prot::READ | prot::WRITE | prot::EXEC) == 0;
-    let shared = match flags {
+    let stream = match flags & map::NO_READ_AHEAD {
+        0 => ReadAhead::default(),
+        _ => ReadAhead::off(),
+    };
+    let shared = match flags & !map::NO_READ_AHEAD {
         map::SHARED => true,
         map::PRIVATE => false,
         _ => return Err(Errno::EINVAL),
@@ -37,9 +42,9 @@ pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Resu
     }
     let first_page = offset / PAGE;
     let backing = if shared {
-        Backing::shared(file.object, first_page)
+        Backing::shared(file.object, first_page, stream)
     } else {
-        Backing::private(file.object, first_page, u64::MAX)
+        Backing::private(file.object, first_page, stream, u64::MAX)
     };
     process.space.map(len, write, execute, backing)
 }

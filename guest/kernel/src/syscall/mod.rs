@@ -7,8 +7,8 @@ mod tasks;
 use crate::arch::trap::Frame;
 use crate::arch::user_access;
 use crate::block;
-use crate::fs::directory;
 use crate::fs::file::{self, File, Place};
+use crate::fs::{async_io, directory};
 use crate::task::{process, scheduler};
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
 
@@ -27,6 +27,10 @@ fn call(frame: &Frame) -> Result<u64, Errno> {
         Number::Pwrite => file::write(a, b, c, Place::Offset(d)),
         Number::Read => file::read(a, b, c, Place::Position),
         Number::Write => file::write(a, b, c, Place::Position),
+        Number::IoSubmit => async_io::submit(a, b),
+        Number::IoWait => async_io::wait(a, b, c, d),
+        Number::IoCancel => async_io::cancel(a),
+        Number::Scan => file::scan(a, b, c, d),
         Number::Fsync => file::sync(a),
         Number::Open => with_path(a, b, |path| file::open(path, c)),
         Number::Close => process::current().files.close(a).map(|()| 0),

@@ -16,6 +16,7 @@ use crate::mm::paging;
 use crate::mm::space::{Area, Backing, Space};
 use iolite_guest_abi::{ARGS_BYTES, Errno, STACK_BYTES, StartInfo, USER_END};
 use iolite_guest_core::elf::{self, Program, Segment};
+use iolite_guest_core::read_ahead::ReadAhead;
 
 /// Interrupts on; the bit that is always one.
 const USER_RFLAGS: u64 = 0x202;
@@ -108,7 +109,7 @@ fn map_segment(space: &mut Space, file: ObjectId, segment: &Segment) -> Result<(
         } else {
             from_file
         };
-        let backing = Backing::private(file, first_page, zero_from);
+        let backing = Backing::private(file, first_page, ReadAhead::default(), zero_from);
         space.insert(Area {
             start,
             end: from_file,

@@ -7,6 +7,7 @@
 use crate::arch::power;
 use crate::arch::trap::Frame;
 use crate::fs::Files;
+use crate::fs::async_io::{self, AsyncIo};
 use crate::mm::cache::write_back;
 use crate::mm::space::Space;
 use crate::println;
@@ -62,6 +63,8 @@ pub struct Process {
     pub space: Space,
     /// Its descriptors.
     pub files: Files,
+    /// Its asynchronous requests.
+    pub async_io: AsyncIo,
     name: String,
     parent: Option<ProcessId>,
     threads: usize,
@@ -91,6 +94,7 @@ pub fn add(
     processes[slot] = Some(Box::new(Process {
         space,
         files,
+        async_io: AsyncIo::default(),
         name,
         parent,
         threads: 0,
@@ -134,6 +138,23 @@ pub fn get(id: ProcessId) -> RefMut<'static, Process> {
             None => panic!("process {} is gone", id.0),
         }
     })
+}
+
+/// How many processes there are; ended ones count until they are waited for.
+pub fn count() -> u64 {
+    PROCESSES.borrow().iter().flatten().count() as u64
+}
+
+/// Calls `action` with every process.
+pub fn for_each(mut action: impl FnMut(ProcessId, &mut Process)) {
+    for (slot, process) in PROCESSES.borrow_mut().iter_mut().enumerate() {
+        if let Some(process) = process {
+            action(
+                ProcessId(NonZeroU16::MIN.saturating_add(slot as u16)),
+                process,
+            );
+        }
+    }
 }
 
 fn with<T>(process: ProcessId, action: impl FnOnce(&mut Process) -> T) -> Option<T> {
@@ -207,6 +228,7 @@ pub fn exit_thread(status: u64) -> ! {
 }
 
 fn process_ends(id: ProcessId, status: u64) {
+    async_io::drain();
     scheduler::leave_address_space();
     let ended = {
         let mut process = get(id);

@@ -13,14 +13,15 @@
 use crate::arch::context::{self, Context};
 use crate::arch::trap::Frame;
 use crate::arch::{cpu, fpu, gdt, time};
+use crate::block;
 use crate::mm::paging::{self, Root};
-use crate::mm::{kstack, layout};
+use crate::mm::{cache, frame, kstack, layout};
 use crate::sync::{CpuCell, WaitQueue};
 use crate::task::process::{self, ProcessId};
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, Ordering};
-use iolite_guest_abi::{CpuStats, Errno};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering};
+use iolite_guest_abi::{CpuStats, Errno, FOREVER};
 
 /// Most threads at a time.
 pub const MAX_THREADS: usize = 512;
@@ -77,6 +78,8 @@ pub enum Wait {
     Sleep,
     /// Dirty pages: the flusher.
     Flusher,
+    /// Completions of the process's asynchronous requests.
+    Completions(ProcessId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +133,8 @@ struct Scheduler {
     timer_at: u64,
     quantum: u64,
     loaded_root: Option<Root>,
-    stats: CpuStats,
+    idle: u64,
+    switches: u64,
 }
 
 static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
@@ -142,14 +146,15 @@ static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
     timer_at: NEVER,
     quantum: 0,
     loaded_root: None,
-    stats: CpuStats {
-        idle: 0,
-        switches: 0,
-    },
+    idle: 0,
+    switches: 0,
 });
 
 /// Something keeps the running thread from simply returning to ring 3.
 static ATTENTION: AtomicBool = AtomicBool::new(false);
+
+/// When the last interrupt came that ended [`idle`].
+static IDLE_ENDED: AtomicU64 = AtomicU64::new(0);
 
 // What every trap asks, kept beside the table: the running thread, its process (0: none), and
 // where its floating-point registers belong.
@@ -192,7 +197,21 @@ pub fn current_is_killed() -> bool {
 
 /// What [`iolite_guest_abi::Number::CpuStats`] tells.
 pub fn stats() -> CpuStats {
-    SCHEDULER.borrow().stats
+    let scheduler = SCHEDULER.borrow();
+    let threads = scheduler
+        .threads
+        .iter()
+        .filter(|thread| thread.state != State::Free);
+    let (cached_pages, dirty_pages) = cache::counts();
+    CpuStats {
+        idle: scheduler.idle,
+        switches: scheduler.switches,
+        free_frames: frame::free_count(),
+        cached_pages,
+        dirty_pages,
+        threads: threads.count() as u64,
+        processes: process::count(),
+    }
 }
 
 // Making threads, and their end.
@@ -344,6 +363,19 @@ pub fn block(wait: Wait) {
         scheduler.threads[current.slot()].state = State::Blocked(wait);
     }
     switch_away();
+}
+
+/// When `nanoseconds` from now are over; [`iolite_guest_abi::FOREVER`] never are.
+pub fn deadline(nanoseconds: u64) -> u64 {
+    match nanoseconds {
+        FOREVER => NEVER,
+        _ => cpu::tsc().saturating_add(time::ticks(nanoseconds)),
+    }
+}
+
+/// Is a [`deadline`] over?
+pub fn is_past(deadline: u64) -> bool {
+    deadline != NEVER && cpu::tsc() >= deadline
 }
 
 /// As [`block`], but not after the time stamp counter has reached `tsc`.
@@ -516,9 +548,18 @@ enum Choice {
 }
 
 fn idle() {
+    let disks = block::in_flight();
     let start = cpu::tsc();
     cpu::wait_for_interrupt();
-    SCHEDULER.borrow_mut().stats.idle += cpu::tsc() - start;
+    let idle = IDLE_ENDED.load(Ordering::Relaxed).saturating_sub(start);
+    SCHEDULER.borrow_mut().idle += idle;
+    block::count_idle(disks, idle);
+}
+
+/// An interrupt has ended [`idle`]: what it does is work already.
+#[inline(always)]
+pub fn idle_ends() {
+    IDLE_ENDED.store(cpu::tsc(), Ordering::Relaxed);
 }
 
 /// What is left to do for the thread that was switched away from.
@@ -558,7 +599,7 @@ impl Scheduler {
         let fpu_area = fpu_area(kstack::top(next.slot()));
         CURRENT_FPU.store(fpu_area, Ordering::Relaxed);
         gdt::set_kernel_stack(fpu_area as u64);
-        self.stats.switches += 1;
+        self.switches += 1;
         let save = &raw mut self.threads[self.current.slot()].context;
         self.current = next;
         Choice::Switch {

@@ -289,6 +289,12 @@ pub fn drop_range(object: ObjectId, range: Range<u64>) {
     }
 }
 
+/// How many pages there are, and how many of them are dirty.
+pub fn counts() -> (u64, u64) {
+    let cache = CACHE.borrow();
+    (cache.count() as u64, cache.dirty.count as u64)
+}
+
 /// The pages of `extent` that the bytes `[offset, offset + bytes)` touch.
 pub fn pages_of(extent: &Extent, offset: u64, bytes: u64) -> Range<u64> {
     offset / PAGE..(offset + bytes).div_ceil(PAGE).min(extent.pages())

@@ -128,6 +128,11 @@ impl Cache {
         self.buckets = vec![None; pages.next_power_of_two()];
     }
 
+    /// How many pages there are.
+    pub fn count(&self) -> usize {
+        self.pages.len() - self.empty.len()
+    }
+
     /// How many pages fit.
     pub fn capacity(&self) -> usize {
         self.pages.capacity()
