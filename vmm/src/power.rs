@@ -60,6 +60,11 @@ impl Power {
         self.lock().is_some()
     }
 
+    /// Was it a signal that asked for the stop?
+    pub fn is_off_by_signal(&self) -> bool {
+        matches!(*self.lock(), Some(Stop::Signal(_)))
+    }
+
     /// The reason of the stop, once.
     pub fn take(&self) -> Option<Stop> {
         self.lock().take()
@@ -82,5 +87,23 @@ impl PowerControl for Power {
 
     fn exit(&self, value: u32) {
         self.stop(Stop::ExitPort(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_stays() {
+        let power = Power::new().unwrap();
+        assert!(!power.is_off());
+        assert!(power.event().read().is_err());
+        power.exit(7);
+        power.reset();
+        power.stop(Stop::Signal(15));
+        assert!(power.is_off() && !power.is_off_by_signal());
+        assert!(power.event().read().is_ok());
+        assert!(matches!(power.take(), Some(Stop::ExitPort(7))));
     }
 }

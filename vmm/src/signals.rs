@@ -1,7 +1,7 @@
 //! The signals that stop a machine, taken by the main thread from a descriptor.
 //!
 //! They are blocked from [`Signals::take`] on, in every thread started after it. When the guard is
-//! dropped they are as before: a second Ctrl-C during a slow drain ends the process at once.
+//! dropped they are as before, and end the process at once.
 
 #![allow(unsafe_code)]
 

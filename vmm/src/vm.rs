@@ -61,11 +61,14 @@ impl Machine {
         let attended = events::attend(&self.power, &mut signals, timeout, input);
         // Whatever happened: nobody may wait for a vCPU that still runs.
         self.power.stop(Stop::Reset);
-        drop(signals);
+        // A second Ctrl-C is for who does not want to wait for a slow disk. Otherwise signals wait
+        // until everything is on the disk.
+        let signals = (!self.power.is_off_by_signal()).then_some(signals);
         vcpu.join();
         let drained = shut_down(&self.disks);
         drop(self.disks);
         drop(self.vm);
+        drop(signals);
         attended?;
         drained?;
         Ok(self.power.take().unwrap_or(Stop::Reset))

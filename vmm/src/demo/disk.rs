@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
-use super::screen::Screen;
+use super::screen::{Screen, size};
 use crate::error::Error;
 
 /// Size of the temporary disk in bytes.
@@ -85,11 +85,7 @@ impl DemoDisk {
     /// The disk in a few words.
     pub fn describe(&self, write: bool) -> String {
         let access = if write { "writable" } else { "read-only" };
-        let size = match self.bytes {
-            bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
-            bytes if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
-            bytes => format!("{bytes} bytes"),
-        };
+        let size = size(self.bytes);
         match &self.path {
             Some(path) => format!("{}, {size}, {access}", path.display()),
             None => format!("temporary, {size} of generated content, {access}"),

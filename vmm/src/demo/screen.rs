@@ -71,3 +71,12 @@ impl Screen {
         }
     }
 }
+
+/// A size for people: in MiB or KiB where it is a whole number of them.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        bytes if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
+        bytes => format!("{bytes} bytes"),
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::protocol::{self, Line, PathResult};
-use super::screen::Screen;
+use super::screen::{Screen, size};
 
 /// The longest line that is read as one; longer ones are cut there.
 const MAX_LINE_BYTES: usize = 1024;
@@ -122,10 +122,11 @@ pub fn watch(lines: Receiver<(Instant, String)>, screen: &Screen, started: Insta
 }
 
 fn in_short(path: &PathResult) -> String {
-    let time = Duration::from_nanos(path.ns).as_secs_f64();
+    let seconds = Duration::from_nanos(path.ns).as_secs_f64();
+    let size = size(path.bytes);
     format!(
-        "{}: {} bytes by {} operations in {time:.3} s",
-        path.name, path.bytes, path.operations
+        "{}: {size} by {} operations in {seconds:.3} s",
+        path.name, path.operations
     )
 }
 
