@@ -1,5 +1,5 @@
 //! What every program of the guest stands on: its start, the system calls as safe functions, the
-//! console, threads, processes, a heap and a clock.
+//! console, threads, processes, asynchronous I/O, a heap and a clock.
 //!
 //! A program is one file in `src/bin/`:
 //!
@@ -23,7 +23,9 @@
 
 extern crate alloc;
 
+mod aio;
 mod args;
+mod buffer;
 mod clock;
 pub mod console;
 mod disk;
@@ -33,20 +35,26 @@ mod heap;
 mod lock;
 mod mapping;
 mod process;
+mod shared;
 mod start;
 mod syscall;
 mod thread;
 
+pub use aio::{AsyncIo, Completed, RequestId};
 pub use args::{Args, number_argument};
+pub use buffer::Buffer;
 pub use clock::{Instant, sleep};
 pub use disk::{DiskPath, cpu_stats, disk_count, disks, id_of, name_of, system_files};
 pub use extent::Extent;
 pub use file::File;
-pub use iolite_guest_abi::{CpuStats, DiskStats, Ended, Errno, Fault, PAGE_BYTES, Stat, kind};
+pub use iolite_guest_abi as abi;
+pub use iolite_guest_abi::{CpuStats, DiskStats, Ended, Errno, FOREVER, Fault, PAGE_BYTES, Stat};
+pub use iolite_guest_abi::{MAX_IO, kind};
 pub use iolite_guest_core as core_logic;
 pub use iolite_guest_core::sha256::{Digest, Sha256};
 pub use mapping::{Mapping, MappingMut};
 pub use process::{Process, exit};
+pub use shared::SharedMapping;
 pub use start::{Main, main_returned};
 pub use thread::{Thread, yield_now};
 

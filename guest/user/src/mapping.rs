@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::syscall::syscall;
-use crate::{File, Result};
+use crate::{Errno, File, Result};
 use core::ops::{Deref, DerefMut};
 use iolite_guest_abi::{NO_FD, Number, PAGE_BYTES, map, prot};
 
@@ -28,6 +28,16 @@ impl Mapping {
         Region::map(file.fd(), offset, len, prot::READ, map::SHARED).map(Mapping)
     }
 
+    /// As [`Mapping::of`], but a page that is touched is read alone: the kernel does not read ahead.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::of`].
+    pub fn without_read_ahead(file: &File, offset: u64, len: usize) -> Result<Mapping> {
+        let flags = map::SHARED | map::NO_READ_AHEAD;
+        Region::map(file.fd(), offset, len, prot::READ, flags).map(Mapping)
+    }
+
     /// Reads one byte, so that its page is there; for those who time it.
     pub fn touch(&self, index: usize) -> u8 {
         let byte: *const u8 = &self[index];
@@ -45,6 +55,35 @@ impl MappingMut {
     pub fn zeroed(len: usize) -> Result<MappingMut> {
         let rights = prot::READ | prot::WRITE;
         Region::map(NO_FD, 0, len, rights, map::PRIVATE).map(MappingMut)
+    }
+
+    /// Maps `len` bytes of `file` from `offset`, a multiple of the page size, for this process
+    /// alone: what is written here is seen by nobody else and never reaches the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::of`].
+    pub fn private(file: &File, offset: u64, len: usize) -> Result<MappingMut> {
+        let rights = prot::READ | prot::WRITE;
+        Region::map(file.fd(), offset, len, rights, map::PRIVATE).map(MappingMut)
+    }
+
+    /// Has the kernel read `len` bytes of a disk as it reads when it mounts, each block waited for,
+    /// into pages that then become the first ones of this mapping, which is one of zeroes. Gives the
+    /// number of bytes: fewer at the end of the disk, 0 past it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `offset` is not a multiple of the page size or `len` is more than this mapping,
+    /// `EIO` if the disk could not be read, `ENODEV` if it is no disk, `ENOMEM`.
+    pub fn scan(&mut self, disk: &File, offset: u64, len: usize) -> Result<usize> {
+        if len > self.0.len {
+            return Err(Errno::EINVAL);
+        }
+        let args = [disk.fd(), self.0.address as u64, len as u64, offset, 0];
+        // SAFETY: the kernel replaces pages of this mapping, which `self` borrows exclusively, and
+        // does so before the call returns.
+        unsafe { syscall(Number::Scan, args) }.map(|bytes| bytes as usize)
     }
 
     /// The addresses of its pages, which stay mapped for good.
@@ -93,7 +132,13 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn map(fd: u64, offset: u64, len: usize, rights: u64, flags: u64) -> Result<Region> {
+    pub(crate) fn map(
+        fd: u64,
+        offset: u64,
+        len: usize,
+        rights: u64,
+        flags: u64,
+    ) -> Result<Region> {
         // SAFETY: the kernel picks addresses that nothing uses yet.
         let address = unsafe { syscall(Number::Mmap, [fd, offset, len as u64, rights, flags]) }?;
         Ok(Region {

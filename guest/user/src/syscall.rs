@@ -6,7 +6,7 @@
 
 use crate::Result;
 use core::arch::asm;
-use iolite_guest_abi::{Errno, Number};
+use iolite_guest_abi::{Errno, IoCompletion, IoRequest, Number};
 
 /// The lowest result that is a negated error number.
 const FIRST_ERROR: i64 = -4095;
@@ -131,6 +131,30 @@ pub fn spawn(path: &str, args: &[u8]) -> Result<u64> {
     ];
     // SAFETY: the kernel reads from path and arguments only, and before the call returns.
     unsafe { syscall(Number::Spawn, args) }
+}
+
+/// Starts requests.
+///
+/// # Safety
+///
+/// The buffers of `requests` are as the request says, until each one's completion: memory that the
+/// device may read, or that it may write and that nobody else looks at.
+pub unsafe fn io_submit(requests: &[IoRequest]) -> Result<usize> {
+    let args = [requests.as_ptr() as u64, requests.len() as u64, 0, 0, 0];
+    // SAFETY: the kernel reads the requests before the call returns; the caller answers for what
+    // they say.
+    unsafe { syscall(Number::IoSubmit, args) }.map(|count| count as usize)
+}
+
+pub fn io_wait(to: &mut [IoCompletion], min: usize, timeout_ns: u64) -> Result<usize> {
+    let (at, max) = (to.as_mut_ptr() as u64, to.len() as u64);
+    // SAFETY: the kernel writes completions into this slice only, and before the call returns.
+    unsafe { syscall(Number::IoWait, [at, max, min as u64, timeout_ns, 0]) }
+        .map(|count| count as usize)
+}
+
+pub fn io_cancel(user_data: u64) -> Result<()> {
+    plain!(IoCancel, user_data).map(drop)
 }
 
 /// A call whose second argument is where the kernel puts a structure of the ABI, for which any bit

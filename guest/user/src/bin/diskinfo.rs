@@ -42,6 +42,8 @@ fn describe(path: &str) -> Result<()> {
         pages_read_ahead,
         pages_written_back,
         pages_evicted,
+        in_flight_ticks,
+        idle_ticks,
     } = disk.disk_stats()?;
     let access = if stat.read_only == 0 {
         "read-write"
@@ -58,7 +60,10 @@ fn describe(path: &str) -> Result<()> {
         "  requests: {reads} reads ({read_bytes} bytes), {writes} writes \
         ({written_bytes} bytes), {flushes} flushes, {errors} failed"
     );
-    println!("  in flight: {in_flight} now, {max_in_flight} at most");
+    println!(
+        "  in flight: {in_flight} now, {max_in_flight} at most; \
+        {in_flight_ticks} ticks, {idle_ticks} of them idle"
+    );
     println!("  notifications: {notifications} available buffer, {interrupts} used buffer");
     println!(
         "  pager: {major_faults} major faults, {minor_faults} minor faults, pages: \
