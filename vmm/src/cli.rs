@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::config::{DiskSpec, MachineConfig, parse_duration, parse_size};
 use crate::error::Error;
@@ -48,6 +49,21 @@ struct Demo {
     /// Attach the disk writable, and let the guest write back what it has read
     #[arg(long)]
     write: bool,
+    /// Read along these paths only: blocking-read, async-read, pager, kernel-mount
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(demo::PATHS)
+    )]
+    paths: Vec<String>,
+    /// How many asynchronous reads are in flight at once; 32 if left out
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=demo::MAX_IN_FLIGHT))]
+    in_flight: Option<u64>,
+    /// Whether the guest's pager reads ahead
+    #[arg(long, default_value = "on")]
+    read_ahead: Switch,
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -57,6 +73,12 @@ struct Demo {
     /// Stop the guest after this time, like 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Args, Debug)]
@@ -128,6 +150,9 @@ impl Default for Demo {
         Demo {
             disk: None,
             write: false,
+            paths: Vec::new(),
+            in_flight: None,
+            read_ahead: Switch::On,
             json: None,
             memory: DEFAULT_MEMORY_BYTES,
             timeout: None,
@@ -140,6 +165,9 @@ impl Demo {
         demo::Options {
             disk: self.disk,
             write: self.write,
+            paths: self.paths,
+            in_flight: self.in_flight,
+            read_ahead: self.read_ahead == Switch::On,
             json: self.json,
             memory: self.memory,
             timeout: self.timeout,

@@ -125,8 +125,12 @@ impl RunningVcpu {
             }
             thread::sleep(KICK_AGAIN);
         }
-        // The thread catches its panics.
-        drop(thread.join());
+        // The thread catches its panics: there is always a vCPU to take back.
+        if let Ok(vcpu) = thread.join()
+            && let Ok(registers) = vcpu.fd.get_regs()
+        {
+            log::debug!("stopped at rip {:#x}", registers.rip);
+        }
         self.immediate_exit.0 = ptr::null_mut();
     }
 }

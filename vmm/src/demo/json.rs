@@ -32,6 +32,7 @@ struct Path<'a> {
     seconds: f64,
     latency_us: Latency,
     max_in_flight: u64,
+    cpu_overlap: f64,
 }
 
 #[derive(Serialize)]
@@ -68,6 +69,7 @@ pub fn write(
             max: us(path.max_ns),
         },
         max_in_flight: path.max_in_flight,
+        cpu_overlap: path.cpu_overlap,
     });
     let disk = Disk {
         path,
@@ -103,6 +105,7 @@ mod tests {
             p99_ns: 2000,
             max_ns: 3000,
             max_in_flight: 8,
+            cpu_overlap: 0.875,
         };
         let mut text = Vec::new();
         write(&mut text, "x.img", 1024, "cd", &[path]).unwrap();
@@ -115,6 +118,7 @@ mod tests {
                 "name": "pager", "initiator": "kernel", "mode": "async", "trigger": "page-fault",
                 "operations": 2, "bytes": 1024, "sha256": "ab", "seconds": 1.5,
                 "latency_us": {"p50": 1.5, "p99": 2.0, "max": 3.0}, "max_in_flight": 8,
+                "cpu_overlap": 0.875,
             }],
         });
         assert_eq!(value, wanted);

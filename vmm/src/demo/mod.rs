@@ -32,8 +32,11 @@ use protocol::PathResult;
 use screen::Screen;
 use watch::{ConsoleLines, Watched};
 
-/// The paths along which the built-in guest reads: each has to come back with a result.
-const PATHS: [&str; 2] = ["blocking-read", "pager"];
+/// The paths along which the built-in guest reads: each that is selected has to come back with a
+/// result.
+pub const PATHS: [&str; 4] = ["blocking-read", "async-read", "pager", "kernel-mount"];
+/// How many asynchronous reads the guest can have in flight (guest/abi, `MAX_IO`).
+pub const MAX_IN_FLIGHT: u64 = 512;
 /// How many console lines may wait for the thread that reads them, before the guest has to.
 const LINES_WAITING: usize = 256;
 
@@ -44,12 +47,42 @@ pub struct Options {
     pub disk: Option<PathBuf>,
     /// Let the guest write back what it has read.
     pub write: bool,
+    /// The paths to read along, of [`PATHS`]; all of them if there is none.
+    pub paths: Vec<String>,
+    /// How many asynchronous reads are in flight, if not the guest's own choice.
+    pub in_flight: Option<u64>,
+    /// Let the pager read ahead.
+    pub read_ahead: bool,
     /// Where to write the results as JSON.
     pub json: Option<PathBuf>,
     /// Guest memory in bytes.
     pub memory: u64,
     /// How long the guest may take.
     pub timeout: Option<Duration>,
+}
+
+impl Options {
+    /// What the guest is told.
+    fn cmdline(&self) -> String {
+        let mut line = String::from("init=demo /dev/vdb");
+        if self.write {
+            line.push_str(" --write");
+        }
+        if !self.paths.is_empty() {
+            line.push_str(&format!(" --paths {}", self.paths.join(",")));
+        }
+        if let Some(in_flight) = self.in_flight {
+            line.push_str(&format!(" --in-flight {in_flight}"));
+        }
+        if !self.read_ahead {
+            line.push_str(" --read-ahead off");
+        }
+        line
+    }
+
+    fn selects(&self, path: &str) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|selected| selected == path)
+    }
 }
 
 /// Runs the demo. `started` is when the process was, as near as we know.
@@ -126,10 +159,7 @@ fn machine(options: &Options, disk: &DemoDisk) -> MachineConfig {
         memory: options.memory,
         kernel: guest::KERNEL,
         initrd: None,
-        cmdline: match options.write {
-            true => "init=demo /dev/vdb --write".into(),
-            false => "init=demo /dev/vdb".into(),
-        },
+        cmdline: options.cmdline(),
         system: Some(guest::SYSTEM),
         disks: vec![DiskSpec {
             read_only: !options.write,
@@ -155,7 +185,7 @@ fn judge_guest(stop: &Stop, watched: &Watched, options: &Options, bytes: u64) ->
             "the guest ended with {value} on its exit port"
         )));
     }
-    for name in PATHS {
+    for name in PATHS.into_iter().filter(|path| options.selects(path)) {
         match watched.paths.iter().find(|path| path.name == name) {
             None => return Err(Error::Demo(format!("the guest ended without path {name}"))),
             Some(path) if path.bytes != bytes => {
@@ -183,5 +213,38 @@ fn judge_digests(disk: &DemoDisk, digest: &str, paths: &[PathResult]) -> Result<
             path.name, path.sha256
         ))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_is_told_what_the_user_chose() {
+        let plain = Options {
+            disk: None,
+            write: false,
+            paths: Vec::new(),
+            in_flight: None,
+            read_ahead: true,
+            json: None,
+            memory: 128 << 20,
+            timeout: None,
+        };
+        assert_eq!(plain.cmdline(), "init=demo /dev/vdb");
+        assert!(PATHS.iter().all(|path| plain.selects(path)));
+        let chosen = Options {
+            write: true,
+            paths: vec!["pager".into(), "async-read".into()],
+            in_flight: Some(8),
+            read_ahead: false,
+            ..plain
+        };
+        assert_eq!(
+            chosen.cmdline(),
+            "init=demo /dev/vdb --write --paths pager,async-read --in-flight 8 --read-ahead off"
+        );
+        assert!(chosen.selects("pager") && !chosen.selects("blocking-read"));
     }
 }

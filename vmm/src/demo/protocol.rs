@@ -3,12 +3,13 @@
 //! ```text
 //! demo: progress path=NAME bytes=N of=TOTAL
 //! demo: path name=NAME initiator=process|kernel mode=sync|async trigger=WORD operations=N bytes=N
-//!       sha256=HEX ns=N p50_ns=N p99_ns=N max_ns=N max_in_flight=N          (one line)
+//!       sha256=HEX ns=N p50_ns=N p99_ns=N max_ns=N max_in_flight=N cpu_overlap=0.NNN  (one line)
 //! demo: failed path=NAME error=TEXT...
 //! ```
 //!
 //! A guest can print anything. What does not match to the letter is not a report; numbers are
-//! 64-bit, words are short and of letters, digits and hyphens, so that they can be shown as is.
+//! 64-bit, words are short and of letters, digits, hyphens and underscores, so that they can be shown
+//! as is.
 
 /// The longest word that a report may contain.
 const MAX_WORD_BYTES: usize = 32;
@@ -16,7 +17,7 @@ const MAX_WORD_BYTES: usize = 32;
 const SHA256_DIGITS: usize = 64;
 
 /// One line of a report.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Line {
     /// How far a path has come.
     Progress {
@@ -39,7 +40,7 @@ pub enum Line {
 }
 
 /// What the guest measured along one path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PathResult {
     /// The path's name.
     pub name: String,
@@ -65,6 +66,8 @@ pub struct PathResult {
     pub max_ns: u64,
     /// The most requests in flight at once.
     pub max_in_flight: u64,
+    /// How much of the time with requests in flight the guest's processor worked, from 0 to 1.
+    pub cpu_overlap: f64,
 }
 
 /// Reads one line; None if it is not a report.
@@ -106,6 +109,7 @@ fn path(mut fields: Fields<'_>) -> Option<PathResult> {
         p99_ns: fields.number("p99_ns")?,
         max_ns: fields.number("max_ns")?,
         max_in_flight: fields.number("max_in_flight")?,
+        cpu_overlap: fields.share("cpu_overlap")?,
     };
     fields.end()?;
     Some(result)
@@ -131,12 +135,26 @@ impl<'a> Fields<'a> {
 
     fn word(&mut self, key: &str) -> Option<String> {
         let word = self.take(key)?;
-        let plain = word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let plain = word
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         (plain && (1..=MAX_WORD_BYTES).contains(&word.len())).then(|| word.to_owned())
     }
 
     fn one_of(&mut self, key: &str, words: [&str; 2]) -> Option<String> {
         self.word(key).filter(|word| words.contains(&word.as_str()))
+    }
+
+    /// A part of a whole: 0 or 1, and three digits behind the point.
+    fn share(&mut self, key: &str) -> Option<f64> {
+        let (whole, part) = self.take(key)?.split_once('.')?;
+        let digits = part.len() == 3 && part.bytes().all(|b| b.is_ascii_digit());
+        let part: u32 = part.parse().ok().filter(|_| digits)?;
+        match whole {
+            "0" => Some(f64::from(part) / 1000.0),
+            "1" if part == 0 => Some(1.0),
+            _ => None,
+        }
     }
 
     fn sha256(&mut self, key: &str) -> Option<String> {
@@ -164,7 +182,7 @@ mod tests {
     const PATH: &str = "demo: path name=pager initiator=kernel mode=async trigger=page-fault \
         operations=2 bytes=8192 \
         sha256=0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8 \
-        ns=5 p50_ns=1 p99_ns=2 max_ns=3 max_in_flight=4";
+        ns=5 p50_ns=1 p99_ns=2 max_ns=3 max_in_flight=4 cpu_overlap=0.123";
 
     #[test]
     fn the_three_lines() {
@@ -193,6 +211,9 @@ mod tests {
             (result.initiator.as_str(), result.mode.as_str()),
             ("kernel", "async")
         );
+        assert_eq!(result.cpu_overlap, 0.123);
+        assert!(parse(&PATH.replacen("0.123", "1.000", 1)).is_some());
+        assert!(parse(&PATH.replacen("page-fault", "io_submit", 1)).is_some());
         let failed = parse("demo: failed path=- error=no such file: x=y");
         let (path, error) = ("-".to_owned(), "no such file: x=y".to_owned());
         assert_eq!(failed, Some(Line::Failed { path, error }));
@@ -212,7 +233,13 @@ mod tests {
             ("f0f8", "f0f"),
             ("f0f8", "F0F8"),
             ("ns=5 ", ""),
-            ("max_in_flight=4", "max_in_flight=4 more=1"),
+            (" cpu_overlap=0.123", ""),
+            ("0.123", "0.12"),
+            ("0.123", "0.+12"),
+            ("0.123", "1.001"),
+            ("0.123", "-0.123"),
+            ("0.123", "nan"),
+            ("0.123", "0.123 more=1"),
         ];
         for (right, wrong) in wrong {
             assert!(PATH.contains(right));

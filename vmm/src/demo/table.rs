@@ -7,7 +7,7 @@ const RED: &str = "\u{1b}[31m";
 const PLAIN: &str = "\u{1b}[0m";
 
 /// Column heads; a column is aligned right where the second is true.
-const HEADS: [(&str, bool); 10] = [
+const HEADS: [(&str, bool); 11] = [
     ("path", false),
     ("asked by", false),
     ("mode", false),
@@ -17,12 +17,13 @@ const HEADS: [(&str, bool); 10] = [
     ("p50 us", true),
     ("p99 us", true),
     ("max us", true),
+    ("overlap", true),
     ("SHA-256", false),
 ];
 
 /// The table, with an empty line before and after it; `digest` is the host's SHA-256.
 pub fn render(paths: &[PathResult], digest: &str, colour: bool) -> String {
-    let rows: Vec<[String; 10]> = paths.iter().map(|path| row(path, digest)).collect();
+    let rows: Vec<[String; 11]> = paths.iter().map(|path| row(path, digest)).collect();
     let mut widths = HEADS.map(|(head, _)| head.len());
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -51,7 +52,7 @@ pub fn render(paths: &[PathResult], digest: &str, colour: bool) -> String {
     table
 }
 
-fn row(path: &PathResult, digest: &str) -> [String; 10] {
+fn row(path: &PathResult, digest: &str) -> [String; 11] {
     let us = |ns: u64| format!("{:.1}", ns as f64 / 1000.0);
     // Bytes in a microsecond are megabytes in a second.
     let speed = path.bytes as f64 / (path.ns.max(1) as f64 / 1000.0);
@@ -70,6 +71,7 @@ fn row(path: &PathResult, digest: &str) -> [String; 10] {
         us(path.p50_ns),
         us(path.p99_ns),
         us(path.max_ns),
+        format!("{:.3}", path.cpu_overlap),
         verdict.to_owned(),
     ]
 }
@@ -90,6 +92,7 @@ mod tests {
             p50_ns: 480_000,
             p99_ns: 900_040,
             max_ns: 12_345_678,
+            cpu_overlap: 0.25,
             ..Default::default()
         }
     }
@@ -100,9 +103,9 @@ mod tests {
         assert_eq!(
             table,
             "
-path           asked by  mode  operations     bytes  MB/s  p50 us  p99 us   max us  SHA-256
-blocking-read  process   sync        4096  16777216   8.4   480.0   900.0  12345.7  equal
-x              process   sync        4096  16777216   8.4   480.0   900.0  12345.7  DIFFERS
+path           asked by  mode  operations     bytes  MB/s  p50 us  p99 us   max us  overlap  SHA-256
+blocking-read  process   sync        4096  16777216   8.4   480.0   900.0  12345.7    0.250  equal
+x              process   sync        4096  16777216   8.4   480.0   900.0  12345.7    0.250  DIFFERS
 "
         );
     }
