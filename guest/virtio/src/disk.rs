@@ -182,7 +182,7 @@ impl<R: Registers> Disk<R> {
     ///
     /// The segments' memory must stay as it is until the completion with `cookie` has been
     /// harvested; the caller holds it.
-    #[inline]
+    #[inline(always)]
     pub fn submit(
         &mut self,
         operation: Operation,
@@ -208,7 +208,7 @@ impl<R: Registers> Disk<R> {
 
     /// Shows the device what was submitted and sends it an available buffer notification if it
     /// wants one.
-    #[inline]
+    #[inline(always)]
     pub fn notify(&mut self) {
         if self.queue.publish() {
             self.notifications += 1;

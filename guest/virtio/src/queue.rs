@@ -187,7 +187,7 @@ impl Queue {
 
     /// Makes a request available, to be noticed after [`Queue::publish`]. The caller has checked
     /// for room and the number of segments.
-    #[inline]
+    #[inline(always)]
     pub fn add(
         &mut self,
         request_type: u32,
@@ -249,7 +249,7 @@ impl Queue {
 
     /// Shows the device what was added, and says whether it wants to be notified (sections 2.7.13.3
     /// and 2.7.10).
-    #[inline]
+    #[inline(always)]
     pub fn publish(&mut self) -> bool {
         let old = self.notified;
         let new = self.next_avail;

@@ -155,7 +155,7 @@ pub fn submit(
 }
 
 /// [`submit`] and [`notify`] for one request.
-#[inline]
+#[inline(always)]
 pub fn submit_and_notify(
     disk: DiskId,
     operation: Operation,
@@ -211,12 +211,11 @@ pub fn count_idle(in_flight: u32, ticks: u64) {
     if in_flight == 0 {
         return;
     }
-    for disk in DISKS
-        .borrow_mut()
-        .iter_mut()
-        .filter(|disk| disk.bit & in_flight != 0)
-    {
-        disk.stats.idle_ticks += ticks;
+    let mut disks = DISKS.borrow_mut();
+    let mut left = in_flight;
+    while left != 0 {
+        disks[left.trailing_zeros() as usize].stats.idle_ticks += ticks;
+        left &= left - 1;
     }
 }
 

@@ -9,7 +9,7 @@ use iolite_virtio_driver::{Operation, Segment, SubmitError};
 
 /// Does one request and blocks the running thread until it has completed. The caller holds what
 /// the segments name.
-#[inline]
+#[inline(always)]
 pub fn transfer(disk: DiskId, operation: Operation, segments: &[Segment]) -> Result<(), Errno> {
     loop {
         let thread = scheduler::request_starts();

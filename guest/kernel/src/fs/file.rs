@@ -148,46 +148,64 @@ fn disk_by_path(path: &str) -> Option<DiskId> {
     DiskId::from_number(usize::from(letter - b'a'))
 }
 
-/// Where a transfer takes place.
-#[derive(Clone, Copy, Debug)]
-pub enum Place {
-    /// At the descriptor's position, which moves.
-    Position,
-    /// At this offset in bytes.
-    Offset(u64),
+/// Reads up to `len` bytes at the descriptor's position into the process's memory at `buf`.
+pub fn read(fd: u64, buf: u64, len: u64) -> Result<u64, Errno> {
+    transfer_at_position::<false>(fd, buf, len)
 }
 
-/// Reads up to `len` bytes into the process's memory at `buf`.
-pub fn read(fd: u64, buf: u64, len: u64, place: Place) -> Result<u64, Errno> {
-    transfer(fd, buf, len, place, false)
+/// Writes up to `len` bytes of the process's memory at `buf` at the descriptor's position.
+pub fn write(fd: u64, buf: u64, len: u64) -> Result<u64, Errno> {
+    transfer_at_position::<true>(fd, buf, len)
 }
 
-/// Writes up to `len` bytes of the process's memory at `buf`.
-pub fn write(fd: u64, buf: u64, len: u64, place: Place) -> Result<u64, Errno> {
-    transfer(fd, buf, len, place, true)
+/// As [`read`], at `offset` bytes.
+#[inline]
+pub fn read_at(fd: u64, buf: u64, len: u64, offset: u64) -> Result<u64, Errno> {
+    transfer::<false>(fd, buf, len, Some(offset))
 }
 
-fn transfer(fd: u64, buf: u64, len: u64, place: Place, write: bool) -> Result<u64, Errno> {
+/// As [`write`], at `offset` bytes.
+#[inline]
+pub fn write_at(fd: u64, buf: u64, len: u64, offset: u64) -> Result<u64, Errno> {
+    transfer::<true>(fd, buf, len, Some(offset))
+}
+
+fn transfer_at_position<const WRITE: bool>(fd: u64, buf: u64, len: u64) -> Result<u64, Errno> {
+    if let File::Console = process::current().files.get(fd)? {
+        user_access::check_range(buf, len)?;
+        return if WRITE {
+            console::write_from_user(buf, len)
+        } else {
+            console::read_to_user(buf, len)
+        };
+    }
+    let done = transfer::<WRITE>(fd, buf, len, None)?;
+    process::current().files.advance(fd, done);
+    Ok(done)
+}
+
+/// Between the running process and an open file or disk, at `offset` or at its position.
+#[inline(always)]
+fn transfer<const WRITE: bool>(
+    fd: u64,
+    buf: u64,
+    len: u64,
+    offset: Option<u64>,
+) -> Result<u64, Errno> {
     let (file, root) = {
         let process = process::current();
-        (process.files.get(fd)?, process.space.root())
+        match process.files.get(fd)? {
+            File::Object(file) => (file, process.space.root()),
+            File::Console => return Err(Errno::ENODEV),
+        }
     };
     user_access::check_range(buf, len)?;
-    let file = match (file, place) {
-        (File::Object(file), _) => file,
-        (File::Console, Place::Offset(_)) => return Err(Errno::ENODEV),
-        (File::Console, Place::Position) if write => return console::write_from_user(buf, len),
-        (File::Console, Place::Position) => return console::read_to_user(buf, len),
-    };
-    if write && !file.write {
+    if WRITE && !file.write {
         return Err(Errno::EROFS);
     }
-    let offset = match place {
-        Place::Position => file.position,
-        Place::Offset(offset) => offset,
-    };
+    let offset = offset.unwrap_or(file.position);
     if offset >= file.extent.bytes {
-        return if write && len > 0 {
+        return if WRITE && len > 0 {
             Err(Errno::ENOSPC)
         } else {
             Ok(0)
@@ -200,17 +218,12 @@ fn transfer(fd: u64, buf: u64, len: u64, place: Place, write: bool) -> Result<u6
         offset,
         buf,
         len,
-        write,
     };
-    let done = if file.direct {
-        run.direct()?
+    if file.direct {
+        run.direct::<WRITE>()
     } else {
-        run.through_cache()?
-    };
-    if let Place::Position = place {
-        process::current().files.advance(fd, done);
+        run.through_cache::<WRITE>()
     }
-    Ok(done)
 }
 
 /// Bytes to move between an object and the running process. All of it lies within both.
@@ -220,18 +233,17 @@ struct Run<'a> {
     offset: u64,
     buf: u64,
     len: u64,
-    write: bool,
 }
 
 impl Run<'_> {
     /// Page by page through the cache. What was moved before an error counts.
-    fn through_cache(&self) -> Result<u64, Errno> {
+    fn through_cache<const WRITE: bool>(&self) -> Result<u64, Errno> {
         let mut done = 0;
         while done < self.len {
             let at = self.offset + done;
             let in_page = at % PAGE;
             let bytes = (PAGE - in_page).min(self.len - done);
-            match self.one_page(at / PAGE, in_page, self.buf + done, bytes) {
+            match self.one_page::<WRITE>(at / PAGE, in_page, self.buf + done, bytes) {
                 Ok(()) => done += bytes,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
@@ -240,13 +252,19 @@ impl Run<'_> {
         Ok(done)
     }
 
-    fn one_page(&self, index: u64, in_page: u64, buf: u64, bytes: u64) -> Result<(), Errno> {
-        if self.write {
+    fn one_page<const WRITE: bool>(
+        &self,
+        index: u64,
+        in_page: u64,
+        buf: u64,
+        bytes: u64,
+    ) -> Result<(), Errno> {
+        if WRITE {
             write_back::wait_while_crowded()?;
         }
         let page = cache::get(self.file.object, index)?;
         let range = in_page as usize..(in_page + bytes) as usize;
-        if !self.write {
+        if !WRITE {
             return user_access::write(buf, &page.bytes()[range]);
         }
         frame::write_from_user(page.frame(), range, buf)?;
@@ -255,31 +273,41 @@ impl Run<'_> {
     }
 
     /// Past the cache, as many pages at a time as one request takes.
-    fn direct(&self) -> Result<u64, Errno> {
+    #[inline(always)]
+    fn direct<const WRITE: bool>(&self) -> Result<u64, Errno> {
         let unaligned = (self.offset | self.buf | self.len) % SECTOR_SIZE != 0;
         if unaligned {
             return Err(Errno::EINVAL);
         }
         // What the cache has to say about the disk comes first.
         write_back::sync_if_dirty(self.file.object)?;
-        let mut done = 0;
+        let done = self.one_request::<WRITE>(0)?;
+        if done == self.len {
+            Ok(done)
+        } else {
+            self.more_requests::<WRITE>(done)
+        }
+    }
+
+    #[cold]
+    fn more_requests<const WRITE: bool>(&self, mut done: u64) -> Result<u64, Errno> {
         while done < self.len {
-            match self.one_request(done) {
+            match self.one_request::<WRITE>(done) {
                 Ok(bytes) => done += bytes,
-                Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
         }
         Ok(done)
     }
 
-    fn one_request(&self, done: u64) -> Result<u64, Errno> {
+    #[inline(always)]
+    fn one_request<const WRITE: bool>(&self, done: u64) -> Result<u64, Errno> {
         let extent = &self.file.extent;
         let mut buffer = Pinned::new(self.root);
         let most = self.file.max_segments;
-        let bytes = buffer.fill(self.buf + done, self.len - done, !self.write, most)?;
+        let bytes = buffer.fill(self.buf + done, self.len - done, !WRITE, most)?;
         let sector = extent.first_sector + (self.offset + done) / SECTOR_SIZE;
-        if !self.write {
+        if !WRITE {
             block::transfer(extent.disk, Operation::Read { sector }, &buffer.segments)?;
             return Ok(bytes);
         }

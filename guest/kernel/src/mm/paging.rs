@@ -120,6 +120,8 @@ impl Root {
     }
 
     /// The last level's table for `address`.
+    #[cold]
+    #[inline(never)]
     fn walk(self, address: u64) -> Option<u64> {
         let mut table = self.0.physical();
         for level in [3, 2, 1] {
@@ -144,6 +146,7 @@ impl Root {
         self.find(address).or_else(|| self.make(address))
     }
 
+    #[cold]
     fn make(self, address: u64) -> Option<Entry> {
         let mut table = self.0.physical();
         for level in [3, 2, 1] {

@@ -7,7 +7,7 @@ mod tasks;
 use crate::arch::trap::Frame;
 use crate::arch::user_access;
 use crate::block;
-use crate::fs::file::{self, File, Place};
+use crate::fs::file::{self, File};
 use crate::fs::{async_io, directory};
 use crate::task::{process, scheduler};
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
@@ -23,10 +23,10 @@ pub fn dispatch(frame: &Frame) -> u64 {
 fn call(frame: &Frame) -> Result<u64, Errno> {
     let (a, b, c, d, e) = (frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8);
     match Number::from_raw(frame.rax).ok_or(Errno::ENOSYS)? {
-        Number::Pread => file::read(a, b, c, Place::Offset(d)),
-        Number::Pwrite => file::write(a, b, c, Place::Offset(d)),
-        Number::Read => file::read(a, b, c, Place::Position),
-        Number::Write => file::write(a, b, c, Place::Position),
+        Number::Pread => file::read_at(a, b, c, d),
+        Number::Pwrite => file::write_at(a, b, c, d),
+        Number::Read => file::read(a, b, c),
+        Number::Write => file::write(a, b, c),
         Number::IoSubmit => async_io::submit(a, b),
         Number::IoWait => async_io::wait(a, b, c, d),
         Number::IoCancel => async_io::cancel(a),

@@ -14,11 +14,15 @@ use crate::block::{self, Owner};
 use crate::fs::object::{self, ObjectId};
 use crate::task::scheduler::{self, Wait};
 use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use iolite_guest_abi::Errno;
 use iolite_virtio_driver::{MAX_SEGMENTS, Operation, Segment};
 
 /// How long a page stays dirty at most before its write begins.
 const FLUSH_AFTER_NS: u64 = 1_000_000_000;
+
+/// Pages that are dirty or being written.
+static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Says that a page's bytes have been changed, or are about to be.
 pub fn mark_dirty(id: PageId) {
@@ -26,6 +30,7 @@ pub fn mark_dirty(id: PageId) {
         let mut cache = CACHE.borrow_mut();
         match cache.page(id).state {
             State::Clean => {
+                UNWRITTEN.fetch_add(1, Ordering::Relaxed);
                 cache.add_dirty(id);
                 let quarter = cache.capacity() / 4;
                 cache.dirty.count == 1 || cache.dirty.count == quarter
@@ -98,15 +103,14 @@ pub fn sync(object: ObjectId) -> Result<(), Errno> {
     }
 }
 
-/// [`sync`] for an object that has dirty pages or pages being written; nothing for one that has
-/// none.
+/// [`sync`], unless nothing at all is dirty or being written.
 #[inline]
 pub fn sync_if_dirty(object: ObjectId) -> Result<(), Errno> {
-    let clean = {
-        let cache = CACHE.borrow();
-        cache.in_flight == 0 && cache.dirty.count == 0 || cache.pages_of(object) == 0
-    };
-    if clean { Ok(()) } else { sync(object) }
+    if UNWRITTEN.load(Ordering::Relaxed) == 0 {
+        Ok(())
+    } else {
+        sync(object)
+    }
 }
 
 fn wait_for_write(object: ObjectId, id: PageId, last: u64) {
@@ -213,9 +217,12 @@ pub(super) fn page_written(cache: &mut Cache, id: PageId, ok: bool) {
         page.state = State::Clean;
         if again {
             cache.add_dirty(id);
+        } else {
+            UNWRITTEN.fetch_sub(1, Ordering::Relaxed);
         }
         return;
     }
+    UNWRITTEN.fetch_sub(1, Ordering::Relaxed);
     // What the disk holds is not known: the next one to ask reads it.
     object::note_write_error(page.object);
     cache.drop_page(id);
