@@ -157,9 +157,9 @@ pub struct DiskStats {
     pub pages_evicted: u64,
     /// Ticks of the time stamp counter during which at least one request was in flight.
     pub in_flight_ticks: u64,
-    /// Those of them during which the processor had nothing to run. What is left is the work that
-    /// ran while I/O was in flight: `cpu_overlap = 1 - idle_ticks / in_flight_ticks`.
-    pub idle_ticks: u64,
+    /// Those of them during which a program ran: the work that was done beside the I/O.
+    /// `cpu_overlap = work_ticks / in_flight_ticks`.
+    pub work_ticks: u64,
 }
 
 /// Values of [`IoRequest::operation`].

@@ -56,7 +56,7 @@ pub struct PathReport<'a> {
     pub max_ns: u64,
     /// The most requests the disk's driver had in flight.
     pub max_in_flight: u64,
-    /// How much of the time with requests in flight the processor worked.
+    /// How much of the time with requests in flight a program ran.
     pub cpu_overlap: Overlap,
 }
 
@@ -65,12 +65,12 @@ pub struct PathReport<'a> {
 pub struct Overlap(u16);
 
 impl Overlap {
-    /// Of `in_flight_ticks`, the part that was not idle; 0 if nothing was in flight.
-    pub fn of_ticks(in_flight_ticks: u64, idle_ticks: u64) -> Overlap {
-        let idle = u128::from(idle_ticks.min(in_flight_ticks));
+    /// Of `in_flight_ticks`, the part in which a program ran; 0 if nothing was in flight.
+    pub fn of_ticks(in_flight_ticks: u64, work_ticks: u64) -> Overlap {
+        let work = u128::from(work_ticks.min(in_flight_ticks));
         match u128::from(in_flight_ticks) {
             0 => Overlap(0),
-            all => Overlap(((all - idle) * 1000 / all) as u16),
+            all => Overlap((work * 1000 / all) as u16),
         }
     }
 }
@@ -171,7 +171,7 @@ mod tests {
             p99_ns: 2,
             max_ns: 3,
             max_in_flight: 4,
-            cpu_overlap: Overlap::of_ticks(1000, 877),
+            cpu_overlap: Overlap::of_ticks(1000, 123),
         };
         assert_eq!(
             report.to_string(),
@@ -184,18 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn the_overlap_is_the_part_that_was_not_idle() {
+    fn the_overlap_is_the_part_in_which_a_program_ran() {
         let cases = [
             ((0, 0), "0.000"),
             ((0, 5), "0.000"),
-            ((4, 0), "1.000"),
-            ((4, 4), "0.000"),
-            ((4, 9), "0.000"),
-            ((3, 1), "0.666"),
-            ((u64::MAX, 1), "0.999"),
+            ((4, 0), "0.000"),
+            ((4, 4), "1.000"),
+            ((4, 9), "1.000"),
+            ((3, 2), "0.666"),
+            ((u64::MAX, u64::MAX - 1), "0.999"),
         ];
-        for ((in_flight, idle), text) in cases {
-            assert_eq!(Overlap::of_ticks(in_flight, idle).to_string(), text);
+        for ((in_flight, work), text) in cases {
+            assert_eq!(Overlap::of_ticks(in_flight, work).to_string(), text);
         }
     }
 }

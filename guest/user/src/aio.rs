@@ -85,13 +85,7 @@ impl<'f> AsyncIo<'f> {
     /// # Panics
     ///
     /// If the buffer is shorter than `len`.
-    pub fn read(
-        &mut self,
-        disk: &'f File,
-        offset: u64,
-        buffer: Buffer,
-        len: usize,
-    ) -> RequestId {
+    pub fn read(&mut self, disk: &'f File, offset: u64, buffer: Buffer, len: usize) -> RequestId {
         self.prepare(io::READ, disk, offset, Some(buffer), len)
     }
 
@@ -100,13 +94,7 @@ impl<'f> AsyncIo<'f> {
     /// # Panics
     ///
     /// If the buffer is shorter than `len`.
-    pub fn write(
-        &mut self,
-        disk: &'f File,
-        offset: u64,
-        buffer: Buffer,
-        len: usize,
-    ) -> RequestId {
+    pub fn write(&mut self, disk: &'f File, offset: u64, buffer: Buffer, len: usize) -> RequestId {
         self.prepare(io::WRITE, disk, offset, Some(buffer), len)
     }
 

@@ -132,13 +132,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    pub(crate) fn map(
-        fd: u64,
-        offset: u64,
-        len: usize,
-        rights: u64,
-        flags: u64,
-    ) -> Result<Region> {
+    pub(crate) fn map(fd: u64, offset: u64, len: usize, rights: u64, flags: u64) -> Result<Region> {
         // SAFETY: the kernel picks addresses that nothing uses yet.
         let address = unsafe { syscall(Number::Mmap, [fd, offset, len as u64, rights, flags]) }?;
         Ok(Region {

@@ -52,6 +52,7 @@ const SIMD_ERROR: u64 = 19;
 /// The system-call gate, where the platform delivers `int 0x80` as such.
 #[unsafe(no_mangle)]
 extern "C" fn trap_gate(frame: &mut Frame) {
+    scheduler::after_user();
     frame.rax = syscall::dispatch(frame);
     scheduler::before_user();
 }
@@ -63,6 +64,7 @@ extern "C" fn trap_invalid_opcode(frame: &mut Frame) {
     if !frame.from_user() {
         fatal(frame);
     }
+    scheduler::after_user();
     if user_access::peek_u16(frame.rip) == Some(GATE_INSTRUCTION) {
         frame.rip += GATE_INSTRUCTION_BYTES;
         frame.rax = syscall::dispatch(frame);
@@ -76,6 +78,7 @@ extern "C" fn trap_invalid_opcode(frame: &mut Frame) {
 extern "C" fn trap_page_fault(frame: &mut Frame) {
     let address = cpu::page_fault_address();
     if frame.from_user() {
+        scheduler::after_user();
         if let Err(fault) = mm::pager::fault(address, frame.error_code) {
             task::kill_current_at(fault, frame, address);
         }
@@ -92,8 +95,8 @@ extern "C" fn trap_page_fault(frame: &mut Frame) {
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_line(frame: &mut Frame) {
-    if !frame.from_user() {
-        scheduler::idle_ends();
+    if frame.from_user() {
+        scheduler::after_user();
     }
     interrupts::line((frame.vector - u64::from(idt::FIRST_LINE)) as u8);
     apic::end_of_interrupt();
@@ -104,8 +107,8 @@ extern "C" fn trap_line(frame: &mut Frame) {
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_timer(frame: &mut Frame) {
-    if !frame.from_user() {
-        scheduler::idle_ends();
+    if frame.from_user() {
+        scheduler::after_user();
     }
     scheduler::timer_expired();
     apic::end_of_interrupt();

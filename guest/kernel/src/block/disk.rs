@@ -206,15 +206,12 @@ pub fn in_flight() -> u32 {
     IN_FLIGHT.load(Ordering::Relaxed)
 }
 
-/// The processor had nothing to run for `ticks` while requests of these disks were in flight.
-pub fn count_idle(in_flight: u32, ticks: u64) {
-    if in_flight == 0 {
-        return;
-    }
+/// A program ran for `ticks` beside the requests that are in flight.
+pub fn count_work(ticks: u64) {
     let mut disks = DISKS.borrow_mut();
-    let mut left = in_flight;
+    let mut left = in_flight();
     while left != 0 {
-        disks[left.trailing_zeros() as usize].stats.idle_ticks += ticks;
+        disks[left.trailing_zeros() as usize].stats.work_ticks += ticks;
         left &= left - 1;
     }
 }

@@ -15,7 +15,7 @@ mod disk;
 mod sync;
 
 pub use disk::{
-    DiskId, Owner, count, count_idle, disks, in_flight, init, interrupt, notify, stats, submit,
+    DiskId, Owner, count, count_work, disks, in_flight, init, interrupt, notify, stats, submit,
     submit_and_notify, system_disk, wait_for_room,
 };
 pub use sync::{flush, identify, read_sector, transfer};

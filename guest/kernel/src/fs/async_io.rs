@@ -399,9 +399,10 @@ impl Request {
     const BUSY: i64 = i64::MIN;
 
     fn let_go(&mut self) {
-        for segment in self.segments.drain(..) {
+        for segment in &self.segments {
             frame::release(frame::Frame::containing(segment.physical));
         }
+        self.segments.clear();
     }
 }
 

@@ -360,10 +360,12 @@ impl Pinned {
     }
 
     /// Leaves the segments, and the duty to release their frames, to `to`, which is empty.
-    pub fn hand_over(mut self, to: &mut ArrayVec<Segment, MAX_SEGMENTS>) {
-        for segment in self.segments.drain(..) {
-            to.push(segment);
+    #[inline(always)]
+    pub fn hand_over(&mut self, to: &mut ArrayVec<Segment, MAX_SEGMENTS>) {
+        for segment in &self.segments {
+            to.push(*segment);
         }
+        self.segments.clear();
     }
 }
 

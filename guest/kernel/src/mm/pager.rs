@@ -168,7 +168,11 @@ impl Page {
 
     /// Starts reads that nobody waits for. What cannot be started now is left to a later fault.
     fn read_ahead(&self, range: Range<u64>, pages_after: u64) {
-        let end = range.end.min(self.pages).min(self.index + 1 + pages_after);
+        if range.is_empty() {
+            return;
+        }
+        let limit = self.index + 1 + pages_after.min(cache::read_ahead_limit());
+        let end = range.end.min(self.pages).min(limit);
         let mut next = range.start;
         while next < end {
             if cache::find(self.object, next) != Found::Absent {

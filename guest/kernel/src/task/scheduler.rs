@@ -153,8 +153,8 @@ static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
 /// Something keeps the running thread from simply returning to ring 3.
 static ATTENTION: AtomicBool = AtomicBool::new(false);
 
-/// When the last interrupt came that ended [`idle`].
-static IDLE_ENDED: AtomicU64 = AtomicU64::new(0);
+/// When the running program was last returned to while a disk had requests in flight.
+static USER_SINCE: AtomicU64 = AtomicU64::new(0);
 
 // What every trap asks, kept beside the table: the running thread, its process (0: none), and
 // where its floating-point registers belong.
@@ -470,6 +470,16 @@ pub fn wait_for_requests() -> bool {
 
 // Traps.
 
+/// The first step of a trap that comes from ring 3: what the program has done since it was returned
+/// to counts as work beside the requests that are in flight. They all were, all the while: requests
+/// begin and end in ring 0.
+#[inline(always)]
+pub fn after_user() {
+    if block::in_flight() != 0 {
+        block::count_work(cpu::tsc() - USER_SINCE.load(Ordering::Relaxed));
+    }
+}
+
 /// The last step of a trap that returns to ring 3.
 #[inline(always)]
 pub fn before_user() {
@@ -478,6 +488,9 @@ pub fn before_user() {
     }
     // SAFETY: a user thread's area was initialised when it was made, and lives as long as it.
     unsafe { fpu::load(CURRENT_FPU.load(Ordering::Relaxed)) };
+    if block::in_flight() != 0 {
+        USER_SINCE.store(cpu::tsc(), Ordering::Relaxed);
+    }
 }
 
 #[cold]
@@ -548,18 +561,9 @@ enum Choice {
 }
 
 fn idle() {
-    let disks = block::in_flight();
     let start = cpu::tsc();
     cpu::wait_for_interrupt();
-    let idle = IDLE_ENDED.load(Ordering::Relaxed).saturating_sub(start);
-    SCHEDULER.borrow_mut().idle += idle;
-    block::count_idle(disks, idle);
-}
-
-/// An interrupt has ended [`idle`]: what it does is work already.
-#[inline(always)]
-pub fn idle_ends() {
-    IDLE_ENDED.store(cpu::tsc(), Ordering::Relaxed);
+    SCHEDULER.borrow_mut().idle += cpu::tsc() - start;
 }
 
 /// What is left to do for the thread that was switched away from.

@@ -43,7 +43,7 @@ fn describe(path: &str) -> Result<()> {
         pages_written_back,
         pages_evicted,
         in_flight_ticks,
-        idle_ticks,
+        work_ticks,
     } = disk.disk_stats()?;
     let access = if stat.read_only == 0 {
         "read-write"
@@ -62,7 +62,7 @@ fn describe(path: &str) -> Result<()> {
     );
     println!(
         "  in flight: {in_flight} now, {max_in_flight} at most; \
-        {in_flight_ticks} ticks, {idle_ticks} of them idle"
+        {in_flight_ticks} ticks, {work_ticks} of them with a program running"
     );
     println!("  notifications: {notifications} available buffer, {interrupts} used buffer");
     println!(

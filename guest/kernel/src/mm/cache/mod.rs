@@ -289,6 +289,12 @@ pub fn drop_range(object: ObjectId, range: Range<u64>) {
     }
 }
 
+/// How many pages may be read ahead of one reader: an eighth of the cache, so that what is read for
+/// some does not push out what was read for others.
+pub fn read_ahead_limit() -> u64 {
+    CACHE.borrow().capacity() as u64 / 8
+}
+
 /// How many pages there are, and how many of them are dirty.
 pub fn counts() -> (u64, u64) {
     let cache = CACHE.borrow();

@@ -89,7 +89,7 @@ impl<'d> Pass<'d> {
             p99_ns: self.latencies.percentile(99),
             max_ns: self.latencies.max(),
             max_in_flight: stats.max_in_flight,
-            cpu_overlap: Overlap::of_ticks(stats.in_flight_ticks, stats.idle_ticks),
+            cpu_overlap: Overlap::of_ticks(stats.in_flight_ticks, stats.work_ticks),
         })
     }
 }

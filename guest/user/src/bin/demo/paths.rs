@@ -97,7 +97,9 @@ fn read_many(pass: &mut Pass, disk: &File, in_flight: usize) -> Result<()> {
             asked_for += len as u64;
         }
         for done in io.wait((in_flight / BATCHES).max(1), FOREVER)? {
-            let place = places.iter_mut().find(|place| place.request == Some(done.id));
+            let place = places
+                .iter_mut()
+                .find(|place| place.request == Some(done.id));
             let place = place.ok_or(Errno::EIO)?;
             place.request = None;
             if done.result? != place.len {
