@@ -12,9 +12,11 @@ use crate::support::trial;
 use crate::support::vm::{Ended, Iolite};
 
 /// Each path of the demo: name, initiator, mode.
-const PATHS: [(&str, &str, &str); 2] = [
+const PATHS: [(&str, &str, &str); 4] = [
     ("blocking-read", "process", "sync"),
+    ("async-read", "process", "async"),
     ("pager", "kernel", "async"),
+    ("kernel-mount", "kernel", "sync"),
 ];
 
 pub fn tests() -> Vec<Trial> {
@@ -22,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         trial::test("demo::the_built_in_disk", built_in_disk),
         trial::test("demo::no_command_is_the_demo", no_command),
         trial::test("demo::write_keeps_the_image", write),
+        trial::test("demo::paths_and_in_flight_are_chosen", chosen),
         trial::test_with(
             "strace",
             "demo::an_image_that_fails_is_an_error",
@@ -84,6 +87,34 @@ fn write() -> Outcome {
         .expect(0)?;
     check(&fs::read_to_string(results)?, size, Some(&image), &ended)?;
     image.holds(4, size)
+}
+
+/// The rows are those that were asked for, and so is the number of reads in flight.
+fn chosen() -> Outcome {
+    let image = Image::patterned(2 << 20, 5)?;
+    let results = image.beside("results.json");
+    let in_flight = |row: &Value| row["max_in_flight"].as_u64().unwrap_or_default();
+    for (ahead, most) in [("on", 3), ("off", 1)] {
+        Iolite::demo()
+            .disk(image.path())
+            .option("--paths", "pager,async-read")
+            .option("--in-flight", "7")
+            .option("--read-ahead", ahead)
+            .option("--json", &results)
+            .expect(0)?;
+        let results: Value = serde_json::from_str(&fs::read_to_string(&results)?)?;
+        let rows = results["paths"].as_array().ok_or("no rows")?;
+        ensure!(
+            rows.len() == 2 && rows[0]["name"] == "async-read" && rows[1]["name"] == "pager",
+            "{results}"
+        );
+        ensure!(in_flight(&rows[0]) == 7, "{results}");
+        ensure!(in_flight(&rows[1]) <= most, "{results}");
+        // A page of its own for each fault, or far fewer, larger requests.
+        let alone = rows[1]["operations"].as_u64() >= Some((2 << 20) / 4096);
+        ensure!(alone == (ahead == "off"), "read-ahead {ahead}: {results}");
+    }
+    Ok(())
 }
 
 /// The demo must not be able to pass by chance: without its bytes it fails.
@@ -150,6 +181,7 @@ fn check(json: &str, size: usize, image: Option<&Image>, ended: &Ended) -> Outco
                 "seconds",
                 "latency_us",
                 "max_in_flight",
+                "cpu_overlap",
             ],
         )?;
         ensure!(path["name"] == name, "{} is not {name}", path["name"]);
@@ -164,6 +196,8 @@ fn check(json: &str, size: usize, image: Option<&Image>, ended: &Ended) -> Outco
         ensure!(path["operations"].as_u64() > Some(0), "{path}");
         ensure!(path["max_in_flight"].as_u64() > Some(0), "{path}");
         ensure!(path["seconds"].as_f64() > Some(0.0), "{path}");
+        let overlap = path["cpu_overlap"].as_f64();
+        ensure!(overlap >= Some(0.0) && overlap <= Some(1.0), "{path}");
         let latency = &path["latency_us"];
         keys(latency, &["p50", "p99", "max"])?;
         let [p50, p99, max] = ["p50", "p99", "max"].map(|key| latency[key].as_f64());
