@@ -160,6 +160,7 @@ fn attach(
         workers: spec.workers,
         queue_size: spec.queue_size,
         read_only: spec.read_only,
+        injection: spec.injection.clone(),
     };
     let interrupt = Arc::new(irq::line(vm, line)?);
     let device =

@@ -21,7 +21,7 @@ fn workers(workers: usize) -> (Driver, Controls) {
 
 /// Makes `count` reads of one sector each available: request n reads sector n into its own place,
 /// its head is 3 n. Notifies once.
-fn send_reads(driver: &mut Driver, count: u16) {
+pub fn send_reads(driver: &mut Driver, count: u16) {
     for n in 0..count {
         let header = r(driver.header_at(n, T_IN, n.into()), 16);
         let data = w(DATA + 512 * u64::from(n), 512);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use iolite_devices::block::backend::Backend;
 use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices::block::backend::memory::MemoryBackend;
+use iolite_devices::block::inject::Injection;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
@@ -157,6 +158,7 @@ pub fn config() -> BlockConfig {
         workers: 2,
         queue_size: QUEUE_SIZE,
         read_only: false,
+        injection: Injection::default(),
     }
 }
 

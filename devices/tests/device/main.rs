@@ -6,6 +6,7 @@
 mod concurrency;
 mod driver;
 mod host;
+mod injection;
 mod random;
 mod rows_chain;
 mod rows_register;

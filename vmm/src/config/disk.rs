@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use iolite_devices::block::inject::{Injection, Latency, Which};
 use iolite_devices_abi::blk::ID_BYTES;
 
 use super::ConfigError;
+use super::injection::{parse_failure, parse_latency};
 
 /// One disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct DiskSpec {
     pub queue_size: u16,
     /// What the guest gets as the disk's identification; its name in the guest if not given.
     pub id: Option<String>,
+    /// How slow and faulty it is on purpose.
+    pub injection: Injection,
 }
 
 impl DiskSpec {
@@ -36,6 +40,7 @@ impl DiskSpec {
             workers: Self::DEFAULT_WORKERS,
             queue_size: Self::DEFAULT_QUEUE_SIZE,
             id: None,
+            injection: Injection::default(),
         }
     }
 
@@ -76,9 +81,29 @@ impl DiskSpec {
                     .ok_or_else(|| bad("id", "an ASCII text of 1 to 20 characters"))?;
                 self.id = Some(id.to_owned());
             }
+            "latency" => self.injection.latency = Some(parse_latency(value.unwrap_or_default())?),
+            "fail" => {
+                let failure = parse_failure(value.unwrap_or_default())?;
+                self.injection.failures.push(failure);
+            }
+            "seed" => {
+                self.injection.seed = value
+                    .and_then(|value| value.parse().ok())
+                    .ok_or_else(|| bad("seed", "a number"))?;
+            }
             _ => return Err(ConfigError::UnknownKey(key.to_owned())),
         }
         Ok(())
+    }
+
+    fn has_random_choices(&self) -> bool {
+        let Injection {
+            latency, failures, ..
+        } = &self.injection;
+        latency.as_ref().is_some_and(Latency::is_range)
+            || failures
+                .iter()
+                .any(|failure| matches!(failure.which, Which::Chance(_)))
     }
 }
 
@@ -103,8 +128,13 @@ impl FromStr for DiskSpec {
         let path = path.filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| ConfigError::DiskWithoutPath(text.to_owned()))?;
         let mut disk = DiskSpec::new(path);
+        let mut seeded = false;
         for key in keys {
             disk.set(key)?;
+            seeded |= key.starts_with("seed=");
+        }
+        if seeded && !disk.has_random_choices() {
+            return Err(ConfigError::IdleSeed);
         }
         Ok(disk)
     }
@@ -128,6 +158,7 @@ mod tests {
             workers: 7,
             queue_size: 64,
             id: Some("left".into()),
+            injection: Injection::default(),
         };
         assert_eq!(
             "x,ro,workers=7,queue-size=64,id=left".parse(),
@@ -138,6 +169,27 @@ mod tests {
             Ok(wanted)
         );
         assert_eq!("x,ro=false".parse(), Ok(DiskSpec::new("x")));
+    }
+
+    #[test]
+    fn slowness_and_failures_add_up() {
+        let text = "x,latency=1ms-3ms,fail=read:8,fail=write:1%,fail=flush,seed=7";
+        let Injection {
+            latency,
+            failures,
+            seed,
+        } = text.parse::<DiskSpec>().unwrap().injection;
+        assert_eq!(latency, parse_latency("1ms-3ms").ok());
+        let wanted = ["read:8", "write:1%", "flush"].map(|text| parse_failure(text).unwrap());
+        assert_eq!(failures, wanted);
+        assert_eq!(seed, 7);
+        for random in ["latency=1us-2us", "fail=read:50%"] {
+            assert!(format!("x,{random},seed=1").parse::<DiskSpec>().is_ok());
+        }
+        for fixed in ["ro", "latency=2ms", "fail=read:every:3"] {
+            let seeded = format!("x,seed=1,{fixed}").parse::<DiskSpec>();
+            assert_eq!(seeded, Err(ConfigError::IdleSeed));
+        }
     }
 
     #[test]
@@ -162,6 +214,8 @@ mod tests {
             "x,queue-size=2048",
             "x,queue-size=65536",
             "x,ro=maybe",
+            "x,seed",
+            "x,seed=-1",
             "x,id=",
             "x,id=123456789012345678901",
         ] {
@@ -175,8 +229,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_panics(text in ".{0,40}") {
+        fn no_text_panics(text in "((x,)?(latency=|fail=(read|flush):(every:)?))?.{0,40}") {
             let _ = text.parse::<DiskSpec>();
+            let _ = parse_latency(&text);
+            let _ = parse_failure(&text);
             let _ = super::super::parse_size(&text);
             let _ = super::super::parse_duration(&text);
         }

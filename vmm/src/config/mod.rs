@@ -2,6 +2,7 @@
 //! builds.
 
 mod disk;
+mod injection;
 mod units;
 
 use std::path::PathBuf;
@@ -9,9 +10,11 @@ use std::path::PathBuf;
 use iolite_devices_abi::machine::VIRTIO_MMIO_WINDOWS;
 
 pub use disk::DiskSpec;
+pub use injection::parse_latency;
 pub use units::{parse_duration, parse_size};
 
 use crate::loader::Image;
+use injection::FAILURE;
 
 /// Why a configuration is not one that can be built.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,6 +25,17 @@ pub enum ConfigError {
     /// Not a duration.
     #[error("`{0}` is not a duration: write a number and a unit, like 500ms, 30s or 2m")]
     Duration(String),
+    /// Not a latency.
+    #[error(
+        "`{0}` is not a latency: write a time up to 60s like 2ms, or a range like 500us-3ms; units are ns, us, ms and s"
+    )]
+    Latency(String),
+    /// Not a kind of failure.
+    #[error("`{0}` does not say which requests fail: write {FAILURE}")]
+    Failure(String),
+    /// A disk with a seed and nothing random.
+    #[error("disk key `seed` does nothing here: it is for a latency range or a failure of P%")]
+    IdleSeed,
     /// A disk without a path.
     #[error("disk `{0}` names no file: write PATH[,key[=value]]...")]
     DiskWithoutPath(String),
@@ -29,7 +43,9 @@ pub enum ConfigError {
     #[error("disk `{0}` names two files: give each disk its own -d")]
     DiskWithTwoPaths(String),
     /// A key that no disk has.
-    #[error("unknown disk key `{0}`: known are path, readonly (ro), workers, queue-size and id")]
+    #[error(
+        "unknown disk key `{0}`: known are path, readonly (ro), workers, queue-size, id, latency, fail and seed"
+    )]
     UnknownKey(String),
     /// A key with a value that it cannot have.
     #[error("disk key `{key}` cannot be `{value}`: it is {possible}")]

@@ -48,7 +48,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
 }
 
 /// Splits `12ab` into 12 and `ab`.
-fn split(text: &str) -> Option<(u64, &str)> {
+pub(super) fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

@@ -1,5 +1,6 @@
-//! A backend that wraps another one and makes it slow or faulty on purpose: for tests, and to see
-//! what a machine does on a bad disk.
+//! The tests' instrument: a backend that wraps another one and does what a test wants, when it
+//! wants it. It occupies a worker while it is slow, it can hold requests until they are released,
+//! and it can panic. What users choose by disk keys is [`inject`](crate::block::inject).
 //!
 //! [`Faults`] are the controls; they may be changed while the disk is in use. A request meets them
 //! in this order: it is held, it is delayed, it fails; what comes through goes to the real backend.
@@ -12,17 +13,7 @@ use std::time::Duration;
 
 use super::Backend;
 use crate::block::buffers::GuestBuffers;
-
-/// What a request does to the backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// A read.
-    Read,
-    /// A write.
-    Write,
-    /// A flush; it has no position, and matches rules of any range.
-    Flush,
-}
+pub use crate::block::inject::Operation;
 
 /// What happens to a request that meets a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +51,7 @@ struct Stagger {
 
 impl Faults {
     /// Every `operation` that touches a byte of `range` suffers `effect`, until
-    /// [`heal`](Faults::heal).
+    /// [`heal`](Faults::heal). A flush matches any range.
     pub fn fail(&self, operation: Operation, range: Range<u64>, effect: Effect) {
         self.lock().rules.push((operation, range, effect));
     }

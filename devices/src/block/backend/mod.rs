@@ -1,5 +1,5 @@
-//! Where the bytes are: a file or block device ([`mod@file`]), memory ([`memory`]), and a wrapper that
-//! makes any of them slow or faulty on purpose ([`fault`]).
+//! Where the bytes are: a file or block device ([`mod@file`]), memory ([`memory`]), and the wrapper
+//! by which tests make any of them slow or faulty ([`fault`]).
 //!
 //! A backend is called from several threads at once, one call for each request in flight. It
 //! blocks its caller until the request is done, and knows nothing of queues and guests.

@@ -1,7 +1,8 @@
 //! A disk as a whole: a register window, a queue, the queue's thread, an engine.
 //!
 //! Threads: `{name}-queue` waits for available buffer notifications and wakes the engine;
-//! `{name}-worker-N` carry requests out. vCPU threads only write registers and eventfds.
+//! `{name}-worker-N` carry requests out; `{name}-delay`, if there is a latency, ends them when they
+//! are due. vCPU threads only write registers and eventfds.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ use super::queue_thread;
 use crate::block::backend::Backend;
 use crate::block::engine::Engine;
 use crate::block::engine::pool::Pool;
+use crate::block::inject::{Injection, Which};
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
 use crate::virtio::device::{Activation, VirtioDevice};
@@ -47,6 +49,8 @@ pub struct BlockConfig {
     pub queue_size: u16,
     /// Refuse writes even where the backend would take them.
     pub read_only: bool,
+    /// How slow and faulty the disk is on purpose.
+    pub injection: Injection,
 }
 
 /// Why a disk cannot be made.
@@ -58,6 +62,14 @@ pub enum BlockError {
     /// The number of workers is not one of those possible.
     #[error("{0} workers are not possible: use 1 to 64")]
     Workers(usize),
+    /// A sector that is to fail lies beyond the disk.
+    #[error("sector {sector} cannot fail: the disk has {sectors}, counted from 0")]
+    FailingSector {
+        /// The sector.
+        sector: u64,
+        /// How many the disk has.
+        sectors: u64,
+    },
     /// The system refused something.
     #[error("cannot {what}: {error}")]
     System {
@@ -97,6 +109,7 @@ impl BlockDevice {
             workers,
             queue_size,
             read_only,
+            injection,
         } = config;
         if !queue_size.is_power_of_two() || !(MIN_QUEUE_SIZE..=MAX_QUEUE_SIZE).contains(&queue_size)
         {
@@ -105,6 +118,7 @@ impl BlockDevice {
         if !(1..=MAX_WORKERS).contains(&workers) {
             return Err(BlockError::Workers(workers));
         }
+        check_failures(&injection, backend.capacity() / SECTOR_SIZE)?;
         let disk = Disk {
             name: name.clone(),
             id: id_bytes(&id),
@@ -118,10 +132,11 @@ impl BlockDevice {
             Arc::clone(&memory),
             Arc::clone(&notifier),
         )?);
-        let engine: Arc<dyn Engine> = Arc::new(
-            Pool::new(&name, workers, core.queue.clone(), Arc::clone(&backend))
-                .map_err(system("start a worker"))?,
-        );
+        let engine = injection
+            .engine(&name, core.queue.clone(), |source| {
+                Pool::new(&name, workers, source, Arc::clone(&backend))
+            })
+            .map_err(system("start a worker"))?;
         let stop = EventFd::new(EFD_NONBLOCK).map_err(system("create an eventfd"))?;
         let queue_thread =
             queue_thread::spawn(&name, Arc::clone(&core), Arc::clone(&engine), &stop)
@@ -268,6 +283,19 @@ impl VirtioDevice for Core {
     fn reset(&self, wait: Duration) -> bool {
         self.queue.deactivate(wait)
     }
+}
+
+/// A failure that cannot happen is a mistake in the sector.
+fn check_failures(injection: &Injection, sectors: u64) -> Result<(), BlockError> {
+    for failure in &injection.failures {
+        match failure.which {
+            Which::Sectors { last: sector, .. } if sector >= sectors => {
+                return Err(BlockError::FailingSector { sector, sectors });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn features(read_only: bool) -> u64 {
