@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use iolite_devices::block::inject::Latency;
 
-use crate::config::{DiskSpec, MachineConfig, parse_duration, parse_size};
+use crate::config::{DiskSpec, MachineConfig, parse_duration, parse_latency, parse_size};
 use crate::error::Error;
 use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
@@ -64,6 +65,9 @@ struct Demo {
     /// Whether the guest's pager reads ahead
     #[arg(long, default_value = "on")]
     read_ahead: Switch,
+    /// Let each request of the disk take at least this time, like 2ms, or 1ms-3ms for a random one
+    #[arg(long, value_name = "TIME", value_parser = parse_latency)]
+    latency: Option<Latency>,
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -85,8 +89,8 @@ enum Switch {
 struct Run {
     /// The kernel (PVH or ELF64); the built-in one, with its system disk, if left out
     kernel: Option<PathBuf>,
-    /// A disk image: PATH[,readonly][,workers=N][,queue-size=N][,id=TEXT]; repeat for more disks
-    #[arg(short, long = "disk", value_name = "PATH[,KEY[=VALUE]]...")]
+    /// A disk image and its keys (--help lists them); repeat for more disks
+    #[arg(short, long = "disk", value_name = "PATH[,KEY[=VALUE]]...", long_help = DISK_HELP)]
     disks: Vec<DiskSpec>,
     /// Guest memory, like 128M or 2G
     #[arg(short, long, value_name = "SIZE", default_value = DEFAULT_MEMORY, value_parser = parse_size)]
@@ -110,6 +114,23 @@ struct Run {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
 }
+
+const DISK_HELP: &str = "\
+A disk image, raw file or block device, and its keys; repeat for more disks
+
+  readonly, ro       refuse writes
+  workers=N          worker threads, 1 to 64 (4)
+  queue-size=N       entries of the queue, a power of two up to 1024 (256)
+  id=TEXT            what the guest reads as identification (the disk's name)
+  path=PATH          the path, if it is not the first item
+  latency=TIME       each request takes at least this time, like 2ms or 50us, or a random one of a
+                     range like 1ms-3ms; any number of requests at once, however few workers
+  fail=OP[:WHICH]    requests fail with an I/O error and do nothing; repeat for more. OP is read,
+                     write or flush; WHICH is SECTOR or FIRST-LAST (of 512 bytes), every:N (the
+                     N-th, 2N-th, ...) or P% (each by chance); without WHICH all fail
+  seed=N             another series of random latencies and failures (0)
+
+Example: -d disk.img,ro,latency=2ms,fail=read:1000-1007,fail=read:0.1%";
 
 /// Guest memory where nobody says otherwise, as text for --help and in bytes.
 const DEFAULT_MEMORY: &str = "128M";
@@ -153,6 +174,7 @@ impl Default for Demo {
             paths: Vec::new(),
             in_flight: None,
             read_ahead: Switch::On,
+            latency: None,
             json: None,
             memory: DEFAULT_MEMORY_BYTES,
             timeout: None,
@@ -168,6 +190,7 @@ impl Demo {
             paths: self.paths,
             in_flight: self.in_flight,
             read_ahead: self.read_ahead == Switch::On,
+            latency: self.latency,
             json: self.json,
             memory: self.memory,
             timeout: self.timeout,

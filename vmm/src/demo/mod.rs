@@ -20,6 +20,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use iolite_devices::block::inject::{Injection, Latency};
+
 use crate::builder;
 use crate::config::{DiskSpec, MachineConfig};
 use crate::error::Error;
@@ -53,6 +55,8 @@ pub struct Options {
     pub in_flight: Option<u64>,
     /// Let the pager read ahead.
     pub read_ahead: bool,
+    /// How long each request of the disk takes at least.
+    pub latency: Option<Latency>,
     /// Where to write the results as JSON.
     pub json: Option<PathBuf>,
     /// Guest memory in bytes.
@@ -95,7 +99,13 @@ pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
     let json = options.json.as_ref().map(json_file).transpose()?;
     let screen = Screen::new();
     let disk = DemoDisk::prepare(options.disk.as_deref(), options.write, &screen)?;
-    screen.step("disk", &disk.describe(options.write));
+    let slow = options
+        .latency
+        .map(|latency| format!("; each request takes at least {latency}"));
+    screen.step(
+        "disk",
+        &(disk.describe(options.write) + &slow.unwrap_or_default()),
+    );
     screen.step(
         "guest",
         &format!(
@@ -163,6 +173,10 @@ fn machine(options: &Options, disk: &DemoDisk) -> MachineConfig {
         system: Some(guest::SYSTEM),
         disks: vec![DiskSpec {
             read_only: !options.write,
+            injection: Injection {
+                latency: options.latency,
+                ..Injection::default()
+            },
             ..DiskSpec::new(disk.image())
         }],
     }
@@ -228,6 +242,7 @@ mod tests {
             paths: Vec::new(),
             in_flight: None,
             read_ahead: true,
+            latency: None,
             json: None,
             memory: 128 << 20,
             timeout: None,
