@@ -1,7 +1,7 @@
 //! The system-call gate: the only place where a program traps into the kernel.
 //!
 //! `int 0x80` with the number in `rax` and arguments in `rdi`, `rsi`, `rdx`, `r10`, `r8`; the result
-//! comes back in `rax`, every other register keeps its value (iolite-guest-abi).
+//! comes back in `rax`; the registers that a call may change are gone (iolite-guest-abi).
 #![allow(unsafe_code)]
 
 use crate::Result;
@@ -19,16 +19,19 @@ const FIRST_ERROR: i64 = -4095;
 /// long as, its description in [`Number`] says.
 pub unsafe fn syscall(number: Number, args: [u64; 5]) -> Result<u64> {
     let result: i64;
-    // SAFETY: the gate keeps every register but rax; the caller answers for what the call touches.
+    // SAFETY: the gate keeps what a call keeps; the caller answers for what the system call touches.
     unsafe {
         asm!(
             "int 0x80",
             inlateout("rax") number as u64 => result,
-            in("rdi") args[0],
-            in("rsi") args[1],
-            in("rdx") args[2],
-            in("r10") args[3],
-            in("r8") args[4],
+            inlateout("rdi") args[0] => _,
+            inlateout("rsi") args[1] => _,
+            inlateout("rdx") args[2] => _,
+            inlateout("r10") args[3] => _,
+            inlateout("r8") args[4] => _,
+            lateout("rcx") _,
+            lateout("r9") _,
+            lateout("r11") _,
             options(nostack),
         );
     }

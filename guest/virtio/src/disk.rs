@@ -221,14 +221,12 @@ impl<R: Registers> Disk<R> {
         self.notifications
     }
 
-    /// Takes note of an interrupt (section 4.2.2): which of `mmio::INTERRUPT_*` it was.
+    /// Takes note of an interrupt (section 4.2.2). InterruptStatus is not read, which would cost
+    /// another exit: every event is acknowledged, and what came of it is looked for anyway.
     #[inline]
-    pub fn acknowledge(&mut self) -> u32 {
-        let pending = self.registers.read(mmio::INTERRUPT_STATUS);
-        if pending != 0 {
-            self.registers.write(mmio::INTERRUPT_ACK, pending);
-        }
-        pending
+    pub fn acknowledge(&mut self) {
+        let every = mmio::INTERRUPT_USED_RING | mmio::INTERRUPT_CONFIG_CHANGE;
+        self.registers.write(mmio::INTERRUPT_ACK, every);
     }
 
     /// The next completion, if there is one.

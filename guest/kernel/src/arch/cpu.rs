@@ -7,8 +7,9 @@ use core::arch::asm;
 /// Turns interrupts on, sleeps until one has been handled, and turns them off again. `sti` takes
 /// effect after the instruction that follows it, so no interrupt can slip in before `hlt`.
 pub fn wait_for_interrupt() {
-    // SAFETY: handlers restore every register, and the caller holds no borrow of kernel state.
-    unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
+    // SAFETY: the caller holds no borrow of kernel state, and a handler that comes here keeps the
+    // registers that a call keeps.
+    unsafe { asm!("sti", "hlt", "cli", clobber_abi("C")) };
 }
 
 /// Stops the processor for good.

@@ -39,39 +39,20 @@ impl Frame {
     }
 }
 
-/// `int 0x80`, as the two bytes read.
-const GATE_INSTRUCTION: u16 = 0x80cd;
-const GATE_INSTRUCTION_BYTES: u64 = 2;
-
 const DIVIDE_ERROR: u64 = 0;
 const BREAKPOINT: u64 = 3;
+const INVALID_OPCODE: u64 = 6;
 const GENERAL_PROTECTION: u64 = 13;
 const X87_ERROR: u64 = 16;
 const SIMD_ERROR: u64 = 19;
 
-/// The system-call gate, where the platform delivers `int 0x80` as such.
+/// The system-call gate, however the platform delivers `int 0x80`.
 #[unsafe(no_mangle)]
-extern "C" fn trap_gate(frame: &mut Frame) {
+extern "C" fn trap_system_call(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> u64 {
     scheduler::after_user();
-    frame.rax = syscall::dispatch(frame);
+    let result = syscall::dispatch(number, [a, b, c, d, e]);
     scheduler::before_user();
-}
-
-/// The system-call gate, where the platform delivers `int 0x80` as an invalid opcode with `rip`
-/// still at it; else what the name says.
-#[unsafe(no_mangle)]
-extern "C" fn trap_invalid_opcode(frame: &mut Frame) {
-    if !frame.from_user() {
-        fatal(frame);
-    }
-    scheduler::after_user();
-    if user_access::peek_u16(frame.rip) == Some(GATE_INSTRUCTION) {
-        frame.rip += GATE_INSTRUCTION_BYTES;
-        frame.rax = syscall::dispatch(frame);
-    } else {
-        task::kill_current(Fault::BadInstruction, frame);
-    }
-    scheduler::before_user();
+    result
 }
 
 #[unsafe(no_mangle)]
@@ -85,24 +66,25 @@ extern "C" fn trap_page_fault(frame: &mut Frame) {
         scheduler::before_user();
         return;
     }
-    let Some(fixup) = user_access::fixup(frame.rip).filter(|_| address < USER_END) else {
+    let Some(fixup) = user_access::fixup(frame.rip) else {
         fatal(frame);
     };
-    if mm::pager::fault(address, frame.error_code).is_err() {
+    if address >= USER_END || mm::pager::fault(address, frame.error_code).is_err() {
         frame.rip = fixup;
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_line(frame: &mut Frame) {
-    if frame.from_user() {
-        scheduler::after_user();
-    }
-    interrupts::line((frame.vector - u64::from(idt::FIRST_LINE)) as u8);
+    scheduler::after_user();
+    trap_line_while_idle(frame.vector as u32);
+    scheduler::before_user();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn trap_line_while_idle(vector: u32) {
+    interrupts::line((vector - u32::from(idt::FIRST_LINE)) as u8);
     apic::end_of_interrupt();
-    if frame.from_user() {
-        scheduler::before_user();
-    }
 }
 
 #[unsafe(no_mangle)]
@@ -124,7 +106,7 @@ extern "C" fn trap_exception(frame: &mut Frame) {
     }
     let fault = match frame.vector {
         DIVIDE_ERROR | X87_ERROR | SIMD_ERROR => Fault::Arithmetic,
-        BREAKPOINT | GENERAL_PROTECTION => Fault::BadInstruction,
+        BREAKPOINT | INVALID_OPCODE | GENERAL_PROTECTION => Fault::BadInstruction,
         _ => Fault::BadAddress,
     };
     task::kill_current(fault, frame);

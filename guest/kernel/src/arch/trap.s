@@ -1,5 +1,9 @@
 // The way into ring 0 and out of it. A stub saves the registers that a call may change; the Rust
 // handler and the context switch keep the others. The layout is `trap::Frame`.
+//
+// Two paths save nothing, since where ring 0 is emulated a push or pop costs two instructions' time:
+// a system call, which by contract leaves no caller-saved register alone (guest/abi), and an
+// interrupt that ends `cpu::wait_for_interrupt`, the only place where ring 0 can be interrupted.
 
 .macro SAVE
     pushq %rax
@@ -29,7 +33,6 @@
     iretq
 .endm
 
-// The five on the I/O paths have a stub of their own.
 .macro STUB name, handler, vector, error_code
 .global \name
 \name:
@@ -43,10 +46,42 @@
 .endm
 
 .text
-STUB stub_invalid_opcode, trap_invalid_opcode, 6, 0
 STUB stub_page_fault, trap_page_fault, 14, 1
-STUB stub_gate, trap_gate, 0x80, 0
 STUB stub_timer, trap_timer, 0x40, 0
+
+// Where the platform delivers `int 0x80` as an invalid opcode, `rip` is still at it.
+.global stub_invalid_opcode
+stub_invalid_opcode:
+    testb $3, 8(%rsp)
+    jz not_a_gate
+    movq (%rsp), %rcx
+    callq is_gate
+    jne not_a_gate
+    addq $2, (%rsp)
+
+// The system-call gate: arguments in rdi, rsi, rdx, r10, r8, the number in rax.
+.global stub_gate
+stub_gate:
+    movq %r10, %rcx
+    movq %rax, %r9
+    subq $8, %rsp                   // aligned as before a call
+    cld
+    callq trap_system_call
+    addq $8, %rsp
+    xorl %ecx, %ecx                 // nothing of the kernel's gets out
+    xorl %edx, %edx
+    xorl %esi, %esi
+    xorl %edi, %edi
+    xorl %r8d, %r8d
+    xorl %r9d, %r9d
+    xorl %r10d, %r10d
+    xorl %r11d, %r11d
+    iretq
+
+not_a_gate:
+    pushq $0
+    pushq $6
+    jmp stub_exception
 
 // Where a new user thread begins: its frame is on its stack.
 .global return_to_user
@@ -59,9 +94,17 @@ stub_exception:
     RESTORE
 
 stub_line:
+    testb $3, 24(%rsp)
+    jz line_while_idle
     SAVE
     callq trap_line
     RESTORE
+line_while_idle:
+    movl (%rsp), %edi
+    subq $8, %rsp                   // aligned as before a call
+    callq trap_line_while_idle
+    addq $24, %rsp
+    iretq
 
 .global stub_spurious
 stub_spurious:

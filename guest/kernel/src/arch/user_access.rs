@@ -13,7 +13,6 @@ unsafe extern "C" {
     fn user_access_end();
     fn user_access_failed();
     fn copy_user(to: *mut u8, from: *const u8, bytes: usize) -> i64;
-    fn peek_user(address: u64) -> i64;
 }
 
 /// Types whose every bit pattern is valid, without padding: what may cross the border.
@@ -79,13 +78,6 @@ pub fn read_value<T: Plain>(from: u64) -> Result<T, Errno> {
     done(unsafe { copy_user(value.as_mut_ptr().cast(), from as *const u8, size_of::<T>()) })?;
     // SAFETY: every byte was written, and every bit pattern of a `Plain` type is valid.
     Ok(unsafe { value.assume_init() })
-}
-
-/// The two bytes at `address` in the process.
-pub fn peek_u16(address: u64) -> Option<u16> {
-    check_range(address, 2).ok()?;
-    // SAFETY: user memory; a fault is handled.
-    u16::try_from(unsafe { peek_user(address) }).ok()
 }
 
 /// Where to go on after a fault that cannot be resolved, if it was one of this module's accesses.

@@ -18,10 +18,10 @@ copy_user:
     xorl %eax, %eax
     retq
 
-// peek_user(address) -> the 16 bits there, or -1.
-.global peek_user
-peek_user:
-    movzwl (%rdi), %eax
+// is_gate: do the two bytes at rcx encode `int 0x80`? Equal if so; keeps every register if so.
+.global is_gate
+is_gate:
+    cmpw $0x80cd, (%rcx)
     retq
 
 .global user_access_end
@@ -29,5 +29,5 @@ user_access_end:
 
 .global user_access_failed
 user_access_failed:
-    movq $-1, %rax
+    orq $-1, %rax                   // and not equal
     retq

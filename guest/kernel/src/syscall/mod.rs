@@ -4,7 +4,6 @@
 mod memory;
 mod tasks;
 
-use crate::arch::trap::Frame;
 use crate::arch::user_access;
 use crate::block;
 use crate::fs::file::{self, File};
@@ -12,17 +11,18 @@ use crate::fs::{async_io, directory};
 use crate::task::{process, scheduler};
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
 
-/// Does the system call that `frame` asks for and gives what goes into `rax`.
-pub fn dispatch(frame: &Frame) -> u64 {
-    match call(frame) {
+/// Does the system call `number` and gives what goes into `rax`.
+#[inline(always)]
+pub fn dispatch(number: u64, args: [u64; 5]) -> u64 {
+    match call(number, args) {
         Ok(value) => value,
         Err(error) => (-(error as i64)) as u64,
     }
 }
 
-fn call(frame: &Frame) -> Result<u64, Errno> {
-    let (a, b, c, d, e) = (frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8);
-    match Number::from_raw(frame.rax).ok_or(Errno::ENOSYS)? {
+#[inline(always)]
+fn call(number: u64, [a, b, c, d, e]: [u64; 5]) -> Result<u64, Errno> {
+    match Number::from_raw(number).ok_or(Errno::ENOSYS)? {
         Number::Pread => file::read_at(a, b, c, d),
         Number::Pwrite => file::write_at(a, b, c, d),
         Number::Read => file::read(a, b, c),
