@@ -34,7 +34,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    fn from_user(&self) -> bool {
+    fn is_from_user(&self) -> bool {
         self.cs & 3 == 3
     }
 }
@@ -58,7 +58,7 @@ extern "C" fn trap_system_call(a: u64, b: u64, c: u64, d: u64, e: u64, number: u
 #[unsafe(no_mangle)]
 extern "C" fn trap_page_fault(frame: &mut Frame) {
     let address = cpu::page_fault_address();
-    if frame.from_user() {
+    if frame.is_from_user() {
         scheduler::after_user();
         if let Err(fault) = mm::pager::fault(address, frame.error_code) {
             task::kill_current_at(fault, frame, address);
@@ -89,19 +89,19 @@ extern "C" fn trap_line_while_idle(vector: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_timer(frame: &mut Frame) {
-    if frame.from_user() {
+    if frame.is_from_user() {
         scheduler::after_user();
     }
     scheduler::timer_expired();
     apic::end_of_interrupt();
-    if frame.from_user() {
+    if frame.is_from_user() {
         scheduler::before_user();
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_exception(frame: &mut Frame) {
-    if !frame.from_user() {
+    if !frame.is_from_user() {
         fatal(frame);
     }
     let fault = match frame.vector {

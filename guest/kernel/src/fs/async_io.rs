@@ -36,7 +36,7 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// The requests of a process.
 #[derive(Default)]
 pub struct AsyncIo {
-    /// Boxed, so that growing moves pointers.
+    #[expect(clippy::vec_box, reason = "growing is to move pointers, not requests")]
     requests: Vec<Box<Request>>,
     free: Vec<u16>,
     waiting: List,
@@ -147,7 +147,7 @@ fn prepare(file: &OpenObject, entry: &IoRequest, buffer: &mut Pinned) -> Result<
     if write && !file.write {
         return Err(Errno::EROFS);
     }
-    let unaligned = (buf | len | offset) % SECTOR_SIZE != 0;
+    let unaligned = !(buf | len | offset).is_multiple_of(SECTOR_SIZE);
     if unaligned || len == 0 || len > MAX_IO_BYTES {
         return Err(Errno::EINVAL);
     }

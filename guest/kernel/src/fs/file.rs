@@ -275,7 +275,7 @@ impl Run<'_> {
     /// Past the cache, as many pages at a time as one request takes.
     #[inline(always)]
     fn direct<const WRITE: bool>(&self) -> Result<u64, Errno> {
-        let unaligned = (self.offset | self.buf | self.len) % SECTOR_SIZE != 0;
+        let unaligned = !(self.offset | self.buf | self.len).is_multiple_of(SECTOR_SIZE);
         if unaligned {
             return Err(Errno::EINVAL);
         }

@@ -1,0 +1,303 @@
+//! The driver against iolite's own device: the same code on both sides as in a machine, without the
+//! machine. Registers are accessed through the device's window, DMA memory is a piece of the memory
+//! that the device sees, and an eventfd is the interrupt line.
+
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iolite_devices::block::backend::memory::MemoryBackend;
+use iolite_devices::block::inject::Injection;
+use iolite_devices::bus::BusDevice;
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
+use iolite_virtio_driver::{
+    Disk, DiskError, DmaRegion, Operation, Outcome, Registers, Segment, SubmitError,
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+const MEMORY_BYTES: usize = 16 << 20;
+const DMA_AT: u64 = 0x10_0000;
+const BUFFERS_AT: u64 = 0x80_0000;
+const PAGE: u64 = 4096;
+const DISK_SECTORS: u64 = 4096;
+
+/// The device's window, as the driver sees it.
+struct Window(Arc<dyn BusDevice>);
+
+impl Registers for Window {
+    fn read(&self, offset: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.0.read(offset, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn write(&self, offset: u64, value: u32) {
+        self.0.write(offset, &value.to_le_bytes());
+    }
+}
+
+struct Machine {
+    memory: Arc<GuestMemoryMmap>,
+    interrupt: EventFd,
+    // Before the device, which must outlive it.
+    disk: Disk<Window>,
+    _device: BlockDevice,
+}
+
+impl Machine {
+    fn new(queue_size: u16) -> Machine {
+        let content: Vec<u8> = (0..DISK_SECTORS * 512)
+            .map(|i| (i / 512 + i) as u8)
+            .collect();
+        Machine::with(queue_size, MemoryBackend::writable(content))
+    }
+
+    fn with(queue_size: u16, backend: MemoryBackend) -> Machine {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
+        let memory = Arc::new(memory);
+        let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
+        let config = BlockConfig {
+            name: "vda".into(),
+            id: "driver-test".into(),
+            workers: 4,
+            queue_size,
+            read_only: false,
+            injection: Injection::default(),
+        };
+        let line = Arc::new(interrupt.try_clone().unwrap());
+        let device = BlockDevice::new(memory.clone(), Arc::new(backend), config, line).unwrap();
+        let disk = Disk::new(Window(device.bus_device()), dma(&memory)).unwrap();
+        Machine {
+            memory,
+            interrupt,
+            disk,
+            _device: device,
+        }
+    }
+
+    /// Waits for an interrupt and takes every completion.
+    fn completions(&mut self) -> Vec<(u32, Outcome)> {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut done = Vec::new();
+            if self.interrupt.read().is_ok() {
+                self.disk.acknowledge();
+                while let Some(completion) = self.disk.harvest() {
+                    done.push((completion.cookie, completion.outcome));
+                }
+            }
+            if !done.is_empty() {
+                return done;
+            }
+            assert!(Instant::now() < end, "no completion came");
+            std::thread::yield_now();
+        }
+    }
+
+    fn one(&mut self, operation: Operation, segments: &[Segment]) -> Outcome {
+        self.disk.submit(operation, segments, 77).unwrap();
+        self.disk.notify();
+        let done = self.completions();
+        assert_eq!(done.len(), 1);
+        assert_eq!(done[0].0, 77);
+        done[0].1
+    }
+
+    fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.memory
+            .read_slice(&mut bytes, GuestAddress(at))
+            .unwrap();
+        bytes
+    }
+}
+
+fn dma(memory: &GuestMemoryMmap) -> DmaRegion {
+    let pointer = memory.get_host_address(GuestAddress(DMA_AT)).unwrap();
+    // SAFETY: the memory is page-aligned, zero and mapped as long as the machine lives, the device
+    // finds it at DMA_AT, and no test touches it.
+    unsafe {
+        DmaRegion::new(
+            NonNull::new(pointer).unwrap(),
+            DMA_AT,
+            Disk::<Window>::DMA_BYTES,
+        )
+    }
+}
+
+fn buffer(index: u64, bytes: u32) -> Segment {
+    Segment {
+        physical: BUFFERS_AT + index * PAGE,
+        bytes,
+    }
+}
+
+fn expected(sector: u64, len: u64) -> Vec<u8> {
+    (sector * 512..sector * 512 + len)
+        .map(|i| (i / 512 + i) as u8)
+        .collect()
+}
+
+#[test]
+fn a_disk_says_what_it_is() {
+    let machine = Machine::new(256);
+    let info = *machine.disk.info();
+    assert_eq!(info.sectors, DISK_SECTORS);
+    assert!(!info.read_only && info.flush);
+    assert_eq!(info.max_in_flight, 256);
+    assert!(info.max_segments >= 33);
+}
+
+#[test]
+fn what_is_written_is_read_back_through_scattered_pages() {
+    let mut machine = Machine::new(256);
+    let pages: Vec<Segment> = (0..32).map(|i| buffer(2 * i, 4096)).collect();
+    assert_eq!(
+        machine.one(Operation::Read { sector: 8 }, &pages),
+        Outcome::Ok
+    );
+    for (i, page) in pages.iter().enumerate() {
+        let sector = 8 + 8 * i as u64;
+        assert_eq!(
+            machine.bytes(page.physical, 4096),
+            expected(sector, 4096),
+            "page {i}"
+        );
+    }
+    let from = buffer(100, 1024);
+    machine
+        .memory
+        .write_slice(&[0xa5; 1024], GuestAddress(from.physical))
+        .unwrap();
+    assert_eq!(
+        machine.one(Operation::Write { sector: 9 }, &[from]),
+        Outcome::Ok
+    );
+    assert_eq!(machine.one(Operation::Flush, &[]), Outcome::Ok);
+    assert_eq!(
+        machine.one(Operation::Read { sector: 8 }, &[buffer(0, 2048)]),
+        Outcome::Ok
+    );
+    let mut whole = expected(8, 2048);
+    whole[512..1536].fill(0xa5);
+    assert_eq!(machine.bytes(BUFFERS_AT, 2048), whole);
+}
+
+#[test]
+fn the_identification_is_read() {
+    let mut machine = Machine::new(256);
+    assert_eq!(machine.one(Operation::GetId, &[buffer(0, 20)]), Outcome::Ok);
+    assert_eq!(
+        &machine.bytes(BUFFERS_AT, 20),
+        b"driver-test\0\0\0\0\0\0\0\0\0"
+    );
+}
+
+#[test]
+fn requests_beyond_the_disk_fail_and_leave_the_driver_whole() {
+    let mut machine = Machine::new(256);
+    let beyond = Operation::Read {
+        sector: DISK_SECTORS,
+    };
+    assert_eq!(machine.one(beyond, &[buffer(0, 512)]), Outcome::Failed);
+    assert_eq!(
+        machine.one(Operation::Read { sector: 0 }, &[buffer(0, 512)]),
+        Outcome::Ok
+    );
+}
+
+#[test]
+fn too_many_segments_are_refused_without_a_completion() {
+    let mut machine = Machine::new(256);
+    let most = machine.disk.info().max_segments;
+    let segments: Vec<Segment> = (0..=most as u64).map(|i| buffer(i, 512)).collect();
+    let refused = machine
+        .disk
+        .submit(Operation::Read { sector: 0 }, &segments, 1);
+    assert_eq!(refused, Err(SubmitError::TooManySegments));
+    assert_eq!(
+        machine.one(Operation::Read { sector: 0 }, &segments[..most]),
+        Outcome::Ok
+    );
+}
+
+#[test]
+fn a_full_queue_says_so_and_every_request_completes_once() {
+    for queue_size in [16, 256] {
+        let mut machine = Machine::new(queue_size);
+        let slots = u32::from(machine.disk.info().max_in_flight);
+        for cookie in 0..slots {
+            let sector = u64::from(cookie) % (DISK_SECTORS - 8);
+            let segment = buffer(u64::from(cookie) % 512, 512);
+            machine
+                .disk
+                .submit(Operation::Read { sector }, &[segment], cookie)
+                .unwrap();
+        }
+        let refused = machine
+            .disk
+            .submit(Operation::Read { sector: 0 }, &[buffer(0, 512)], slots);
+        assert_eq!(refused, Err(SubmitError::Full));
+        assert!(!machine.disk.has_room());
+        machine.disk.notify();
+        let mut seen = HashMap::new();
+        while seen.len() < slots as usize {
+            for (cookie, outcome) in machine.completions() {
+                assert_eq!(outcome, Outcome::Ok);
+                assert!(
+                    seen.insert(cookie, ()).is_none(),
+                    "{cookie} completed twice"
+                );
+            }
+        }
+        assert!(seen.keys().all(|cookie| *cookie < slots));
+        assert!(machine.disk.has_room());
+    }
+}
+
+#[test]
+fn indices_wrap() {
+    let mut machine = Machine::new(64);
+    let mut next = 0u32;
+    let mut done = 0u32;
+    while done < 70_000 {
+        while next < 70_000 && machine.disk.has_room() {
+            let sector = u64::from(next) % DISK_SECTORS;
+            let segment = buffer(u64::from(next) % 64, 512);
+            machine
+                .disk
+                .submit(Operation::Read { sector }, &[segment], next)
+                .unwrap();
+            next += 1;
+        }
+        machine.disk.notify();
+        for (_, outcome) in machine.completions() {
+            assert_eq!(outcome, Outcome::Ok);
+            done += 1;
+        }
+    }
+    assert!(
+        machine.disk.notifications() < 70_000,
+        "notifications are suppressed"
+    );
+}
+
+#[test]
+fn a_window_without_a_device_is_refused() {
+    struct Nothing;
+    impl Registers for Nothing {
+        fn read(&self, _: u64) -> u32 {
+            u32::MAX
+        }
+        fn write(&self, _: u64, _: u32) {}
+    }
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
+    assert_eq!(
+        Disk::new(Nothing, dma(&memory)).err(),
+        Some(DiskError::NotVirtioMmio)
+    );
+}
