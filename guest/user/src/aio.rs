@@ -47,6 +47,13 @@ struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(u64);
 
+impl RequestId {
+    /// Its number: below the most requests that were on their way at once.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A request that is done with.
 #[derive(Debug)]
 pub struct Completed {

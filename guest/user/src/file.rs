@@ -47,7 +47,12 @@ impl File {
         File::open_with(path, open::DIRECT | open::WRITE)
     }
 
-    fn open_with(path: &str, flags: u64) -> Result<File> {
+    /// Opens with the flags of `abi::open`.
+    ///
+    /// # Errors
+    ///
+    /// As the functions above; `EINVAL` for a flag there is none of, or direct access to a file.
+    pub fn open_with(path: &str, flags: u64) -> Result<File> {
         syscall::open(path, flags).map(|fd| File { fd })
     }
 
@@ -156,7 +161,8 @@ impl File {
         syscall::disk_stats(self.fd, stats::RESET).map(drop)
     }
 
-    pub(crate) fn fd(&self) -> u64 {
+    /// Its descriptor, for who calls the kernel past this type; good until this is dropped.
+    pub fn fd(&self) -> u64 {
         self.fd
     }
 }

@@ -1,0 +1,114 @@
+#![no_std]
+#![no_main]
+//! `usertests [-s] [-l] [NAME...]`: tests of the kernel from where a program stands, in xv6's manner.
+//!
+//! Runs the named tests, or all quick ones, with `-s` the slow ones too; `-l` lists them. One line
+//! for each, `test NAME: OK` or `test NAME: FAILED: why`, and a sum at the end; the status is 1 if
+//! any failed. A test that lacks a disk says `SKIPPED`.
+//!
+//! Each test is a process of its own (`--run NAME`), so that it may leave everything open: after it,
+//! threads, processes, memory and requests in flight have to be what they were. What a test starts
+//! as a process is this program too, in another role (`--as ROLE`, `roles`).
+//!
+//! `/dev/vdb` is the scratch disk: writable, 8 MiB or more, its content is lost. `/dev/vdc`, where
+//! there is one, has sectors that fail.
+
+extern crate alloc;
+
+mod check;
+mod leak;
+mod raw;
+mod roles;
+mod run;
+
+mod async_errors;
+mod async_io;
+mod async_life;
+mod coherence;
+mod console;
+mod descriptors;
+mod eviction;
+mod faulty;
+mod files;
+mod isolation;
+mod mappings;
+mod pager;
+mod pointers;
+mod processes;
+mod scan;
+mod shared;
+mod system;
+mod threads;
+mod time;
+
+use alloc::vec::Vec;
+use iolite_user::{Args, entry, println};
+use run::{Needs, Test};
+
+/// Every test, in the order in which they run.
+const GROUPS: [&[Test]; 19] = [
+    system::TESTS,
+    descriptors::TESTS,
+    pointers::TESTS,
+    files::TESTS,
+    coherence::TESTS,
+    console::TESTS,
+    processes::TESTS,
+    threads::TESTS,
+    time::TESTS,
+    isolation::TESTS,
+    mappings::TESTS,
+    shared::TESTS,
+    pager::TESTS,
+    eviction::TESTS,
+    scan::TESTS,
+    async_io::TESTS,
+    async_errors::TESTS,
+    async_life::TESTS,
+    faulty::TESTS,
+];
+
+entry!(main);
+
+fn main(args: Args) -> u8 {
+    let args: Vec<&'static str> = args.collect();
+    match args[..] {
+        ["--run", name] => run::here(name),
+        ["--as", role, ..] => roles::play(role, &args[2..]),
+        ["-l"] => list(),
+        _ => run_all(&args),
+    }
+}
+
+fn tests() -> impl Iterator<Item = &'static Test> {
+    GROUPS.into_iter().flatten()
+}
+
+fn list() -> u8 {
+    for test in tests() {
+        let speed = if test.slow { " (slow)" } else { "" };
+        let disk = match test.needs {
+            Needs::Nothing => "",
+            Needs::Scratch => " /dev/vdb",
+            Needs::Faulty => " /dev/vdc",
+        };
+        println!("{}{speed}{disk}", test.name);
+    }
+    0
+}
+
+fn run_all(args: &[&'static str]) -> u8 {
+    let slow = args.contains(&"-s");
+    let names: Vec<&str> = args.iter().copied().filter(|arg| *arg != "-s").collect();
+    for name in &names {
+        if tests().all(|test| test.name != *name) {
+            println!("usertests: no test '{name}'; usertests -l lists them");
+            return 2;
+        }
+    }
+    let selected = tests().filter(|test| match names.is_empty() {
+        true => slow || !test.slow,
+        false => names.contains(&test.name),
+    });
+    u8::from(!run::all(selected))
+}
