@@ -112,6 +112,7 @@ impl Held {
 
     /// The life of the delay's thread.
     fn release_as_due(&self) {
+        thread::wake_on_time();
         let mut state = self.lock();
         loop {
             let next = state.waiting.peek().map(|Reverse(next)| next.due);
