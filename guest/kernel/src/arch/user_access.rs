@@ -37,6 +37,7 @@ unsafe impl Plain for iolite_guest_abi::IoCompletion {}
 /// Is all of `[address, address + bytes)` in the user half?
 pub fn check_range(address: u64, bytes: u64) -> Result<(), Errno> {
     match address.checked_add(bytes) {
+        _ if bytes == 0 => Ok(()),
         Some(end) if address >= USER_START && end <= USER_END => Ok(()),
         _ => Err(Errno::EFAULT),
     }

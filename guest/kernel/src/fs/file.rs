@@ -171,7 +171,8 @@ pub fn write_at(fd: u64, buf: u64, len: u64, offset: u64) -> Result<u64, Errno> 
 }
 
 fn transfer_at_position<const WRITE: bool>(fd: u64, buf: u64, len: u64) -> Result<u64, Errno> {
-    if let File::Console = process::current().files.get(fd)? {
+    let file = process::current().files.get(fd)?;
+    if let File::Console = file {
         user_access::check_range(buf, len)?;
         return if WRITE {
             console::write_from_user(buf, len)
@@ -469,7 +470,8 @@ pub fn sync_object(object: ObjectId) -> Result<u64, Errno> {
 
 /// Makes durable every write of `fd`'s disk that has completed.
 pub fn sync(fd: u64) -> Result<u64, Errno> {
-    match process::current().files.get(fd)? {
+    let file = process::current().files.get(fd)?;
+    match file {
         File::Console => Err(Errno::ENODEV),
         File::Object(file) => sync_object(file.object),
     }
@@ -477,7 +479,8 @@ pub fn sync(fd: u64) -> Result<u64, Errno> {
 
 /// What [`iolite_guest_abi::Number::Stat`] tells of `fd`.
 pub fn stat(fd: u64) -> Result<Stat, Errno> {
-    Ok(match process::current().files.get(fd)? {
+    let file = process::current().files.get(fd)?;
+    Ok(match file {
         File::Console => Stat {
             kind: kind::CONSOLE,
             ..Stat::default()

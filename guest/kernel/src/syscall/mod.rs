@@ -66,7 +66,8 @@ fn disk_stats(fd: u64, to: u64, flags: u64) -> Result<u64, Errno> {
     if flags & !stats::RESET != 0 {
         return Err(Errno::EINVAL);
     }
-    match process::current().files.get(fd)? {
+    let file = process::current().files.get(fd)?;
+    match file {
         File::Console => Err(Errno::ENODEV),
         File::Object(file) => {
             let disk = file.object.extent().disk;
