@@ -115,20 +115,24 @@ struct Run {
     timeout: Option<Duration>,
 }
 
+/// The keys of a disk, in lines that fit 80 columns with clap's indentation.
 const DISK_HELP: &str = "\
-A disk image, raw file or block device, and its keys; repeat for more disks
+A disk image, raw file or block device, and its keys; repeat for more
 
-  readonly, ro       refuse writes
-  workers=N          worker threads, 1 to 64 (4)
-  queue-size=N       entries of the queue, a power of two up to 1024 (256)
-  id=TEXT            what the guest reads as identification (the disk's name)
-  path=PATH          the path, if it is not the first item
-  latency=TIME       each request takes at least this time, like 2ms or 50us, or a random one of a
-                     range like 1ms-3ms; any number of requests at once, however few workers
-  fail=OP[:WHICH]    requests fail with an I/O error and do nothing; repeat for more. OP is read,
-                     write or flush; WHICH is SECTOR or FIRST-LAST (of 512 bytes), every:N (the
-                     N-th, 2N-th, ...) or P% (each by chance); without WHICH all fail
-  seed=N             another series of random latencies and failures (0)
+readonly, ro     refuse writes
+workers=N        worker threads, 1 to 64 (4)
+queue-size=N     entries of the queue, a power of two up to 1024 (256)
+id=TEXT          what the guest reads as identification (its name)
+path=PATH        the path, if it is not the first item
+latency=TIME     each request takes at least this time, like 2ms or
+                 50us, or a random one of a range like 1ms-3ms; any
+                 number are delayed at once, however few workers
+fail=OP[:WHICH]  requests fail with an I/O error and do nothing;
+                 repeat for more. OP is read, write or flush; WHICH is
+                 SECTOR or FIRST-LAST (of 512 bytes, not for flush),
+                 every:N (the N-th, 2N-th, ...) or P% (each by
+                 chance); all fail without it
+seed=N           another series of random latencies and failures (0)
 
 Example: -d disk.img,ro,latency=2ms,fail=read:1000-1007,fail=read:0.1%";
 
