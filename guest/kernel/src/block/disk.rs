@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::arch::{apic, cpu};
+use crate::arch::{apic, cpu, idt};
 use crate::fs::async_io;
 use crate::mm::cache::{self, PageId};
 use crate::mm::layout::PAGE;
@@ -68,9 +68,11 @@ const ASYNC: u32 = 1 << 30;
 const REQUEST_BITS: u32 = 10;
 const _: () = assert!(MAX_IO <= 1 << REQUEST_BITS);
 
+/// Most disks: `/dev/vda` to `/dev/vdz`.
+const MAX_DISKS: usize = 26;
+
 struct Disk {
     driver: Driver<MmioRegisters>,
-    line: u8,
     id: [u8; ID_BYTES],
     waiting_for_room: WaitQueue,
     stats: DiskStats,
@@ -80,6 +82,10 @@ struct Disk {
     bit: u32,
 }
 
+/// The disks on each interrupt line, a bit each.
+static ON_LINE: [AtomicU32; idt::LINES as usize] =
+    [const { AtomicU32::new(0) }; idt::LINES as usize];
+
 /// The disks that have requests in flight, a bit each.
 static IN_FLIGHT: AtomicU32 = AtomicU32::new(0);
 
@@ -88,17 +94,24 @@ static DISKS: CpuCell<Vec<Disk>> = CpuCell::new(Vec::new());
 /// Initialises the block device in each window. What is not one is named and left alone.
 pub fn init(windows: &[Window]) {
     for window in windows {
+        if window.line >= idt::LINES || disks() == MAX_DISKS {
+            println!(
+                "iolite: {:#x}: no interrupt line {}, ignored",
+                window.address, window.line
+            );
+            continue;
+        }
         match probe(window) {
             Ok(driver) => {
                 let disk = Disk {
                     driver,
-                    line: window.line,
                     id: [0; ID_BYTES],
                     waiting_for_room: WaitQueue::new(),
                     stats: DiskStats::default(),
                     busy_since: 0,
                     bit: 1 << disks(),
                 };
+                ON_LINE[usize::from(window.line)].fetch_or(disk.bit, Ordering::Relaxed);
                 DISKS.borrow_mut().push(disk);
                 apic::route(window.line);
             }
@@ -193,8 +206,10 @@ pub fn wait_for_room(disk: DiskId) {
 /// Interrupt line `line`: harvests the completions of the disks on it.
 pub fn interrupt(line: u8) {
     let mut disks = DISKS.borrow_mut();
-    for disk in disks.iter_mut().filter(|disk| disk.line == line) {
-        disk.harvest();
+    let mut left = ON_LINE[usize::from(line)].load(Ordering::Relaxed);
+    while left != 0 {
+        disks[left.trailing_zeros() as usize].harvest();
+        left &= left - 1;
     }
     drop(disks);
     async_io::move_on();
@@ -258,7 +273,7 @@ impl Disk {
         let stats = &mut self.stats;
         if stats.in_flight == 0 {
             self.busy_since = cpu::tsc();
-            IN_FLIGHT.fetch_or(self.bit, Ordering::Relaxed);
+            IN_FLIGHT.store(in_flight() | self.bit, Ordering::Relaxed);
         }
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
@@ -305,7 +320,7 @@ impl Disk {
         }
         if self.stats.in_flight == 0 {
             self.stats.in_flight_ticks += cpu::tsc() - self.busy_since;
-            IN_FLIGHT.fetch_and(!self.bit, Ordering::Relaxed);
+            IN_FLIGHT.store(in_flight() & !self.bit, Ordering::Relaxed);
         }
         self.waiting_for_room.wake_all();
     }

@@ -24,7 +24,7 @@ pub fn transfer(disk: DiskId, operation: Operation, segments: &[Segment]) -> Res
             }
         }
     }
-    if scheduler::wait_for_requests() {
+    if scheduler::wait_for_request() {
         Ok(())
     } else {
         Err(Errno::EIO)

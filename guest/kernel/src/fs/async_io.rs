@@ -315,7 +315,11 @@ impl AsyncIo {
         };
         self.in_flight -= 1;
         self.complete(number, result);
-        self.wanted != 0 && self.done.count >= self.wanted
+        let enough = self.wanted != 0 && self.done.count >= self.wanted;
+        if enough {
+            self.wanted = 0; // once is enough, too
+        }
+        enough
     }
 
     fn complete(&mut self, number: u16, result: i64) {

@@ -65,9 +65,10 @@ impl ThreadId {
 /// What a blocked thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Its place in a [`WaitQueue`], or the last of its own requests. Nothing else wakes it, since
-    /// a device may be using its memory.
-    Io,
+    /// Its place in a [`WaitQueue`]. Nothing else wakes it: the queue would keep its name.
+    Queue,
+    /// Its own request. Nothing else wakes it: a device may be using its memory.
+    Request,
     /// A process to end.
     Process(ProcessId),
     /// A thread to end.
@@ -80,6 +81,13 @@ pub enum Wait {
     Flusher,
     /// Completions of the process's asynchronous requests.
     Completions(ProcessId),
+}
+
+impl Wait {
+    /// May the thread be woken before what it waits for has come?
+    fn can_end_early(self) -> bool {
+        !matches!(self, Wait::Queue | Wait::Request)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +110,7 @@ struct Thread {
     killed: bool,
     /// When a blocked thread is woken whatever it waits for; `NEVER` if not.
     wake_at: u64,
-    /// Its own requests in flight, and whether one has failed.
-    requests: u16,
+    /// Its last request has failed.
     request_failed: bool,
 }
 
@@ -116,7 +123,6 @@ impl Thread {
         root: None,
         killed: false,
         wake_at: NEVER,
-        requests: 0,
         request_failed: false,
     };
 }
@@ -133,7 +139,6 @@ struct Scheduler {
     timer_at: u64,
     quantum: u64,
     loaded_root: Option<Root>,
-    idle: u64,
     switches: u64,
 }
 
@@ -146,12 +151,14 @@ static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
     timer_at: NEVER,
     quantum: 0,
     loaded_root: None,
-    idle: 0,
     switches: 0,
 });
 
 /// Something keeps the running thread from simply returning to ring 3.
 static ATTENTION: AtomicBool = AtomicBool::new(false);
+
+/// Ticks during which no thread ran.
+static IDLE: AtomicU64 = AtomicU64::new(0);
 
 /// When the running program was last returned to while a disk had requests in flight.
 static USER_SINCE: AtomicU64 = AtomicU64::new(0);
@@ -204,7 +211,7 @@ pub fn stats() -> CpuStats {
         .filter(|thread| thread.state != State::Free);
     let (cached_pages, dirty_pages) = cache::counts();
     CpuStats {
-        idle: scheduler.idle,
+        idle: IDLE.load(Ordering::Relaxed),
         switches: scheduler.switches,
         free_frames: frame::free_count(),
         cached_pages,
@@ -333,7 +340,7 @@ pub fn kill_all(process: ProcessId) {
             continue;
         }
         thread.killed = true;
-        if matches!(thread.state, State::Blocked(wait) if wait != Wait::Io) {
+        if matches!(thread.state, State::Blocked(wait) if wait.can_end_early()) {
             scheduler.make_ready(ThreadId::at(slot));
         }
     }
@@ -351,7 +358,7 @@ pub(crate) fn enqueue_current(queue: &mut WaitQueue) {
 
 /// Blocks the running thread, which has joined a queue, until the queue is woken.
 pub fn block_queued() {
-    block(Wait::Io);
+    block(Wait::Queue);
 }
 
 /// Blocks the running thread until [`wake_matching`] or a kill. The caller checks again what it
@@ -420,52 +427,44 @@ pub fn yield_now() {
     switch_away();
 }
 
-// A thread's own requests.
+// A thread's own request.
 
-/// Counts a request that the running thread is about to have in flight.
-#[inline]
+/// Marks the running thread as one that waits for its request, which it is about to submit. The
+/// request cannot end before [`wait_for_request`] lets interrupts in.
+#[inline(always)]
 pub fn request_starts() -> ThreadId {
     let mut scheduler = SCHEDULER.borrow_mut();
     let current = scheduler.current;
-    scheduler.threads[current.slot()].requests += 1;
+    scheduler.threads[current.slot()].state = State::Blocked(Wait::Request);
     current
 }
 
-/// Takes back the last [`request_starts`].
+/// Takes back [`request_starts`]: the request was not taken.
 pub fn request_not_started() {
     let mut scheduler = SCHEDULER.borrow_mut();
     let current = scheduler.current;
-    scheduler.threads[current.slot()].requests -= 1;
+    scheduler.threads[current.slot()].state = State::Running;
 }
 
-/// A request of `thread` has completed; after the last one it is woken.
-#[inline]
+/// The request of `thread` has completed.
+#[inline(always)]
 pub fn request_ended(thread: ThreadId, ok: bool) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let Some(slot) = scheduler.threads.get_mut(thread.slot()) else {
+    let Some(waiting) = scheduler.threads.get_mut(thread.slot()) else {
         return;
     };
-    slot.requests -= 1;
-    slot.request_failed |= !ok;
-    if slot.requests == 0 && slot.state == State::Blocked(Wait::Io) {
+    waiting.request_failed = !ok;
+    if waiting.state == State::Blocked(Wait::Request) {
         scheduler.make_ready(thread);
     }
 }
 
-/// Blocks the running thread until none of its requests is in flight. Did all succeed?
-pub fn wait_for_requests() -> bool {
-    loop {
-        {
-            let mut scheduler = SCHEDULER.borrow_mut();
-            let current = scheduler.current;
-            let thread = &mut scheduler.threads[current.slot()];
-            if thread.requests == 0 {
-                return !core::mem::take(&mut thread.request_failed);
-            }
-            thread.state = State::Blocked(Wait::Io);
-        }
-        switch_away();
-    }
+/// Blocks the running thread until its request has completed. Did it succeed?
+#[inline(always)]
+pub fn wait_for_request() -> bool {
+    switch_away();
+    let scheduler = SCHEDULER.borrow_mut();
+    !scheduler.threads[scheduler.current.slot()].request_failed
 }
 
 // Traps.
@@ -563,7 +562,8 @@ enum Choice {
 fn idle() {
     let start = cpu::tsc();
     cpu::wait_for_interrupt();
-    SCHEDULER.borrow_mut().idle += cpu::tsc() - start;
+    let idle = IDLE.load(Ordering::Relaxed) + (cpu::tsc() - start);
+    IDLE.store(idle, Ordering::Relaxed);
 }
 
 /// What is left to do for the thread that was switched away from.
