@@ -10,7 +10,8 @@
 //!                 +-- cancelled -------^
 //! ```
 
-use super::file::{File, OpenObject, Pinned};
+use super::file::{File, OpenObject};
+use super::pinned::{self, Pinned};
 use crate::arch::user_access;
 use crate::block::{self, DiskId, Owner};
 use crate::fs::object::ObjectId;
@@ -174,7 +175,7 @@ pub fn wait(completions: u64, max: u64, min: u64, timeout_ns: u64) -> Result<u64
         return Err(Errno::EINVAL);
     }
     let max = max.min(MAX_IO as u64);
-    super::file::prepare_for_writing(completions, max * size_of::<IoCompletion>() as u64)?;
+    pinned::prepare_for_writing(completions, max * size_of::<IoCompletion>() as u64)?;
     let timed_out = wait_for(id, min as usize, timeout_ns)?;
     let mut copied = 0;
     while copied < max {

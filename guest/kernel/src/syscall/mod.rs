@@ -7,7 +7,7 @@ mod tasks;
 use crate::arch::user_access;
 use crate::block;
 use crate::fs::file::{self, File};
-use crate::fs::{async_io, directory};
+use crate::fs::{async_io, directory, scan, transfer};
 use crate::task::{process, scheduler};
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
 
@@ -23,14 +23,14 @@ pub fn dispatch(number: u64, args: [u64; 5]) -> u64 {
 #[inline(always)]
 fn call(number: u64, [a, b, c, d, e]: [u64; 5]) -> Result<u64, Errno> {
     match Number::from_raw(number).ok_or(Errno::ENOSYS)? {
-        Number::Pread => file::read_at(a, b, c, d),
-        Number::Pwrite => file::write_at(a, b, c, d),
-        Number::Read => file::read(a, b, c),
-        Number::Write => file::write(a, b, c),
+        Number::Pread => transfer::read_at(a, b, c, d),
+        Number::Pwrite => transfer::write_at(a, b, c, d),
+        Number::Read => transfer::read(a, b, c),
+        Number::Write => transfer::write(a, b, c),
         Number::IoSubmit => async_io::submit(a, b),
         Number::IoWait => async_io::wait(a, b, c, d),
         Number::IoCancel => async_io::cancel(a),
-        Number::Scan => file::scan(a, b, c, d),
+        Number::Scan => scan::scan(a, b, c, d),
         Number::Fsync => file::sync(a),
         Number::Open => with_path(a, b, |path| file::open(path, c)),
         Number::Close => process::current().files.close(a).map(|()| 0),

@@ -7,13 +7,18 @@
 //! is the next one to run, no stacks need to be switched.
 //!
 //! The timer is armed only when somebody could be preempted in favour of somebody, or sleeps.
+//!
+//! This file holds the threads and the switch between them. `life` makes and ends them, `waiting`
+//! blocks and wakes them, `border` is what they pass on their way from and to ring 3.
 
 #![allow(unsafe_code)]
 
+mod border;
+mod life;
+mod waiting;
+
 use crate::arch::context::{self, Context};
-use crate::arch::trap::Frame;
 use crate::arch::{cpu, fpu, gdt, time};
-use crate::block;
 use crate::mm::paging::{self, Root};
 use crate::mm::{cache, frame, kstack, layout};
 use crate::sync::{CpuCell, WaitQueue};
@@ -21,7 +26,17 @@ use crate::task::process::{self, ProcessId};
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering};
-use iolite_guest_abi::{CpuStats, Errno, FOREVER};
+use iolite_guest_abi::CpuStats;
+
+pub use border::{after_user, before_user, timer_expired};
+pub use life::{
+    collect, collect_all, exit_current, kill_all, leave_address_space, spawn_kernel, spawn_user,
+};
+pub use waiting::{
+    block, block_queued, block_until, deadline, is_past, request_ended, request_not_started,
+    request_starts, wait_for_request, wake_matching, yield_now,
+};
+pub(crate) use waiting::{enqueue_current, wake_queue};
 
 /// Most threads at a time.
 pub const MAX_THREADS: usize = 512;
@@ -157,11 +172,14 @@ static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
 /// Something keeps the running thread from simply returning to ring 3.
 static ATTENTION: AtomicBool = AtomicBool::new(false);
 
+/// Has the running thread look around before it returns to ring 3.
+#[inline(always)]
+fn attention() {
+    ATTENTION.store(true, Ordering::Relaxed);
+}
+
 /// Ticks during which no thread ran.
 static IDLE: AtomicU64 = AtomicU64::new(0);
-
-/// When the running program was last returned to while a disk had requests in flight.
-static USER_SINCE: AtomicU64 = AtomicU64::new(0);
 
 // What every trap asks, kept beside the table: the running thread, its process (0: none), and
 // where its floating-point registers belong.
@@ -220,318 +238,6 @@ pub fn stats() -> CpuStats {
         processes: process::count(),
     }
 }
-
-// Making threads, and their end.
-
-/// Makes a thread of `process` that begins with the registers of `frame`.
-pub fn spawn_user(process: ProcessId, root: Root, frame: Frame) -> Result<ThreadId, Errno> {
-    spawn(Some(process), Some(root), |stack_top| {
-        let area = fpu_area(stack_top);
-        // SAFETY: `spawn` has mapped the stack, whose top is the thread's own.
-        unsafe {
-            fpu::init(area);
-            Context::user(area as u64, frame)
-        }
-    })
-}
-
-/// Makes a kernel thread that runs `body(argument)`.
-pub fn spawn_kernel(body: extern "C" fn(u64), argument: u64) -> Result<ThreadId, Errno> {
-    // SAFETY: `spawn` has mapped the stack.
-    spawn(None, None, |stack_top| unsafe {
-        Context::kernel(stack_top, body, argument)
-    })
-}
-
-fn spawn(
-    process: Option<ProcessId>,
-    root: Option<Root>,
-    context: impl FnOnce(u64) -> Context,
-) -> Result<ThreadId, Errno> {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let free = |thread: &Thread| thread.state == State::Free;
-    let slot = scheduler.threads.iter().position(free);
-    let slot = slot.unwrap_or(scheduler.threads.len());
-    if slot == MAX_THREADS {
-        return Err(Errno::EAGAIN);
-    }
-    kstack::map(slot).ok_or(Errno::ENOMEM)?;
-    let context = context(kstack::top(slot));
-    let thread = ThreadId::at(slot);
-    let made = Thread {
-        context,
-        process,
-        root,
-        ..Thread::FREE
-    };
-    match scheduler.threads.get_mut(slot) {
-        Some(free) => *free = made,
-        None => scheduler.threads.push(made),
-    }
-    scheduler.make_ready(thread);
-    Ok(thread)
-}
-
-/// Ends the running thread. Its status waits to be collected by [`collect`] if it has a process.
-pub fn exit_current(status: u64) -> ! {
-    {
-        let mut scheduler = SCHEDULER.borrow_mut();
-        let current = scheduler.current;
-        let thread = &mut scheduler.threads[current.slot()];
-        thread.state = State::Ended { status };
-        thread.root = None;
-        scheduler.leaving = Some(current);
-        scheduler.wake_matching(Wait::Thread(current));
-        if scheduler.threads[current.slot()].process.is_none() {
-            scheduler.threads[current.slot()].state = State::Free;
-        }
-    }
-    switch_away();
-    unreachable!("an ended thread was resumed");
-}
-
-/// Leaves the running thread's address space, which is about to be freed.
-pub fn leave_address_space() {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
-    scheduler.threads[current.slot()].root = None;
-    scheduler.loaded_root = Some(paging::kernel_root());
-    paging::kernel_root().load();
-}
-
-/// The status of a thread of `process` that has ended, which frees its number; `None` while it has
-/// not.
-pub fn collect(thread: ThreadId, process: ProcessId) -> Result<Option<u64>, Errno> {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let slot = scheduler
-        .threads
-        .get_mut(thread.slot())
-        .ok_or(Errno::ESRCH)?;
-    if slot.process != Some(process) {
-        return Err(Errno::ESRCH);
-    }
-    match slot.state {
-        State::Free => Err(Errno::ESRCH),
-        State::Ended { status } => {
-            *slot = Thread::FREE;
-            Ok(Some(status))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Frees the numbers of the threads of `process` that have ended and were not collected.
-pub fn collect_all(process: ProcessId) {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    for thread in &mut scheduler.threads {
-        if thread.process == Some(process) && matches!(thread.state, State::Ended { .. }) {
-            thread.process = None;
-            thread.state = State::Free;
-        }
-    }
-}
-
-/// Marks every thread of `process` as one that must end, and wakes those that can be woken early.
-pub fn kill_all(process: ProcessId) {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    for slot in 0..scheduler.threads.len() {
-        let thread = &mut scheduler.threads[slot];
-        if thread.process != Some(process) {
-            continue;
-        }
-        thread.killed = true;
-        if matches!(thread.state, State::Blocked(wait) if wait.can_end_early()) {
-            scheduler.make_ready(ThreadId::at(slot));
-        }
-    }
-    ATTENTION.store(true, Ordering::Relaxed);
-}
-
-// Blocking and waking.
-
-/// Puts the running thread at the end of `queue`.
-pub(crate) fn enqueue_current(queue: &mut WaitQueue) {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
-    scheduler.enqueue(queue, current);
-}
-
-/// Blocks the running thread, which has joined a queue, until the queue is woken.
-pub fn block_queued() {
-    block(Wait::Queue);
-}
-
-/// Blocks the running thread until [`wake_matching`] or a kill. The caller checks again what it
-/// waits for.
-pub fn block(wait: Wait) {
-    {
-        let mut scheduler = SCHEDULER.borrow_mut();
-        let current = scheduler.current;
-        scheduler.threads[current.slot()].state = State::Blocked(wait);
-    }
-    switch_away();
-}
-
-/// When `nanoseconds` from now are over; [`iolite_guest_abi::FOREVER`] never are.
-pub fn deadline(nanoseconds: u64) -> u64 {
-    match nanoseconds {
-        FOREVER => NEVER,
-        _ => cpu::tsc().saturating_add(time::ticks(nanoseconds)),
-    }
-}
-
-/// Is a [`deadline`] over?
-pub fn is_past(deadline: u64) -> bool {
-    deadline != NEVER && cpu::tsc() >= deadline
-}
-
-/// As [`block`], but not after the time stamp counter has reached `tsc`.
-pub fn block_until(wait: Wait, tsc: u64) {
-    {
-        let mut scheduler = SCHEDULER.borrow_mut();
-        let current = scheduler.current;
-        let thread = &mut scheduler.threads[current.slot()];
-        thread.state = State::Blocked(wait);
-        thread.wake_at = tsc;
-        if tsc != NEVER {
-            scheduler.sleepers += 1;
-        }
-    }
-    switch_away();
-}
-
-/// Wakes every thread that waits for `wait`.
-pub fn wake_matching(wait: Wait) {
-    SCHEDULER.borrow_mut().wake_matching(wait);
-}
-
-pub(crate) fn wake_queue(queue: &mut WaitQueue) {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let mut waiting = queue.first.take();
-    while let Some(thread) = waiting {
-        waiting = scheduler.threads[thread.slot()].link;
-        scheduler.make_ready(thread);
-    }
-}
-
-/// Lets every other ready thread run first.
-pub fn yield_now() {
-    {
-        let mut scheduler = SCHEDULER.borrow_mut();
-        if scheduler.ready.is_empty() {
-            return;
-        }
-        let current = scheduler.current;
-        scheduler.make_ready(current);
-    }
-    switch_away();
-}
-
-// A thread's own request.
-
-/// Marks the running thread as one that waits for its request, which it is about to submit. The
-/// request cannot end before [`wait_for_request`] lets interrupts in.
-#[inline(always)]
-pub fn request_starts() -> ThreadId {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
-    scheduler.threads[current.slot()].state = State::Blocked(Wait::Request);
-    current
-}
-
-/// Takes back [`request_starts`]: the request was not taken.
-pub fn request_not_started() {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
-    scheduler.threads[current.slot()].state = State::Running;
-}
-
-/// The request of `thread` has completed.
-#[inline(always)]
-pub fn request_ended(thread: ThreadId, ok: bool) {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let Some(waiting) = scheduler.threads.get_mut(thread.slot()) else {
-        return;
-    };
-    waiting.request_failed = !ok;
-    if waiting.state == State::Blocked(Wait::Request) {
-        scheduler.make_ready(thread);
-    }
-}
-
-/// Blocks the running thread until its request has completed. Did it succeed?
-#[inline(always)]
-pub fn wait_for_request() -> bool {
-    switch_away();
-    let scheduler = SCHEDULER.borrow_mut();
-    !scheduler.threads[scheduler.current.slot()].request_failed
-}
-
-// Traps.
-
-/// The first step of a trap that comes from ring 3: what the program has done since it was returned
-/// to counts as work beside the requests that are in flight. They all were, all the while: requests
-/// begin and end in ring 0.
-#[inline(always)]
-pub fn after_user() {
-    if block::in_flight() != 0 {
-        block::count_work(cpu::tsc() - USER_SINCE.load(Ordering::Relaxed));
-    }
-}
-
-/// The last step of a trap that returns to ring 3.
-#[inline(always)]
-pub fn before_user() {
-    if ATTENTION.load(Ordering::Relaxed) {
-        attend();
-    }
-    // SAFETY: a user thread's area was initialised when it was made, and lives as long as it.
-    unsafe { fpu::load(CURRENT_FPU.load(Ordering::Relaxed)) };
-    if block::in_flight() != 0 {
-        USER_SINCE.store(cpu::tsc(), Ordering::Relaxed);
-    }
-}
-
-#[cold]
-fn attend() {
-    ATTENTION.store(false, Ordering::Relaxed);
-    if !current_is_killed() {
-        yield_now();
-    }
-    if current_is_killed() {
-        process::exit_thread(0);
-    }
-}
-
-/// The timer interrupt: a quantum is used up, or a sleeper's time has come.
-pub fn timer_expired() {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    scheduler.timer_at = NEVER;
-    scheduler.wake_sleepers();
-    if scheduler.ready.is_empty() {
-        scheduler.arm_timer();
-    } else {
-        ATTENTION.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The first thing a new thread does, on its own stack.
-#[unsafe(no_mangle)]
-extern "C" fn thread_starts() {
-    after_switch();
-    let user = current_process().is_some();
-    if user {
-        before_user();
-    }
-}
-
-/// The last thing a kernel thread does.
-#[unsafe(no_mangle)]
-extern "C" fn thread_ends() -> ! {
-    exit_current(0)
-}
-
-// The switch itself.
 
 /// Runs the first ready thread. The running one is ready, blocked or ended.
 fn switch_away() {
@@ -627,7 +333,7 @@ impl Scheduler {
             self.threads[self.ready.last.slot()].link = Some(thread);
         }
         self.ready.last = thread;
-        ATTENTION.store(true, Ordering::Relaxed);
+        attention();
     }
 
     #[inline]

@@ -1,0 +1,121 @@
+//! A process's memory, held for a device.
+
+use crate::arch::user_access;
+use crate::mm::frame::{self, Frame};
+use crate::mm::layout::PAGE;
+use crate::mm::paging::Root;
+use crate::mm::{pager, paging};
+use crate::task::process;
+use arrayvec::ArrayVec;
+use iolite_devices_abi::blk::SECTOR_SIZE;
+use iolite_guest_abi::{Errno, Fault};
+use iolite_virtio_driver::{MAX_SEGMENTS, Segment};
+
+/// A part of the process's memory that a device is about to use: its frames are held until the
+/// value goes, whatever becomes of the mapping.
+pub struct Pinned {
+    root: Root,
+    segments: ArrayVec<Segment, MAX_SEGMENTS>,
+}
+
+impl Pinned {
+    #[inline(always)]
+    pub fn new(root: Root) -> Pinned {
+        Pinned {
+            root,
+            segments: ArrayVec::new(),
+        }
+    }
+
+    /// Holds the pages of `[address, address + len)`, as many as fit into `most` segments, and
+    /// gives the number of bytes in them: whole sectors, whatever the pages are.
+    #[inline(always)]
+    pub fn fill(&mut self, address: u64, len: u64, write: bool, most: usize) -> Result<u64, Errno> {
+        let mut done = 0;
+        while done < len && self.segments.len() < most {
+            let at = address + done;
+            let bytes = (PAGE - at % PAGE).min(len - done);
+            let frame = hold_page(self.root, at, write)?;
+            let physical = frame.physical() + at % PAGE;
+            self.segments.push(Segment {
+                physical,
+                bytes: bytes as u32,
+            });
+            done += bytes;
+        }
+        let partial = done % SECTOR_SIZE;
+        if partial != 0
+            && let Some(last) = self.segments.last_mut()
+        {
+            last.bytes -= partial as u32;
+        }
+        Ok(done - partial)
+    }
+
+    /// What a request names.
+    #[inline(always)]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Leaves the segments, and the duty to release their frames, to `to`, which is empty.
+    #[inline(always)]
+    pub fn hand_over(&mut self, to: &mut ArrayVec<Segment, MAX_SEGMENTS>) {
+        for segment in &self.segments {
+            to.push(*segment);
+        }
+        self.segments.clear();
+    }
+}
+
+impl Drop for Pinned {
+    #[inline(always)]
+    fn drop(&mut self) {
+        for segment in &self.segments {
+            frame::release(Frame::containing(segment.physical));
+        }
+    }
+}
+
+/// The frame behind a user address, brought in if need be, held once more.
+#[inline(always)]
+fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, Errno> {
+    let needed = paging::PRESENT | paging::USER | if for_writing { paging::WRITABLE } else { 0 };
+    loop {
+        if let Some(entry) = root.find(address)
+            && entry.get() & needed == needed
+            && let Some(frame) = entry.frame()
+        {
+            frame::hold(frame);
+            return Ok(frame);
+        }
+        pager::bring_in(address, for_writing).map_err(errno_of)?;
+    }
+}
+
+/// Brings in the pages of `[address, address + len)` so that the process could write to them.
+pub fn prepare_for_writing(address: u64, len: u64) -> Result<(), Errno> {
+    user_access::check_range(address, len)?;
+    let root = process::current().space.root();
+    let needed = paging::PRESENT | paging::USER | paging::WRITABLE;
+    let mut page = address - address % PAGE;
+    while page < address + len {
+        if root
+            .find(page)
+            .is_none_or(|entry| entry.get() & needed != needed)
+        {
+            pager::bring_in(page, true).map_err(errno_of)?;
+        }
+        page += PAGE;
+    }
+    Ok(())
+}
+
+#[cold]
+fn errno_of(fault: Fault) -> Errno {
+    match fault {
+        Fault::Io => Errno::EIO,
+        Fault::OutOfMemory => Errno::ENOMEM,
+        _ => Errno::EFAULT,
+    }
+}

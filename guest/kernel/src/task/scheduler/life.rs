@@ -1,0 +1,138 @@
+//! Making threads, and their end.
+
+#![allow(unsafe_code)]
+
+use super::{
+    MAX_THREADS, SCHEDULER, State, Thread, ThreadId, Wait, attention, fpu_area, switch_away,
+};
+use crate::arch::context::Context;
+use crate::arch::fpu;
+use crate::arch::trap::Frame;
+use crate::mm::kstack;
+use crate::mm::paging::{self, Root};
+use crate::task::process::ProcessId;
+use iolite_guest_abi::Errno;
+
+/// Makes a thread of `process` that begins with the registers of `frame`.
+pub fn spawn_user(process: ProcessId, root: Root, frame: Frame) -> Result<ThreadId, Errno> {
+    spawn(Some(process), Some(root), |stack_top| {
+        let area = fpu_area(stack_top);
+        // SAFETY: `spawn` has mapped the stack, whose top is the thread's own.
+        unsafe {
+            fpu::init(area);
+            Context::user(area as u64, frame)
+        }
+    })
+}
+
+/// Makes a kernel thread that runs `body(argument)`.
+pub fn spawn_kernel(body: extern "C" fn(u64), argument: u64) -> Result<ThreadId, Errno> {
+    // SAFETY: `spawn` has mapped the stack.
+    spawn(None, None, |stack_top| unsafe {
+        Context::kernel(stack_top, body, argument)
+    })
+}
+
+fn spawn(
+    process: Option<ProcessId>,
+    root: Option<Root>,
+    context: impl FnOnce(u64) -> Context,
+) -> Result<ThreadId, Errno> {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let free = |thread: &Thread| thread.state == State::Free;
+    let slot = scheduler.threads.iter().position(free);
+    let slot = slot.unwrap_or(scheduler.threads.len());
+    if slot == MAX_THREADS {
+        return Err(Errno::EAGAIN);
+    }
+    kstack::map(slot).ok_or(Errno::ENOMEM)?;
+    let context = context(kstack::top(slot));
+    let thread = ThreadId::at(slot);
+    let made = Thread {
+        context,
+        process,
+        root,
+        ..Thread::FREE
+    };
+    match scheduler.threads.get_mut(slot) {
+        Some(free) => *free = made,
+        None => scheduler.threads.push(made),
+    }
+    scheduler.make_ready(thread);
+    Ok(thread)
+}
+
+/// Ends the running thread. Its status waits to be collected by [`collect`] if it has a process.
+pub fn exit_current(status: u64) -> ! {
+    {
+        let mut scheduler = SCHEDULER.borrow_mut();
+        let current = scheduler.current;
+        let thread = &mut scheduler.threads[current.slot()];
+        thread.state = State::Ended { status };
+        thread.root = None;
+        scheduler.leaving = Some(current);
+        scheduler.wake_matching(Wait::Thread(current));
+        if scheduler.threads[current.slot()].process.is_none() {
+            scheduler.threads[current.slot()].state = State::Free;
+        }
+    }
+    switch_away();
+    unreachable!("an ended thread was resumed");
+}
+
+/// Leaves the running thread's address space, which is about to be freed.
+pub fn leave_address_space() {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let current = scheduler.current;
+    scheduler.threads[current.slot()].root = None;
+    scheduler.loaded_root = Some(paging::kernel_root());
+    paging::kernel_root().load();
+}
+
+/// The status of a thread of `process` that has ended, which frees its number; `None` while it has
+/// not.
+pub fn collect(thread: ThreadId, process: ProcessId) -> Result<Option<u64>, Errno> {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    let slot = scheduler
+        .threads
+        .get_mut(thread.slot())
+        .ok_or(Errno::ESRCH)?;
+    if slot.process != Some(process) {
+        return Err(Errno::ESRCH);
+    }
+    match slot.state {
+        State::Free => Err(Errno::ESRCH),
+        State::Ended { status } => {
+            *slot = Thread::FREE;
+            Ok(Some(status))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Frees the numbers of the threads of `process` that have ended and were not collected.
+pub fn collect_all(process: ProcessId) {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    for thread in &mut scheduler.threads {
+        if thread.process == Some(process) && matches!(thread.state, State::Ended { .. }) {
+            thread.process = None;
+            thread.state = State::Free;
+        }
+    }
+}
+
+/// Marks every thread of `process` as one that must end, and wakes those that can be woken early.
+pub fn kill_all(process: ProcessId) {
+    let mut scheduler = SCHEDULER.borrow_mut();
+    for slot in 0..scheduler.threads.len() {
+        let thread = &mut scheduler.threads[slot];
+        if thread.process != Some(process) {
+            continue;
+        }
+        thread.killed = true;
+        if matches!(thread.state, State::Blocked(wait) if wait.can_end_early()) {
+            scheduler.make_ready(ThreadId::at(slot));
+        }
+    }
+    attention();
+}
