@@ -7,7 +7,6 @@
 
 pub mod image;
 pub mod trial;
-
 pub mod vm;
 
 use libtest_mimic::Failed;
@@ -19,7 +18,8 @@ pub type Outcome = Result<(), Failed>;
 #[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err(::libtest_mimic::Failed::from(format!($($message)+)));
         }
     };

@@ -1,7 +1,7 @@
-//! Requests that complete out of order on purpose.
+//! Requests that complete out of order on purpose, and reads that fail.
 //!
-//! strace delays some of the workers' reads, so that later ones overtake them; it also makes reads
-//! short, interrupted, or failing, which a plain disk does not do on command.
+//! The disk key `latency` delays each request by another time; strace delays, interrupts or fails
+//! the system calls of the workers themselves, which a plain disk does not do on command.
 
 use libtest_mimic::{Failed, Trial};
 
@@ -13,6 +13,10 @@ use crate::support::vm::{Ended, Iolite};
 
 pub fn tests() -> Vec<Trial> {
     vec![
+        trial::test(
+            "order::random_latencies_let_requests_overtake",
+            random_latencies,
+        ),
         trial::test_with(
             "strace",
             "order::overtaken_requests_keep_their_bytes",
@@ -31,6 +35,13 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
+fn random_latencies() -> Outcome {
+    let image = Image::patterned(1 << 20, 29)?;
+    let disk = image.with("ro,workers=8,latency=1ms-5ms");
+    let run = Iolite::program("threads /dev/vdb 8").arg("-v").disk(disk);
+    some_overtake(&run.expect(0)?)
+}
+
 /// Eight threads of the guest read while every third read of each worker takes 3 ms longer.
 fn overtaken() -> Outcome {
     let image = Image::patterned(1 << 20, 31)?;
@@ -40,6 +51,10 @@ fn overtaken() -> Outcome {
     let ended = run
         .injecting(&image.path(), "delay_enter=3000:when=1+3")
         .expect(0)?;
+    some_overtake(&ended)
+}
+
+fn some_overtake(ended: &Ended) -> Outcome {
     let completed: Vec<u64> = ended.stderr.lines().filter_map(completed_id).collect();
     let overtaken = completed
         .windows(2)
