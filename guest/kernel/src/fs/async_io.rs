@@ -43,7 +43,7 @@ pub struct AsyncIo {
     waiting: List,
     done: List,
     in_flight: usize,
-    /// The fewest completions that a blocked thread wants.
+    /// The fewest completions that a blocked thread wants; 0 when none is blocked.
     wanted: usize,
 }
 
@@ -207,7 +207,7 @@ fn wait_for(id: ProcessId, min: usize, timeout_ns: u64) -> Result<bool, Errno> {
             if async_io.done.count + async_io.in_flight + async_io.waiting.count < min {
                 return Err(Errno::EINVAL);
             }
-            async_io.wanted = min;
+            async_io.wake_at(min);
         }
         if scheduler::current_is_killed() {
             return Err(Errno::EINTR);
@@ -254,7 +254,7 @@ pub fn drain() {
             if async_io.in_flight == 0 {
                 return;
             }
-            async_io.wanted = async_io.done.count + async_io.in_flight;
+            async_io.wake_at(async_io.done.count + async_io.in_flight);
         }
         scheduler::block(Wait::Completions(id));
     }
@@ -304,6 +304,13 @@ impl AsyncIo {
         }
     }
 
+    /// Has the threads that wait woken when `count` completions are there, or earlier.
+    fn wake_at(&mut self, count: usize) {
+        if self.wanted == 0 || count < self.wanted {
+            self.wanted = count;
+        }
+    }
+
     /// Does somebody want to be woken?
     fn ended(&mut self, number: u16, ok: bool) -> bool {
         let Some(request) = self.requests.get_mut(usize::from(number)) else {
@@ -318,7 +325,7 @@ impl AsyncIo {
         self.complete(number, result);
         let enough = self.wanted != 0 && self.done.count >= self.wanted;
         if enough {
-            self.wanted = 0; // once is enough, too
+            self.wanted = 0; // those who are woken say again what they want
         }
         enough
     }
@@ -346,7 +353,6 @@ impl AsyncIo {
             });
             self.free.push(number);
         }
-        self.wanted = 0;
         batch
     }
 

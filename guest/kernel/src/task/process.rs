@@ -229,7 +229,7 @@ pub fn exit_thread(status: u64) -> ! {
 
 fn process_ends(id: ProcessId, status: u64) {
     async_io::drain();
-    scheduler::leave_address_space();
+    scheduler::leave_process();
     let ended = {
         let mut process = get(id);
         process.space.clear();

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use super::{
-    MAX_THREADS, SCHEDULER, State, Thread, ThreadId, Wait, attention, fpu_area, switch_away,
+    CURRENT_PROCESS, MAX_THREADS, SCHEDULER, State, Thread, ThreadId, Wait, attention, fpu_area,
+    switch_away,
 };
 use crate::arch::context::Context;
 use crate::arch::fpu;
@@ -11,6 +12,7 @@ use crate::arch::trap::Frame;
 use crate::mm::kstack;
 use crate::mm::paging::{self, Root};
 use crate::task::process::ProcessId;
+use core::sync::atomic::Ordering;
 use iolite_guest_abi::Errno;
 
 /// Makes a thread of `process` that begins with the registers of `frame`.
@@ -80,11 +82,15 @@ pub fn exit_current(status: u64) -> ! {
     unreachable!("an ended thread was resumed");
 }
 
-/// Leaves the running thread's address space, which is about to be freed.
-pub fn leave_address_space() {
+/// Makes the running thread a kernel thread: its process, and with it its address space, is about to
+/// go.
+pub fn leave_process() {
     let mut scheduler = SCHEDULER.borrow_mut();
     let current = scheduler.current;
-    scheduler.threads[current.slot()].root = None;
+    let thread = &mut scheduler.threads[current.slot()];
+    thread.root = None;
+    thread.process = None;
+    CURRENT_PROCESS.store(0, Ordering::Relaxed);
     scheduler.loaded_root = Some(paging::kernel_root());
     paging::kernel_root().load();
 }

@@ -30,7 +30,7 @@ use iolite_guest_abi::CpuStats;
 
 pub use border::{after_user, before_user, timer_expired};
 pub use life::{
-    collect, collect_all, exit_current, kill_all, leave_address_space, spawn_kernel, spawn_user,
+    collect, collect_all, exit_current, kill_all, leave_process, spawn_kernel, spawn_user,
 };
 pub use waiting::{
     block, block_queued, block_until, deadline, is_past, request_ended, request_not_started,
