@@ -19,6 +19,22 @@ impl Instant {
         Instant { ticks }
     }
 
+    /// Its time stamp counter, which every process sees alike.
+    pub fn ticks(self) -> u64 {
+        self.ticks
+    }
+
+    /// The moment with this time stamp counter.
+    pub fn from_ticks(ticks: u64) -> Instant {
+        Instant { ticks }
+    }
+
+    /// The moment this many nanoseconds later.
+    pub fn after_ns(self, nanoseconds: u64) -> Instant {
+        let ticks = u128::from(nanoseconds) * u128::from(start::info().tsc_hz) / NS_PER_SECOND;
+        Instant::from_ticks(self.ticks + ticks as u64)
+    }
+
     /// Nanoseconds from then to now.
     pub fn elapsed_ns(self) -> u64 {
         self.ns_until(Instant::now())

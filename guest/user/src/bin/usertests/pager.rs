@@ -5,7 +5,7 @@ use crate::ensure;
 use crate::run::{PROGRAM, Test};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use iolite_user::{DiskStats, Ended, Errno, File, Mapping, SharedMapping, sleep};
+use iolite_user::{DiskStats, Ended, Errno, File, Instant, Mapping, SharedMapping, sleep};
 
 pub const TESTS: &[Test] = &[
     Test::disk("sequential_faults_read_ahead", sequential),
@@ -25,6 +25,8 @@ pub const TESTS: &[Test] = &[
 
 const LEN: u64 = 1 << 20;
 const PAGES: u64 = LEN / PAGE;
+/// How often those who wait at a gate look at it.
+pub const LOOK_NS: u64 = 400_000_000;
 
 /// What the pager counts while `touch` goes through a mapping of pages that are not in memory.
 fn counted(
@@ -140,7 +142,7 @@ fn programs_are_paged_in() -> Check {
     Ok(())
 }
 
-/// Processes wait at a gate, and fault on the same page when it opens: one read serves them all.
+/// Processes wait at a gate, and when it opens they all fault on the same page: one read serves them.
 fn one_page(processes: u64) -> Check {
     const GATE: u64 = 0;
     const WANTED: u64 = 1 << 20;
@@ -153,11 +155,12 @@ fn one_page(processes: u64) -> Check {
         .map(|_| start("gate", &["0", &page]))
         .collect::<Result<_, Errno>>()?;
     while gate.word(0).load(Ordering::Acquire) < processes {
-        sleep(1_000_000);
+        sleep(20_000_000);
     }
     disk.fsync()?;
     disk.reset_stats()?;
-    gate.word(8).store(1, Ordering::Release);
+    let opens = Instant::now().after_ns(3 * LOOK_NS / 2);
+    gate.word(8).store(opens.ticks(), Ordering::Release);
     for child in children {
         equal("child", child.wait()?, Ended::Exited(0))?;
     }

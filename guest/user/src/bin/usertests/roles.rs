@@ -141,17 +141,22 @@ fn add_shared(offset: u64, times: u64) -> Result<u8> {
     Ok(0)
 }
 
-/// Says that it is here at the page `gate` of the scratch disk, waits until the gate opens, and
-/// touches page `page`, which is the pattern of its offset.
+/// Says that it is here at the page `gate` of the scratch disk, waits until it is told when the
+/// gate opens, and then touches page `page`, which is the pattern of its offset.
 fn gate(gate: u64, page: u64) -> Result<u8> {
     use core::sync::atomic::Ordering;
     let disk = File::open_writable(SCRATCH)?;
     let words = SharedMapping::of(&disk, gate, PAGE as usize)?;
     let page_of_disk = Mapping::without_read_ahead(&disk, page, PAGE as usize)?;
     words.word(0).fetch_add(1, Ordering::AcqRel);
-    while words.word(8).load(Ordering::Acquire) == 0 {
-        sleep(1_000_000);
-    }
+    let opens = loop {
+        match words.word(8).load(Ordering::Acquire) {
+            // A long time, for a hundred that look again are work for the kernel.
+            0 => sleep(crate::pager::LOOK_NS),
+            ticks => break Instant::from_ticks(ticks),
+        }
+    };
+    sleep(Instant::now().ns_until(opens));
     Ok(u8::from(holds(&page_of_disk, page, page).is_err()))
 }
 

@@ -15,7 +15,7 @@ pub const TESTS: &[Test] = &[
     Test::plain("join_wrong_threads", join_wrong_threads),
     Test::plain("threads_at_wrong_addresses", threads_at_wrong_addresses),
     Test::plain("threads_share_memory", threads_share_memory),
-    Test::plain("too_many_threads", too_many_threads),
+    Test::plain("too_many_threads", too_many_threads).slow(),
     Test::disk("threads_block_at_once", threads_block_at_once),
     Test::disk("threads_fault_on_the_same_pages", threads_fault),
     Test::plain("sse_registers_are_each_threads_own", sse_registers),
