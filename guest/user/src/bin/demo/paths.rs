@@ -1,6 +1,6 @@
 //! The paths: who asks for a block, and who waits for it. Each procedure reads the whole disk, in
 //! order, and times its operations: a `pread`, an asynchronous read from submission to collection,
-//! the first touch of a page, a scan of some blocks.
+//! the first touch of a page, a scan of a block.
 
 use crate::options::Options;
 use crate::pass::Pass;
@@ -11,8 +11,8 @@ use iolite_user::{PAGE_BYTES, RequestId, Result};
 
 /// How much of the disk is mapped at once: it has to fit into memory.
 const WINDOW_BYTES: u64 = 16 << 20;
-/// How much the kernel is asked to scan at once.
-const SCAN_BYTES: usize = 64 << 10;
+/// How much the kernel is asked to scan at once: a block, so that what is timed is one operation.
+const SCAN_BYTES: usize = PAGE_BYTES;
 /// Which part of the reads in flight is waited for before the next ones are submitted: a system call
 /// is dear, and so is an idle disk.
 const BATCHES: usize = 4;
