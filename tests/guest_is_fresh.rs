@@ -4,6 +4,8 @@
 //! of them, as lines `name: HEX`. These tests compute them again. The hash of the sources is the
 //! SHA-256 of one line `SHA256  PATH` for each of them, sorted by path.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;

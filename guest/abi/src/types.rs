@@ -117,7 +117,12 @@ pub struct DirEntry {
 
 impl Default for DirEntry {
     fn default() -> Self {
-        DirEntry { size: 0, name_len: 0, name: [0; PATH_BYTES], reserved: 0 }
+        DirEntry {
+            size: 0,
+            name_len: 0,
+            name: [0; PATH_BYTES],
+            reserved: 0,
+        }
     }
 }
 

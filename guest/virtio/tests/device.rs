@@ -2,7 +2,7 @@
 //! machine. Registers are accessed through the device's window, DMA memory is a piece of the memory
 //! that the device sees, and an eventfd is the interrupt line.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::ptr::NonNull;

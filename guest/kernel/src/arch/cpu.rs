@@ -4,12 +4,14 @@
 
 use core::arch::asm;
 
-/// Turns interrupts on, sleeps until one has been handled, and turns them off again. `sti` takes
-/// effect after the instruction that follows it, so no interrupt can slip in before `hlt`.
+/// Turns interrupts on, sleeps until one has been handled, and turns them off again (`trap.s`).
 pub fn wait_for_interrupt() {
+    unsafe extern "C" {
+        fn wait_for_interrupt();
+    }
     // SAFETY: the caller holds no borrow of kernel state, and a handler that comes here keeps the
     // registers that a call keeps.
-    unsafe { asm!("sti", "hlt", "cli", clobber_abi("C")) };
+    unsafe { wait_for_interrupt() };
 }
 
 /// Stops the processor for good.

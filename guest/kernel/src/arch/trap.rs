@@ -88,15 +88,16 @@ extern "C" fn trap_line_while_idle(vector: u32) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn trap_timer(frame: &mut Frame) {
-    if frame.is_from_user() {
-        scheduler::after_user();
-    }
+extern "C" fn trap_timer(_: &mut Frame) {
+    scheduler::after_user();
+    trap_timer_while_idle();
+    scheduler::before_user();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn trap_timer_while_idle() {
     scheduler::timer_expired();
     apic::end_of_interrupt();
-    if frame.is_from_user() {
-        scheduler::before_user();
-    }
 }
 
 #[unsafe(no_mangle)]

@@ -3,7 +3,13 @@
 //
 // Two paths save nothing, since where ring 0 is emulated a push or pop costs two instructions' time:
 // a system call, which by contract leaves no caller-saved register alone (guest/abi), and an
-// interrupt that ends `cpu::wait_for_interrupt`, the only place where ring 0 can be interrupted.
+// interrupt that ends `wait_for_interrupt`, the only place where ring 0 can be interrupted.
+//
+// On a processor, that is. QEMU 7.2, when it emulates AMD-V, has two ways of its own. It delivers an
+// interrupt that KVM injects a second time, interrupts being off or not, if it is disturbed before
+// it goes on: then the first one is being handled, and the second is dropped. And it forgets that
+// `sti` keeps interrupts off until after `hlt`, if it leaves the guest in between: so no interrupt
+// returns to `hlt`, but to the caller of `wait_for_interrupt`.
 
 .macro SAVE
     pushq %rax
@@ -47,7 +53,43 @@
 
 .text
 STUB stub_page_fault, trap_page_fault, 14, 1
-STUB stub_timer, trap_timer, 0x40, 0
+
+// wait_for_interrupt(): turns interrupts on, sleeps until one has been handled, and returns with
+// them off. `sti` takes effect after the instruction that follows it: none slips in before `hlt`.
+.global wait_for_interrupt
+wait_for_interrupt:
+    sti
+    hlt
+    cli                             // a handler returns for us: here is who woke without one
+    retq
+
+// What an interrupt stub begins with, in case that the processor was in ring 0. `handler` gets the
+// vector.
+.macro WHILE_IDLE handler
+    testb $3, 24(%rsp)
+    jnz 1f
+    testb $2, 33(%rsp)              // RFLAGS.IF of what was interrupted
+    jz drop_interrupt
+    movl (%rsp), %edi
+    subq $8, %rsp                   // aligned as before a call
+    callq \handler
+    movq 48(%rsp), %rsp             // as `wait_for_interrupt` had it
+    retq
+1:
+.endm
+
+drop_interrupt:
+    addq $16, %rsp
+    iretq
+
+.global stub_timer
+stub_timer:
+    pushq $0
+    pushq $0x40
+    WHILE_IDLE trap_timer_while_idle
+    SAVE
+    callq trap_timer
+    RESTORE
 
 // Where the platform delivers `int 0x80` as an invalid opcode, `rip` is still at it.
 .global stub_invalid_opcode
@@ -94,17 +136,10 @@ stub_exception:
     RESTORE
 
 stub_line:
-    testb $3, 24(%rsp)
-    jz line_while_idle
+    WHILE_IDLE trap_line_while_idle
     SAVE
     callq trap_line
     RESTORE
-line_while_idle:
-    movl (%rsp), %edi
-    subq $8, %rsp                   // aligned as before a call
-    callq trap_line_while_idle
-    addq $24, %rsp
-    iretq
 
 .global stub_spurious
 stub_spurious:

@@ -80,7 +80,7 @@ fn dirty_pages() -> Check {
 /// Readers and writers of the same disk, each in a part of its own, by mapping and by call.
 fn beside_threads() -> Check {
     const THREADS: u64 = 8;
-    let len = size(&File::open(SCRATCH)?)? / THREADS & !(PAGE - 1);
+    let len = (size(&File::open(SCRATCH)?)? / THREADS) & !(PAGE - 1);
     prepare(133, 0, THREADS * len)?;
     let threads: Vec<_> = (0..THREADS)
         .map(|index| {

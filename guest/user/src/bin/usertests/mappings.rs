@@ -80,7 +80,7 @@ fn mmap_wrong_arguments() -> Check {
         ),
         (
             "offset",
-            [disk.fd(), u64::MAX & !4095, PAGE, prot::READ, shared],
+            [disk.fd(), !4095, PAGE, prot::READ, shared],
             Errno::EINVAL,
         ),
         (
@@ -120,7 +120,7 @@ fn munmap_wrong_arguments() -> Check {
         (PAGE, PAGE),
         (raw::KERNEL & !4095, PAGE),
         (raw::NOWHERE, PAGE),
-        (u64::MAX & !4095, PAGE),
+        (!4095, PAGE),
     ] {
         let result = raw::call(Number::Munmap, &[address, len]);
         refused("munmap", result, Errno::EINVAL)?;
@@ -222,7 +222,7 @@ fn last_page_of_a_file() -> Check {
     let file = File::open("etc/motd")?;
     let size = file.stat()?.size as usize;
     let pages = size.div_ceil(PAGE as usize);
-    ensure!(size % PAGE as usize != 0, "motd has {size} bytes");
+    ensure!(!size.is_multiple_of(PAGE as usize), "motd has {size} bytes");
     let mapping = Mapping::of(&file, 0, pages * PAGE as usize)?;
     let mut bytes = alloc::vec![0; size];
     file.pread_exact(&mut bytes, 0)?;

@@ -53,7 +53,7 @@ fn arguments_arrive() -> Check {
 
 fn arguments_limit() -> Check {
     let spawn = |len: usize| -> Result<u64, Errno> {
-        let mut args = Vec::from(*b"usertests\0--as\0exit\0005\0");
+        let mut args = Vec::from(*b"usertests\0--as\0exit\x00005\0");
         args.resize(len, b'x');
         args[len - 1] = 0;
         let path = (PROGRAM.as_ptr() as u64, PROGRAM.len() as u64);
@@ -89,7 +89,7 @@ fn wait_for_wrong_processes() -> Check {
         refused("wait", raw::call(Number::Wait, &[id]), Errno::ECHILD)?;
     }
     // Once is enough.
-    let args = b"usertests\0--as\0exit\0003\0";
+    let args = b"usertests\0--as\0exit\x00003\0";
     let child = raw::call(
         Number::Spawn,
         &[

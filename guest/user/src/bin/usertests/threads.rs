@@ -76,7 +76,7 @@ fn threads_at_wrong_addresses() -> Check {
         (entry, 0),
         (entry, stack - 8),
         (entry, raw::KERNEL),
-        (entry, u64::MAX & !15),
+        (entry, !15),
     ] {
         let result = raw::call(Number::ThreadSpawn, &[entry, stack, 0]);
         refused("thread_spawn", result, Errno::EINVAL)?;
