@@ -13,6 +13,8 @@ use iolite_user::{Buffer, Ended, Errno, File, PAGE_BYTES, Process};
 pub const SCRATCH: &str = "/dev/vdb";
 /// The disk with sectors that fail.
 pub const FAULTY: &str = "/dev/vdc";
+/// The disk whose flushes fail.
+pub const UNFLUSHED: &str = "/dev/vdd";
 /// A page as an offset.
 pub const PAGE: u64 = PAGE_BYTES as u64;
 /// Smallest unit of a direct transfer in bytes.
@@ -28,7 +30,9 @@ pub struct Failure(String);
 impl Failure {
     /// A failure at the caller's line.
     #[track_caller]
-    pub fn new(why: impl fmt::Display) -> Failure {
+    #[cold]
+    #[inline(never)]
+    pub fn new(why: fmt::Arguments) -> Failure {
         Failure(format!("{why} (line {})", Location::caller().line()))
     }
 }
@@ -42,6 +46,8 @@ impl fmt::Display for Failure {
 impl From<Errno> for Failure {
     /// For `?`, where success is part of the test.
     #[track_caller]
+    #[cold]
+    #[inline(never)]
     fn from(error: Errno) -> Failure {
         Failure::new(format_args!("{error:?}"))
     }
@@ -59,6 +65,7 @@ macro_rules! ensure {
 
 /// Fails unless the result is this error.
 #[track_caller]
+#[inline(never)]
 pub fn refused<T: fmt::Debug>(what: &str, result: Result<T, Errno>, wanted: Errno) -> Check {
     match result {
         Err(error) if error == wanted => Ok(()),
@@ -70,6 +77,7 @@ pub fn refused<T: fmt::Debug>(what: &str, result: Result<T, Errno>, wanted: Errn
 
 /// Fails unless both are equal.
 #[track_caller]
+#[inline(never)]
 pub fn equal<T: fmt::Debug + PartialEq>(what: &str, found: T, wanted: T) -> Check {
     if found == wanted {
         return Ok(());
@@ -81,6 +89,7 @@ pub fn equal<T: fmt::Debug + PartialEq>(what: &str, found: T, wanted: T) -> Chec
 
 /// Fails unless `bytes`, which were at `offset`, are the pattern of `seed`.
 #[track_caller]
+#[inline(never)]
 pub fn holds(bytes: &[u8], seed: u64, offset: u64) -> Check {
     match pattern::first_difference(bytes, seed, offset) {
         None => Ok(()),
@@ -93,6 +102,7 @@ pub fn holds(bytes: &[u8], seed: u64, offset: u64) -> Check {
 }
 
 /// `len` bytes of the pattern of `seed` from `offset` on.
+#[inline(never)]
 pub fn pattern_of(seed: u64, offset: u64, len: usize) -> Vec<u8> {
     let mut bytes = alloc::vec![0; len];
     pattern::fill(&mut bytes, seed, offset);
@@ -100,12 +110,14 @@ pub fn pattern_of(seed: u64, offset: u64, len: usize) -> Vec<u8> {
 }
 
 /// One page-aligned buffer.
+#[inline(never)]
 pub fn buffer(len: usize) -> Result<Buffer, Errno> {
     Buffer::many(1, len)?.pop().ok_or(Errno::ENOMEM)
 }
 
 /// Writes the pattern of `seed` to `[offset, offset + len)` of the scratch disk, past the page
 /// cache, which holds none of it afterwards.
+#[inline(never)]
 pub fn prepare(seed: u64, offset: u64, len: u64) -> Result<(), Errno> {
     const BLOCK: u64 = 256 << 10;
     let disk = File::open_direct_writable(SCRATCH)?;
@@ -121,6 +133,7 @@ pub fn prepare(seed: u64, offset: u64, len: u64) -> Result<(), Errno> {
 /// Fails unless `[offset, offset + len)` of the scratch disk, read past the page cache, is the
 /// pattern of `seed`.
 #[track_caller]
+#[inline(never)]
 pub fn disk_holds(seed: u64, offset: u64, len: u64) -> Check {
     const BLOCK: u64 = 256 << 10;
     let disk = File::open_direct(SCRATCH)?;
@@ -134,6 +147,7 @@ pub fn disk_holds(seed: u64, offset: u64, len: u64) -> Check {
 }
 
 /// Starts this program in a role.
+#[inline(never)]
 pub fn start(role: &str, args: &[&str]) -> Result<Process, Errno> {
     let mut all = Vec::from(["usertests", "--as", role]);
     all.extend(args);
@@ -141,6 +155,7 @@ pub fn start(role: &str, args: &[&str]) -> Result<Process, Errno> {
 }
 
 /// Plays a role in a child to its end.
+#[inline(never)]
 pub fn end_of(role: &str, args: &[&str]) -> Result<Ended, Errno> {
     start(role, args)?.wait()
 }

@@ -1,8 +1,10 @@
 #![no_std]
 #![no_main]
-//! `usertests [-s] [-l] [NAME...]`: tests of the kernel from where a program stands, in xv6's manner.
+//! `usertests [-s] [-l] [--part I/N] [NAME...]`: tests of the kernel from where a program stands, in
+//! xv6's manner.
 //!
-//! Runs the named tests, or all quick ones, with `-s` the slow ones too; `-l` lists them. One line
+//! Runs the named tests, or all quick ones, with `-s` the slow ones too; `-l` lists them; with
+//! `--part 1/4` it is every fourth of them, so that four machines share the work. One line
 //! for each, `test NAME: OK` or `test NAME: FAILED: why`, and a sum at the end; the status is 1 if
 //! any failed. A test that lacks a disk says `SKIPPED`.
 //!
@@ -10,8 +12,14 @@
 //! threads, processes, memory and requests in flight have to be what they were. What a test starts
 //! as a process is this program too, in another role (`--as ROLE`, `roles`).
 //!
-//! `/dev/vdb` is the scratch disk: writable, 8 MiB or more, its content is lost. `/dev/vdc`, where
-//! there is one, has sectors that fail.
+//! `/dev/vdb` is the scratch disk: writable, 8 MiB or more, its content is lost. Two more are there
+//! where failures are tested, writable too: `/dev/vdc` has sectors that cannot be read and others
+//! that cannot be written, in different pages of its first 4 MiB, and `/dev/vdd` fails every flush:
+//!
+//! ```text
+//! iolite run -d scratch.img -d bad.img,fail=read:800-803,fail=write:1600 \
+//!     -d worse.img,fail=flush --cmdline "init=usertests"
+//! ```
 
 extern crate alloc;
 
@@ -29,6 +37,7 @@ mod console;
 mod descriptors;
 mod eviction;
 mod faulty;
+mod faulty_writes;
 mod files;
 mod isolation;
 mod mappings;
@@ -46,7 +55,7 @@ use iolite_user::{Args, entry, println};
 use run::{Needs, Test};
 
 /// Every test, in the order in which they run.
-const GROUPS: [&[Test]; 19] = [
+const GROUPS: [&[Test]; 20] = [
     system::TESTS,
     descriptors::TESTS,
     pointers::TESTS,
@@ -66,6 +75,7 @@ const GROUPS: [&[Test]; 19] = [
     async_errors::TESTS,
     async_life::TESTS,
     faulty::TESTS,
+    faulty_writes::TESTS,
 ];
 
 entry!(main);
@@ -91,6 +101,7 @@ fn list() -> u8 {
             Needs::Nothing => "",
             Needs::Scratch => " /dev/vdb",
             Needs::Faulty => " /dev/vdc",
+            Needs::Unflushed => " /dev/vdd",
         };
         println!("{}{speed}{disk}", test.name);
     }
@@ -98,17 +109,50 @@ fn list() -> u8 {
 }
 
 fn run_all(args: &[&'static str]) -> u8 {
-    let slow = args.contains(&"-s");
-    let names: Vec<&str> = args.iter().copied().filter(|arg| *arg != "-s").collect();
-    for name in &names {
-        if tests().all(|test| test.name != *name) {
-            println!("usertests: no test '{name}'; usertests -l lists them");
-            return 2;
+    let (mut slow, mut part, mut names) = (false, Part::ALL, Vec::new());
+    let mut args = args.iter().copied();
+    while let Some(arg) = args.next() {
+        match arg {
+            "-s" => slow = true,
+            "--part" => match args.next().and_then(Part::parse) {
+                Some(chosen) => part = chosen,
+                None => {
+                    println!("usertests: --part needs I/N, such as 1/4");
+                    return 2;
+                }
+            },
+            name if tests().any(|test| test.name == name) => names.push(name),
+            name => {
+                println!("usertests: no test '{name}'; usertests -l lists them");
+                return 2;
+            }
         }
     }
     let selected = tests().filter(|test| match names.is_empty() {
         true => slow || !test.slow,
         false => names.contains(&test.name),
     });
-    u8::from(!run::all(selected))
+    let selected = selected.enumerate().filter(|(index, _)| part.has(*index));
+    u8::from(!run::all(selected.map(|(_, test)| test)))
+}
+
+/// Every `of`-th test, from the `first` on.
+struct Part {
+    first: usize,
+    of: usize,
+}
+
+impl Part {
+    const ALL: Part = Part { first: 0, of: 1 };
+
+    fn parse(text: &str) -> Option<Part> {
+        let (number, of) = text.split_once('/')?;
+        let (number, of): (usize, usize) = (number.parse().ok()?, of.parse().ok()?);
+        let first = number.checked_sub(1)?;
+        (first < of).then_some(Part { first, of })
+    }
+
+    fn has(&self, index: usize) -> bool {
+        index % self.of == self.first
+    }
 }

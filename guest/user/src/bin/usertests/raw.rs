@@ -17,11 +17,13 @@ pub const UNMAPPED: u64 = 0x0000_6000_0000_0000;
 ///
 /// What it does to this process's memory is the test's business: tests pass what the kernel has to
 /// refuse, or addresses of memory they made with [`pages`] and look at with [`Pages::bytes`].
+#[inline(never)]
 pub fn call(number: Number, args: &[u64]) -> Result<u64, Errno> {
     call_number(number as u64, args)
 }
 
 /// As [`call`], with a number there may be no call of.
+#[inline(never)]
 pub fn call_number(number: u64, args: &[u64]) -> Result<u64, Errno> {
     let arg = |index: usize| args.get(index).copied().unwrap_or(0);
     let result: i64;
@@ -57,11 +59,13 @@ pub struct Pages {
 }
 
 /// Maps `count` pages of zeroes for good.
+#[inline(never)]
 pub fn pages(count: usize) -> Result<Pages, Errno> {
     map_pages(NO_FD, 0, count, prot::READ | prot::WRITE, map::PRIVATE)
 }
 
 /// Maps `count` pages of a file, for good.
+#[inline(never)]
 pub fn map_pages(
     fd: u64,
     offset: u64,
@@ -81,6 +85,7 @@ impl Pages {
     }
 
     /// Its bytes from `at` on, copied out: kills the process where nothing is mapped.
+    #[inline(never)]
     pub fn read(&self, at: usize, to: &mut [u8]) {
         for (index, byte) in to.iter_mut().enumerate() {
             *byte = peek(self.address + (at + index) as u64);
@@ -88,6 +93,7 @@ impl Pages {
     }
 
     /// Copies bytes in, from `at` on.
+    #[inline(never)]
     pub fn write(&self, at: usize, from: &[u8]) {
         for (index, byte) in from.iter().enumerate() {
             poke(self.address + (at + index) as u64, *byte);

@@ -1,11 +1,11 @@
 //! Running tests: each in a child, with a look at what it left behind.
 
-use crate::check::{Check, FAULTY, SCRATCH};
+use crate::check::{Check, FAULTY, SCRATCH, UNFLUSHED};
 use crate::leak::Held;
 use crate::tests;
 use alloc::format;
 use alloc::string::String;
-use iolite_user::{Ended, File, Process, println};
+use iolite_user::{Ended, Errno, File, Process, println};
 
 /// This program.
 pub const PROGRAM: &str = "bin/usertests";
@@ -34,6 +34,8 @@ pub enum Needs {
     Scratch,
     /// The disk with sectors that fail.
     Faulty,
+    /// The disk whose flushes fail.
+    Unflushed,
 }
 
 impl Test {
@@ -61,6 +63,11 @@ impl Test {
         Test::new(name, Needs::Faulty, run)
     }
 
+    /// A test on the disk whose flushes fail.
+    pub const fn unflushed(name: &'static str, run: fn() -> Check) -> Test {
+        Test::new(name, Needs::Unflushed, run)
+    }
+
     /// The same, only run when asked for.
     pub const fn slow(mut self) -> Test {
         self.slow = true;
@@ -71,13 +78,22 @@ impl Test {
     fn lacks(&self) -> Option<String> {
         match self.needs {
             Needs::Nothing => None,
-            Needs::Faulty => File::open(FAULTY).err().map(|_| format!("no {FAULTY}")),
+            Needs::Faulty => lacks_writable(FAULTY),
+            Needs::Unflushed => lacks_writable(UNFLUSHED),
             Needs::Scratch => match File::open_writable(SCRATCH).and_then(|disk| disk.stat()) {
                 Ok(stat) if stat.size >= SCRATCH_BYTES => None,
                 Ok(_) => Some(format!("{SCRATCH} is smaller than 8 MiB")),
-                Err(_) => Some(format!("no writable {SCRATCH}")),
+                Err(_) => lacks_writable(SCRATCH),
             },
         }
+    }
+}
+
+fn lacks_writable(path: &str) -> Option<String> {
+    match File::open_writable(path) {
+        Ok(_) => None,
+        Err(Errno::ENOENT) => Some(format!("no {path}")),
+        Err(error) => Some(format!("{path}: {error}")),
     }
 }
 

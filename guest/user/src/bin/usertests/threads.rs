@@ -166,7 +166,7 @@ fn threads_block_at_once() -> Check {
 }
 
 fn threads_fault() -> Check {
-    const LEN: u64 = 1 << 20;
+    const LEN: u64 = 256 << 10;
     prepare(61, 0, LEN)?;
     let disk = File::open(SCRATCH)?;
     disk.reset_stats()?;

@@ -64,7 +64,7 @@ fn sleepers_wake_in_order() -> Check {
             return Ok(());
         }
     }
-    Err(Failure::new("never in order"))
+    Err(Failure::new(format_args!("never in order")))
 }
 
 /// Starts threads that sleep for so many steps; gives the steps in the order of waking.
