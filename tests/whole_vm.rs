@@ -23,6 +23,8 @@ mod log;
 mod microvm;
 #[path = "whole_vm/order.rs"]
 mod order;
+#[path = "whole_vm/usertests.rs"]
+mod usertests;
 
 use libtest_mimic::Arguments;
 
@@ -35,6 +37,7 @@ fn main() {
         console::tests(),
         log::tests(),
         order::tests(),
+        usertests::tests(),
         microvm::tests(),
         bad_input::tests(),
     ];
