@@ -23,6 +23,8 @@ mod log;
 mod microvm;
 #[path = "whole_vm/order.rs"]
 mod order;
+#[path = "whole_vm/programs.rs"]
+mod programs;
 #[path = "whole_vm/usertests.rs"]
 mod usertests;
 
@@ -37,6 +39,7 @@ fn main() {
         console::tests(),
         log::tests(),
         order::tests(),
+        programs::tests(),
         usertests::tests(),
         microvm::tests(),
         bad_input::tests(),
