@@ -17,6 +17,11 @@ const UNDER_PRESSURE: &str = "eviction_with_every_page_verified eviction_of_dirt
     more_dirty_pages_than_there_may_be threads_fault_on_the_same_pages msync_is_durable \
     fsync_writes_back_and_flushes sequential_faults_read_ahead async_and_the_page_cache \
     private_mapping_keeps_its_copies twenty_processes_one_page";
+/// What slow requests make a difference to: they are still in flight when something happens.
+const ON_A_SLOW_DISK: &str = "async_exit_with_256_in_flight async_killed_with_256_in_flight \
+    async_unmap_in_flight async_close_in_flight async_poll_wakes_no_waiter \
+    async_exit_while_a_thread_waits async_timeouts async_cancel exit_ends_every_thread \
+    twenty_processes_one_page munmap_keeps_what_was_written";
 const SCRATCH_BYTES: usize = 8 << 20;
 const FAULTY_BYTES: usize = 2 << 20;
 
@@ -25,26 +30,31 @@ pub fn tests() -> Vec<Trial> {
         .map(|part| {
             let name = format!("usertests::part_{part}_of_{PARTS}");
             trial::test_of(&name, move || {
-                usertests(&format!("--part {part}/{PARTS}"), "")
+                usertests(&format!("--part {part}/{PARTS}"), "workers=4")
             })
         })
         .collect();
     tests.push(trial::test("usertests::with_a_small_cache", small_cache));
+    tests.push(trial::test("usertests::on_a_slow_disk", slow_disk));
     tests.push(trial::test("usertests::a_failure_is_a_status", failure));
     tests
 }
 
 fn small_cache() -> Outcome {
-    usertests(UNDER_PRESSURE, "cache=1M")
+    usertests(&format!("{UNDER_PRESSURE} cache=1M"), "workers=4")
 }
 
-/// Runs usertests with all the disks it knows of.
-fn usertests(arguments: &str, options: &str) -> Outcome {
+fn slow_disk() -> Outcome {
+    usertests(ON_A_SLOW_DISK, "latency=20ms")
+}
+
+/// Runs usertests with all the disks it knows of; `key` is one of the scratch disk's.
+fn usertests(arguments: &str, key: &str) -> Outcome {
     let scratch = Image::zeroed(SCRATCH_BYTES as u64)?;
     let faulty = Image::patterned(FAULTY_BYTES, 1)?;
     let unflushed = Image::patterned(FAULTY_BYTES, 2)?;
-    let ended = Iolite::program(&format!("usertests {arguments} {options}"))
-        .disk(scratch.path())
+    let ended = Iolite::program(&format!("usertests {arguments}"))
+        .disk(scratch.with(key))
         .disk(faulty.with("fail=read:800-803,fail=write:1600"))
         .disk(unflushed.with("fail=flush"))
         .expect(0)?

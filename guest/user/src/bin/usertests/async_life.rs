@@ -1,7 +1,7 @@
 //! Asynchronous I/O: what becomes of requests whose process, memory or descriptor goes away.
 
 use crate::async_errors::{submit, wait};
-use crate::check::{Check, PAGE, SCRATCH, disk_holds, end_of, equal, holds, prepare};
+use crate::check::{Check, PAGE, SCRATCH, disk_holds, end_of, equal, holds, prepare, start};
 use crate::ensure;
 use crate::raw;
 use crate::run::Test;
@@ -51,8 +51,11 @@ pub fn exit_in_flight(count: u64, crash: bool) -> Result<u8> {
 /// Everything a process leaves behind is drained, and its memory is not written to any more.
 fn ends(role: &str, wanted: Ended) -> Check {
     prepare(180, 0, 4 << 20)?;
-    for _ in 0..3 {
-        equal("ended", end_of(role, &["256"])?, wanted)?;
+    for late_ns in [0, 5_000_000, 50_000_000] {
+        let child = start(role, &["256"])?;
+        // It is waited for before its end, and when it has ended but for its requests.
+        sleep(late_ns);
+        equal("ended", child.wait()?, wanted)?;
         let disk = File::open(SCRATCH)?;
         equal("in flight", disk.disk_stats()?.in_flight, 0)?;
         // Frames that the child had, perhaps: they are ours now.
