@@ -72,8 +72,8 @@ impl DiskSpec {
             "queue-size" => {
                 self.queue_size = value
                     .and_then(|value| value.parse().ok())
-                    .filter(|size: &u16| size.is_power_of_two() && (2..=1024).contains(size))
-                    .ok_or_else(|| bad("queue-size", "a power of two from 2 to 1024"))?;
+                    .filter(|size: &u16| size.is_power_of_two() && (4..=1024).contains(size))
+                    .ok_or_else(|| bad("queue-size", "a power of two from 4 to 1024"))?;
             }
             "id" => {
                 let id = value
@@ -210,6 +210,7 @@ mod tests {
             "x,workers=0",
             "x,workers",
             "x,workers=99",
+            "x,queue-size=2",
             "x,queue-size=100",
             "x,queue-size=2048",
             "x,queue-size=65536",
