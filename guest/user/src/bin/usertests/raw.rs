@@ -16,7 +16,7 @@ pub const UNMAPPED: u64 = 0x0000_6000_0000_0000;
 /// Makes a system call. Arguments that are left out are 0.
 ///
 /// What it does to this process's memory is the test's business: tests pass what the kernel has to
-/// refuse, or addresses of memory they made with [`pages`] and look at with [`Pages::bytes`].
+/// refuse, or addresses of memory they made with [`pages`] and look at with [`Pages::read`].
 #[inline(never)]
 pub fn call(number: Number, args: &[u64]) -> Result<u64, Errno> {
     call_number(number as u64, args)
