@@ -86,6 +86,21 @@ pub fn hurry() {
 /// Writes every dirty page of `object` and blocks until what was dirty is written. EIO if a write
 /// of the object has failed since this was last said.
 pub fn sync(object: ObjectId) -> Result<(), Errno> {
+    // A page that was changed while its write was in flight is written a second time.
+    let again = CACHE.borrow_mut().is_dirty_again(object);
+    write_and_wait(object);
+    if again {
+        write_and_wait(object);
+    }
+    if object::take_write_error(object) {
+        Err(Errno::EIO)
+    } else {
+        Ok(())
+    }
+}
+
+/// Starts the writes of what is dirty of `object` now, and waits for these and those before them.
+fn write_and_wait(object: ObjectId) {
     while let Some(NoStart::QueueFull(disk)) = start(|page| page == object) {
         block::wait_for_room(disk);
     }
@@ -95,11 +110,6 @@ pub fn sync(object: ObjectId) -> Result<(), Errno> {
     };
     for id in ids {
         wait_for_write(object, id, last);
-    }
-    if object::take_write_error(object) {
-        Err(Errno::EIO)
-    } else {
-        Ok(())
     }
 }
 
@@ -229,6 +239,15 @@ pub(super) fn page_written(cache: &mut Cache, id: PageId, ok: bool) {
 }
 
 impl Cache {
+    /// Does `object` have a page that was changed since its write in flight began?
+    fn is_dirty_again(&mut self, object: ObjectId) -> bool {
+        self.in_flight > 0
+            && self.ids().any(|id| {
+                let page = self.page(id);
+                page.object == object && page.state == State::Writing && page.dirty_again
+            })
+    }
+
     fn add_dirty(&mut self, id: PageId) {
         let page = self.page(id);
         page.state = State::Dirty;
