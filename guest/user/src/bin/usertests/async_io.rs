@@ -317,7 +317,7 @@ fn random() -> Check {
     let mut spare = Buffer::many(AT_ONCE, PAGE as usize)?;
     let mut busy: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
     let mut numbers = Random::new(161);
-    for round in 0..4000u64 {
+    for round in 0..1000u64 {
         while let Some(mut buffer) = spare.pop() {
             let page = numbers.below(PAGES);
             if busy.values().any(|(other, _)| *other == page) {
