@@ -70,6 +70,8 @@ pub struct Process {
     threads: usize,
     /// How it ends, once that is certain.
     ended: Option<Ended>,
+    /// It has ended, and nothing is left of it but how.
+    over: bool,
 }
 
 static PROCESSES: CpuCell<Vec<Option<Box<Process>>>> = CpuCell::new(Vec::new());
@@ -99,6 +101,7 @@ pub fn add(
         parent,
         threads: 0,
         ended: None,
+        over: false,
     }));
     Ok(ProcessId(NonZeroU16::MIN.saturating_add(slot as u16)))
 }
@@ -248,10 +251,13 @@ fn process_ends(id: ProcessId, status: u64) {
         };
         if child.parent == Some(id) {
             child.parent = None;
-            if child.threads == 0 {
+            if child.over {
                 processes[slot] = None;
             }
         }
+    }
+    if let Some(process) = &mut processes[id.slot()] {
+        process.over = true;
     }
     if processes[id.slot()]
         .as_ref()
@@ -269,7 +275,7 @@ pub fn collect(child: ProcessId, parent: ProcessId) -> Result<Option<Ended>, Err
     let slot = processes.get_mut(child.slot()).ok_or(Errno::ECHILD)?;
     match slot {
         Some(process) if process.parent == Some(parent) => {
-            if process.threads > 0 {
+            if !process.over {
                 return Ok(None);
             }
             let ended = process.ended;
