@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use iolite_devices::block::backend::Backend;
 use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices::block::backend::memory::MemoryBackend;
-use iolite_devices::block::inject::Injection;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
@@ -153,12 +152,10 @@ pub fn memory_disk() -> Arc<MemoryBackend> {
 
 pub fn config() -> BlockConfig {
     BlockConfig {
-        name: "vdt".into(),
         id: "iolite-test-disk-0123".into(),
         workers: 2,
         queue_size: QUEUE_SIZE,
-        read_only: false,
-        injection: Injection::default(),
+        ..BlockConfig::new("vdt")
     }
 }
 

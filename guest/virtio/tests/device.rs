@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::memory::MemoryBackend;
-use iolite_devices::block::inject::Injection;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
 use iolite_virtio_driver::{
@@ -61,12 +60,9 @@ impl Machine {
         let memory = Arc::new(memory);
         let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
         let config = BlockConfig {
-            name: "vda".into(),
             id: "driver-test".into(),
-            workers: 4,
             queue_size,
-            read_only: false,
-            injection: Injection::default(),
+            ..BlockConfig::new("vda")
         };
         let line = Arc::new(interrupt.try_clone().unwrap());
         let device = BlockDevice::new(memory.clone(), Arc::new(backend), config, line).unwrap();

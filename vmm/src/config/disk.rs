@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use iolite_devices::block::inject::{Injection, Latency, Which};
+use iolite_devices::virtio::blk::BlockConfig;
 use iolite_devices_abi::blk::ID_BYTES;
 
 use super::ConfigError;
@@ -27,18 +28,13 @@ pub struct DiskSpec {
 }
 
 impl DiskSpec {
-    /// Worker threads of a disk where nobody says otherwise.
-    pub const DEFAULT_WORKERS: usize = 4;
-    /// QueueNumMax of a disk where nobody says otherwise.
-    pub const DEFAULT_QUEUE_SIZE: u16 = 256;
-
     /// A writable disk with the defaults.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         DiskSpec {
             path: path.into(),
             read_only: false,
-            workers: Self::DEFAULT_WORKERS,
-            queue_size: Self::DEFAULT_QUEUE_SIZE,
+            workers: BlockConfig::DEFAULT_WORKERS,
+            queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
             id: None,
             injection: Injection::default(),
         }

@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use iolite_devices_abi::blk::{
-    self, F_BLK_SIZE, F_FLUSH, F_RO, F_SEG_MAX, ID_BYTES, SECTOR_SIZE, config,
-};
-use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
+use iolite_devices_abi::blk::{self, ID_BYTES, SECTOR_SIZE};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Counters;
+use super::config_space::{self, ConfigSpace};
 use super::queue::{Disk, RequestQueue};
 use super::queue_thread;
 use crate::block::backend::Backend;
@@ -51,6 +49,25 @@ pub struct BlockConfig {
     pub read_only: bool,
     /// How slow and faulty the disk is on purpose.
     pub injection: Injection,
+}
+
+impl BlockConfig {
+    /// Worker threads of a disk where nobody says otherwise.
+    pub const DEFAULT_WORKERS: usize = 4;
+    /// QueueNumMax of a disk where nobody says otherwise.
+    pub const DEFAULT_QUEUE_SIZE: u16 = 256;
+
+    /// The defaults for a disk of this name.
+    pub fn new(name: &str) -> Self {
+        BlockConfig {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            workers: Self::DEFAULT_WORKERS,
+            queue_size: Self::DEFAULT_QUEUE_SIZE,
+            read_only: false,
+            injection: Injection::default(),
+        }
+    }
 }
 
 /// Why a disk cannot be made.
@@ -213,7 +230,7 @@ pub(super) struct Core {
     name: String,
     queue_sizes: [u16; 1],
     features: u64,
-    config: [u8; config::SIZE],
+    config: ConfigSpace,
 }
 
 impl Core {
@@ -225,8 +242,8 @@ impl Core {
     ) -> Result<Self, BlockError> {
         Ok(Core {
             name: disk.name.clone(),
-            features: features(disk.read_only),
-            config: config_space(disk.capacity, queue_size),
+            features: config_space::features(&disk),
+            config: ConfigSpace::new(&disk, queue_size),
             queue_sizes: [queue_size],
             notify: EventFd::new(EFD_NONBLOCK).map_err(system("create an eventfd"))?,
             queue: Arc::new(RequestQueue::new(disk, memory, notifier)),
@@ -252,12 +269,7 @@ impl VirtioDevice for Core {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.config.len());
-        let len = data.len().min(self.config.len() - start);
-        data[..len].copy_from_slice(&self.config[start..start + len]);
-        data[len..].fill(0);
+        self.config.read(offset, data);
     }
 
     fn activate(&self, activation: Activation) {
@@ -296,26 +308,6 @@ fn check_failures(injection: &Injection, sectors: u64) -> Result<(), BlockError>
         }
     }
     Ok(())
-}
-
-fn features(read_only: bool) -> u64 {
-    let always = F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC | F_FLUSH | F_SEG_MAX | F_BLK_SIZE;
-    if read_only { always | F_RO } else { always }
-}
-
-/// `struct virtio_blk_config`; what belongs to features that are not offered stays zero.
-fn config_space(capacity: u64, queue_size: u16) -> [u8; config::SIZE] {
-    let mut space = [0; config::SIZE];
-    let mut put = |offset: u64, bytes: &[u8]| {
-        let start = offset as usize;
-        space[start..start + bytes.len()].copy_from_slice(bytes);
-    };
-    put(config::CAPACITY, &(capacity / SECTOR_SIZE).to_le_bytes());
-    // A chain, indirect or not, is never longer than its queue (section 2.7.5.3.1), and header and
-    // status take one descriptor each. This also stays below IOV_MAX.
-    put(config::SEG_MAX, &u32::from(queue_size - 2).to_le_bytes());
-    put(config::BLK_SIZE, &(SECTOR_SIZE as u32).to_le_bytes());
-    space
 }
 
 /// What GET_ID answers: NUL-padded, and without a NUL when it fills all 20 bytes.

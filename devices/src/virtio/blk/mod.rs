@@ -7,6 +7,7 @@
 
 pub mod chain;
 pub mod completion;
+mod config_space;
 pub mod counters;
 pub mod device;
 pub mod queue;
