@@ -13,6 +13,8 @@ mod bad_input;
 mod console;
 #[path = "whole_vm/contents.rs"]
 mod contents;
+#[path = "whole_vm/cost.rs"]
+mod cost;
 #[path = "whole_vm/demo.rs"]
 mod demo;
 #[path = "whole_vm/ends.rs"]
@@ -34,6 +36,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let tests = [
         contents::tests(),
+        cost::tests(),
         demo::tests(),
         ends::tests(),
         console::tests(),

@@ -60,6 +60,9 @@ pub enum Error {
     /// The demo failed.
     #[error("demo failed: {0}")]
     Demo(String),
+    /// The benchmark failed.
+    #[error("bench failed: {0}")]
+    Bench(String),
 }
 
 impl Error {

@@ -30,7 +30,7 @@ pub enum ExitCode {
     Crash,
     /// The guest did not stop within `--timeout`.
     Timeout,
-    /// The demo's guest failed, or its digest of the disk is not the host's.
+    /// The demo's or the benchmark's guest failed, or a digest of the disk is not the host's.
     Demo,
 }
 
@@ -64,7 +64,7 @@ impl From<&Error> for ExitCode {
             Error::Crash(Crash::Host(_)) => ExitCode::Host,
             Error::Crash(_) => ExitCode::Crash,
             Error::Timeout(_) => ExitCode::Timeout,
-            Error::Demo(_) => ExitCode::Demo,
+            Error::Demo(_) | Error::Bench(_) => ExitCode::Demo,
         }
     }
 }
@@ -87,7 +87,7 @@ Exit codes:
    10  a disk cannot be attached
    12  the guest crashed
    14  the guest did not stop within --timeout
-   16  the demo failed: the guest reported an error, or a digest differs
+   16  the demo or bench failed: the guest reported an error, or a digest differs
 128+N  stopped by signal N (SIGINT 130, SIGTERM 143)";
 
 #[cfg(test)]

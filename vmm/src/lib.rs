@@ -3,9 +3,10 @@
 //! One way through it: [`cli`] turns the command line into a [`config`], [`builder`] joins the
 //! parts into a [`vm::Machine`], whose [`vcpu`] runs on a thread of its own and serves [`exits`]
 //! from the buses of `iolite-devices`; the main thread attends to [`events`]. What ends a machine
-//! goes through [`power`] and leaves the process as an [`exit_code`]. [`demo`] is the program's own use of
-//! all that.
+//! goes through [`power`] and leaves the process as an [`exit_code`]. [`demo`] and [`bench`] are the program's own
+//! uses of all that.
 
+pub mod bench;
 pub mod builder;
 pub mod check;
 pub mod cli;
@@ -20,6 +21,7 @@ pub mod exits;
 pub mod guest;
 pub mod irq;
 pub mod kvm;
+pub mod kvm_stats;
 pub mod loader;
 pub mod logging;
 pub mod memory;

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::crash::Crash;
 use crate::error::Error;
 use crate::exits::{Buses, Exits};
 use crate::kvm::KvmError;
+use crate::kvm_stats::VcpuStats;
 use crate::loader::Boot;
 use crate::power::{Power, Stop};
 use crate::registers;
@@ -42,6 +44,14 @@ impl Vcpu {
         let fd = vm.create_vcpu(0).map_err(KvmError::call("create a vCPU"))?;
         registers::set_up(kvm, &fd, memory, boot)?;
         Ok(Vcpu { fd })
+    }
+
+    /// What KVM counts for it.
+    ///
+    /// # Errors
+    /// If KVM does not count.
+    pub fn stats(&self) -> io::Result<VcpuStats> {
+        VcpuStats::open(&self.fd)
     }
 
     /// Runs the processor on a thread of its own. When it ends, `power` knows why.

@@ -1,5 +1,6 @@
 //! A machine that is built and can run.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::console::Input;
 use crate::error::Error;
 use crate::events;
 use crate::exits::Buses;
+use crate::kvm_stats::VcpuStats;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
 use crate::vcpu::Vcpu;
@@ -37,6 +39,14 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// What KVM counts for the vCPU.
+    ///
+    /// # Errors
+    /// If KVM does not count.
+    pub fn vcpu_stats(&self) -> io::Result<VcpuStats> {
+        self.vcpu.stats()
+    }
+
     /// Runs the machine until something stops it, then stops the vCPU, and drains and flushes
     /// every disk. With `interactive`, stdin is the guest's.
     ///

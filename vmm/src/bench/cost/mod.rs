@@ -1,0 +1,159 @@
+//! `iolite bench cost`: what one operation of each kind costs the guest's kernel.
+//!
+//! The guest's program `cost` does each operation many times between two lines on the console. When
+//! such a line arrives the vCPU has left the guest, and KVM's counters are read (`marks`): what they
+//! moved in between, less what the lines themselves cost, is divided by the number of operations
+//! (`table`). Where ring 0 is emulated KVM counts its instructions, one by one; elsewhere it
+//! emulates but a few, and the time is all there is to see.
+
+mod marks;
+mod table;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::builder;
+use crate::config::{DiskSpec, MachineConfig};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::guest;
+use crate::loader::Image;
+use crate::power::{Power, Stop};
+use crate::signals::Signals;
+use marks::{MarkedConsole, Marks};
+
+/// Most operations of each kind (guest/user/src/bin/cost.rs, `PART_PAGES`).
+pub const MAX_OPERATIONS: u64 = 1024;
+/// Size of the temporary disk in bytes: five parts of that many pages.
+const DISK_BYTES: u64 = 5 * MAX_OPERATIONS * 4096;
+/// Far beyond what any platform takes.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// Guest memory in bytes.
+const MEMORY_BYTES: u64 = 128 << 20;
+
+/// What the user can choose.
+#[derive(Debug)]
+pub struct Options {
+    /// How many operations of each kind.
+    pub operations: u64,
+    /// The directory of another guest than the built-in one.
+    pub guest: Option<PathBuf>,
+    /// Where to write the results as JSON.
+    pub json: Option<PathBuf>,
+}
+
+/// What one operation of a kind costs on average. What the platform does not count is `None`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// The kind.
+    pub name: String,
+    /// How many were measured.
+    pub operations: u64,
+    /// Microseconds.
+    pub us: f64,
+    /// Microseconds of these in which the guest's processor slept.
+    pub asleep_us: f64,
+    /// Ring-0 instructions, where ring 0 is emulated.
+    #[serde(rename = "ring_0_instructions")]
+    pub instructions: Option<f64>,
+    /// VM exits to the VMM: registers of devices.
+    pub mmio_exits: Option<f64>,
+    /// Times that the processor slept, and so left the guest.
+    pub halts: Option<f64>,
+    /// Interrupts.
+    pub interrupts: Option<f64>,
+}
+
+/// The JSON file.
+#[derive(Serialize)]
+struct Results<'a> {
+    schema: &'static str,
+    costs: &'a [Cost],
+}
+
+/// Runs the benchmark and prints its table.
+///
+/// # Errors
+/// Whatever keeps the machine from running, and [`Error::Bench`] if the guest does not come to its
+/// end.
+pub fn run(options: &Options) -> Result<ExitCode, Error> {
+    // Before the work, not after it: a mistake in the path should cost no time.
+    let json = options.json.as_ref().map(json_file).transpose()?;
+    let disk = tempfile::NamedTempFile::new()
+        .and_then(|file| file.as_file().set_len(DISK_BYTES).map(|()| file))
+        .map_err(Error::host("cannot make a temporary disk of 20 MiB"))?;
+    let marks = Arc::new(Mutex::new(Marks::default()));
+    let stop = run_guest(options, disk.path().to_owned(), &marks)?;
+    let marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
+    match stop {
+        Stop::Reset => {}
+        Stop::Signal(number) => return Ok(ExitCode::Signal(number)),
+        Stop::Crash(crash) => return Err(Error::Crash(crash)),
+        Stop::Timeout => return Err(Error::Timeout(TIMEOUT)),
+        Stop::ExitPort(value) => {
+            let said = marks.last_line();
+            return Err(Error::Bench(format!(
+                "the guest ended with {value}: {said}"
+            )));
+        }
+    }
+    let costs = marks.costs().map_err(Error::Bench)?;
+    let _ = io::stdout().write_all(table::render(&costs).as_bytes());
+    if let Some((file, path)) = json {
+        let results = Results {
+            schema: "iolite-bench-cost/1",
+            costs: &costs,
+        };
+        serde_json::to_writer_pretty(file, &results)
+            .map_err(io::Error::from)
+            .map_err(Error::host(format!("cannot write {}", path.display())))?;
+    }
+    Ok(ExitCode::Clean)
+}
+
+fn json_file(path: &PathBuf) -> Result<(File, PathBuf), Error> {
+    let file =
+        File::create(path).map_err(Error::host(format!("cannot write {}", path.display())))?;
+    Ok((file, path.clone()))
+}
+
+fn run_guest(options: &Options, disk: PathBuf, marks: &Arc<Mutex<Marks>>) -> Result<Stop, Error> {
+    let signals = Signals::take()?;
+    let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
+    let console = Box::new(MarkedConsole::new(marks.clone()));
+    let machine = builder::build(&machine(options, disk), console, power)?;
+    let stats = machine
+        .vcpu_stats()
+        .map_err(Error::host("KVM has no statistics (Linux 5.14 has)"))?;
+    marks
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .count_with(stats);
+    machine.run(signals, Some(TIMEOUT), false)
+}
+
+fn machine(options: &Options, disk: PathBuf) -> MachineConfig {
+    let (kernel, system) = match &options.guest {
+        Some(directory) => {
+            let file = |name| Image::File(directory.join(name));
+            (file("kernel"), file("system.tar"))
+        }
+        None => (guest::KERNEL, guest::SYSTEM),
+    };
+    MachineConfig {
+        memory: MEMORY_BYTES,
+        kernel,
+        initrd: None,
+        cmdline: format!("init=cost /dev/vdb {}", options.operations),
+        system: Some(system),
+        disks: vec![DiskSpec {
+            read_only: true,
+            ..DiskSpec::new(disk)
+        }],
+    }
+}
