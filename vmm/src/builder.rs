@@ -98,7 +98,10 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
         let (path, backend): (_, Arc<dyn Backend>) = match system {
             Image::BuiltIn(bytes) => (
                 "(built-in)".into(),
-                Arc::new(MemoryBackend::read_only(bytes)),
+                Arc::new(
+                    MemoryBackend::read_only(bytes)
+                        .map_err(Error::host("cannot map the system disk"))?,
+                ),
             ),
             Image::File(path) => (path.clone(), Arc::new(FileBackend::open(path, true)?)),
         };

@@ -158,9 +158,9 @@ latency=TIME     each request takes at least this time, like 2ms or
                  50us, or a random one of a range like 1ms-3ms; any
                  number are delayed at once, however few workers
 fail=OP[:WHICH]  requests fail with an I/O error and do nothing;
-                 repeat for more. OP is read, write or flush; WHICH is
-                 SECTOR or FIRST-LAST (of 512 bytes, not for flush),
-                 every:N (the N-th, 2N-th, ...) or P% (each by
+                 repeat for more. OP is read, write, discard or flush;
+                 WHICH is SECTOR or FIRST-LAST (of 512 bytes, not for
+                 flush), every:N (the N-th, 2N-th, ...) or P% (each by
                  chance); all fail without it
 seed=N           another series of random latencies and failures (0)
 

@@ -92,6 +92,46 @@ impl RequestHeader {
     }
 }
 
+/// `struct virtio_blk_discard_write_zeroes`: one range of a DISCARD or WRITE_ZEROES request, 16 bytes
+/// of its device-readable data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiscardWriteZeroes {
+    /// First sector, in units of [`SECTOR_SIZE`].
+    pub sector: u64,
+    /// How many sectors.
+    pub num_sectors: u32,
+    /// [`FLAG_UNMAP`], or 0; the other bits are reserved.
+    pub flags: u32,
+}
+
+/// VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP: the range may be deallocated.
+pub const FLAG_UNMAP: u32 = 1;
+
+impl DiscardWriteZeroes {
+    /// Size in bytes on the wire.
+    pub const SIZE: usize = 16;
+
+    /// Decodes the range from its wire form.
+    pub fn from_le_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let bits = u128::from_le_bytes(bytes);
+        DiscardWriteZeroes {
+            sector: bits as u64,
+            num_sectors: (bits >> 64) as u32,
+            flags: (bits >> 96) as u32,
+        }
+    }
+
+    /// Encodes the range into its wire form.
+    pub fn to_le_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..8].copy_from_slice(&self.sector.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.num_sectors.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.flags.to_le_bytes());
+        bytes
+    }
+}
+
 /// Offsets in bytes of `struct virtio_blk_config`'s fields in the device configuration space
 /// (section 5.2.4).
 pub mod config {
@@ -103,14 +143,30 @@ pub mod config {
     pub const SEG_MAX: u64 = 12;
     /// `blk_size: u32`, bytes.
     pub const BLK_SIZE: u64 = 20;
-    /// `topology`, 8 bytes.
-    pub const TOPOLOGY: u64 = 24;
+    /// `topology.physical_block_exp: u8`, log2 of logical blocks in a physical one.
+    pub const PHYSICAL_BLOCK_EXP: u64 = 24;
+    /// `topology.alignment_offset: u8`, in logical blocks.
+    pub const ALIGNMENT_OFFSET: u64 = 25;
+    /// `topology.min_io_size: u16`, in logical blocks.
+    pub const MIN_IO_SIZE: u64 = 26;
+    /// `topology.opt_io_size: u32`, in logical blocks; 0 if there is none.
+    pub const OPT_IO_SIZE: u64 = 28;
     /// `writeback: u8`.
     pub const WRITEBACK: u64 = 32;
     /// `num_queues: u16`.
     pub const NUM_QUEUES: u64 = 34;
     /// `max_discard_sectors: u32`.
     pub const MAX_DISCARD_SECTORS: u64 = 36;
+    /// `max_discard_seg: u32`.
+    pub const MAX_DISCARD_SEG: u64 = 40;
+    /// `discard_sector_alignment: u32`, in sectors.
+    pub const DISCARD_SECTOR_ALIGNMENT: u64 = 44;
+    /// `max_write_zeroes_sectors: u32`.
+    pub const MAX_WRITE_ZEROES_SECTORS: u64 = 48;
+    /// `max_write_zeroes_seg: u32`.
+    pub const MAX_WRITE_ZEROES_SEG: u64 = 52;
+    /// `write_zeroes_may_unmap: u8`.
+    pub const WRITE_ZEROES_MAY_UNMAP: u64 = 56;
     /// Size in bytes of the whole structure up to and including `write_zeroes_may_unmap` and its
     /// padding.
     pub const SIZE: usize = 60;
@@ -118,7 +174,7 @@ pub mod config {
 
 #[cfg(test)]
 mod tests {
-    use super::RequestHeader;
+    use super::{DiscardWriteZeroes, RequestHeader};
 
     #[test]
     fn header_survives_its_wire_form() {
@@ -129,5 +185,17 @@ mod tests {
         };
         assert_eq!(RequestHeader::from_le_bytes(header.to_le_bytes()), header);
         assert_eq!(header.to_le_bytes()[8], 0xef);
+    }
+
+    #[test]
+    fn a_range_survives_its_wire_form() {
+        let range = DiscardWriteZeroes {
+            sector: 0x0123_4567_89ab_cdef,
+            num_sectors: 0x1122_3344,
+            flags: 1,
+        };
+        let bytes = range.to_le_bytes();
+        assert_eq!((bytes[0], bytes[8], bytes[12]), (0xef, 0x44, 1));
+        assert_eq!(DiscardWriteZeroes::from_le_bytes(bytes), range);
     }
 }

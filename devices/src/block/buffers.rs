@@ -79,6 +79,33 @@ impl GuestBuffers {
         before - data.len()
     }
 
+    /// Fills the buffers from the start of `memory`, as far as it goes.
+    pub fn copy_from_memory(&self, memory: VolatileSlice<'_>) {
+        let mut at = 0;
+        for slice in self.slices() {
+            let Ok(from) = memory.offset(at) else { return };
+            from.copy_to_volatile_slice(slice);
+            at += slice.len();
+        }
+    }
+
+    /// Copies the buffers to the start of `memory`, as far as it goes.
+    pub fn copy_to_memory(&self, memory: VolatileSlice<'_>) {
+        let mut at = 0;
+        for slice in self.slices() {
+            let Ok(to) = memory.offset(at) else { return };
+            slice.copy_to_volatile_slice(to);
+            at += slice.len();
+        }
+    }
+
+    /// Fills the buffers with zeros.
+    pub fn fill_with_zeros(&self) {
+        for slice in self.slices() {
+            zero(&slice);
+        }
+    }
+
     /// Copies the buffers to the start of `data`; returns how many bytes were copied.
     pub fn copy_to(&self, data: &mut [u8]) -> usize {
         let mut done = 0;
@@ -96,6 +123,18 @@ impl GuestBuffers {
             // mapped at least as long as the returned slice borrows `self`.
             unsafe { VolatileSlice::new(iovec.iov_base.cast(), iovec.iov_len) }
         })
+    }
+}
+
+/// Fills memory that is shared with others with zeros.
+pub(super) fn zero(memory: &VolatileSlice<'_>) {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut at = 0;
+    while let Ok(rest) = memory.offset(at)
+        && !rest.is_empty()
+    {
+        rest.copy_from(&ZEROS[..rest.len().min(ZEROS.len())]);
+        at += ZEROS.len();
     }
 }
 

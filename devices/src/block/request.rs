@@ -1,5 +1,7 @@
 //! A request: what to do, where, with which guest buffers.
 
+use std::ops::Range;
+
 use super::buffers::GuestBuffers;
 
 /// What a request asks for.
@@ -14,6 +16,15 @@ pub enum Kind {
     },
     /// Make every write that completed before durable.
     Flush,
+    /// What is in the ranges no longer matters.
+    Discard,
+    /// The ranges read as zeros from now on.
+    WriteZeroes {
+        /// They may lose their place on the disk.
+        unmap: bool,
+        /// As for a write.
+        durable: bool,
+    },
 }
 
 /// A request that has been parsed and checked: its range lies inside the disk's capacity, its
@@ -26,10 +37,21 @@ pub struct Request {
     pub tag: u16,
     /// What to do.
     pub kind: Kind,
-    /// First byte on the disk.
+    /// First byte on the disk of a read or write.
     pub offset: u64,
-    /// The guest's memory, as many bytes as are to be transferred. Empty for a flush.
+    /// The guest's memory, as many bytes as are to be read or written; otherwise empty.
     pub buffers: GuestBuffers,
+    /// The bytes on the disk of a discard or write-zeroes; otherwise empty.
+    pub ranges: Vec<Range<u64>>,
+}
+
+impl Request {
+    /// The bytes on the disk that the request concerns, whatever its kind.
+    pub fn extents(&self) -> impl Iterator<Item = Range<u64>> + use<'_> {
+        let transfer =
+            (!self.buffers.is_empty()).then(|| self.offset..self.offset + self.buffers.len());
+        transfer.into_iter().chain(self.ranges.iter().cloned())
+    }
 }
 
 /// How a request ended.

@@ -147,7 +147,7 @@ pub fn pattern(len: usize) -> Vec<u8> {
 }
 
 pub fn memory_disk() -> Arc<MemoryBackend> {
-    Arc::new(MemoryBackend::writable(pattern(SECTORS as usize * 512)))
+    Arc::new(MemoryBackend::writable(&pattern(SECTORS as usize * 512)).unwrap())
 }
 
 pub fn config() -> BlockConfig {

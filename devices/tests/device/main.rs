@@ -9,6 +9,7 @@ mod host;
 mod injection;
 mod random;
 mod rows_chain;
+mod rows_ranges;
 mod rows_register;
 mod rows_request;
 mod rows_ring;

@@ -52,7 +52,7 @@ impl Machine {
         let content: Vec<u8> = (0..DISK_SECTORS * 512)
             .map(|i| (i / 512 + i) as u8)
             .collect();
-        Machine::with(queue_size, MemoryBackend::writable(content))
+        Machine::with(queue_size, MemoryBackend::writable(&content).unwrap())
     }
 
     fn with(queue_size: u16, backend: MemoryBackend) -> Machine {

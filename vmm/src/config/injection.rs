@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! latency = TIME | TIME-TIME            TIME = digits and ns, us, ms or s
-//! fail    = OPERATION[:WHICH]           OPERATION = read, write or flush
+//! fail    = OPERATION[:WHICH]           OPERATION = read, write, discard or flush
 //! WHICH   = SECTOR | FIRST-LAST         requests that touch them; not for flush
 //!         | every:N                     the N-th, the 2N-th, ... of the operation
 //!         | P%                          each with this probability: 1%, 0.05%
@@ -19,7 +19,7 @@ use super::ConfigError;
 use super::units::split;
 
 /// The grammar of `fail=`, for messages.
-pub(super) const FAILURE: &str = "read, write or flush, and then nothing for all, :SECTOR or \
+pub(super) const FAILURE: &str = "read, write, discard or flush, and then nothing for all, :SECTOR or \
      :FIRST-LAST (not for flush), :every:N, or :P% with P from 0.0001 to 100";
 
 /// Parses a latency.
@@ -67,6 +67,7 @@ fn failure(text: &str) -> Option<Failure> {
     let operation = match operation {
         "read" => Operation::Read,
         "write" => Operation::Write,
+        "discard" => Operation::Discard,
         "flush" if !matches!(which, Which::Sectors { .. }) => Operation::Flush,
         _ => return None,
     };
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn failures() {
-        use Operation::{Flush, Read, Write};
+        use Operation::{Discard, Flush, Read, Write};
         let every = |n| Which::Every(NonZeroU64::new(n).unwrap());
         let sectors = |first, last| Which::Sectors { first, last };
         for (text, operation, which) in [
@@ -156,6 +157,8 @@ mod tests {
             ("flush", Flush, Which::All),
             ("read:1000-1007", Read, sectors(1000, 1007)),
             ("write:8", Write, sectors(8, 8)),
+            ("discard", Discard, Which::All),
+            ("discard:0-7", Discard, sectors(0, 7)),
             ("read:0", Read, sectors(0, 0)),
             ("read:every:100", Read, every(100)),
             ("flush:every:1", Flush, every(1)),
@@ -171,7 +174,7 @@ mod tests {
         for text in [
             "",
             "reads",
-            "discard",
+            "trim",
             "read:",
             ":8",
             "flush:8",

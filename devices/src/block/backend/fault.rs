@@ -199,6 +199,16 @@ impl Backend for FaultBackend {
         self.inner.write(offset, buffers)
     }
 
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.faults.meet(Operation::Discard, offset, len)?;
+        self.inner.discard(offset, len)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.faults.meet(Operation::Write, offset, len)?;
+        self.inner.write_zeroes(offset, len, unmap)
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.faults.meet(Operation::Flush, 0, 0)?;
         self.inner.flush()

@@ -14,8 +14,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Backend;
 use super::image::{self, OpenError};
+use super::{Backend, hole};
 use crate::block::buffers::GuestBuffers;
 
 /// The most pieces that one `preadv` or `pwritev` takes (IOV_MAX of Linux).
@@ -43,6 +43,13 @@ impl FileBackend {
             read_only,
             flush,
         })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.read_only {
+            true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            false => Ok(()),
+        }
     }
 
     /// Calls `transfer` until every byte of `buffers` is done, a piece at a time.
@@ -104,9 +111,7 @@ impl Backend for FileBackend {
     }
 
     fn write(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()> {
-        if self.read_only {
-            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
-        }
+        self.check_writable()?;
         let fd = self.file.as_raw_fd();
         self.transfer_all(
             offset,
@@ -117,6 +122,16 @@ impl Backend for FileBackend {
                 unsafe { libc::pwritev(fd, iovecs, count, at) }
             },
         )
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        hole::discard(&self.file, offset, len)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.check_writable()?;
+        hole::write_zeroes(&self.file, offset, len, unmap)
     }
 
     fn flush(&self) -> io::Result<()> {

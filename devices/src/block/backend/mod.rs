@@ -1,13 +1,15 @@
-//! Where the bytes are: a file or block device ([`mod@file`]), memory ([`memory`]), and the wrapper
-//! by which tests make any of them slow or faulty ([`fault`]).
+//! Where the bytes are: a file or block device ([`mod@file`]), memory ([`memory`]), nowhere
+//! ([`null`]); and the wrapper by which tests make any of them slow or faulty ([`fault`]).
 //!
 //! A backend is called from several threads at once, one call for each request in flight. It
 //! blocks its caller until the request is done, and knows nothing of queues and guests.
 
 pub mod fault;
 pub mod file;
+mod hole;
 mod image;
 pub mod memory;
+pub mod null;
 
 pub use image::OpenError;
 
@@ -35,7 +37,24 @@ pub trait Backend: Send + Sync {
     /// If not every byte could be written; what is on the disk then is undefined.
     fn write(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()>;
 
-    /// Makes every write that returned before durable.
+    /// What is in the `len` bytes from `offset` on no longer matters: their place may be given
+    /// back. Whatever they read as afterwards, it is the same each time until they are written. A
+    /// backend that cannot do it has nothing to do.
+    ///
+    /// # Errors
+    /// If it was tried and went wrong.
+    fn discard(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The `len` bytes from `offset` on read as zeros from now on. Their place on the disk may be
+    /// given back with `unmap`, and stays reserved without. The range lies inside the capacity.
+    ///
+    /// # Errors
+    /// As for [`write`](Backend::write).
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// Makes every write (and every range of zeros) that returned before durable.
     ///
     /// # Errors
     /// If that cannot be promised; then every later flush fails as well.

@@ -30,12 +30,22 @@ pub trait Engine: Send + Sync {
 /// # Errors
 /// The backend's.
 pub fn execute(backend: &dyn Backend, request: &Request) -> io::Result<()> {
+    let ranges = || request.ranges.iter().map(|r| (r.start, r.end - r.start));
     match request.kind {
         Kind::Read => backend.read(request.offset, &request.buffers),
         Kind::Write { durable } => {
             backend.write(request.offset, &request.buffers)?;
-            if durable { backend.flush() } else { Ok(()) }
+            flush_if(durable, backend)
         }
         Kind::Flush => backend.flush(),
+        Kind::Discard => ranges().try_for_each(|(at, len)| backend.discard(at, len)),
+        Kind::WriteZeroes { unmap, durable } => {
+            ranges().try_for_each(|(at, len)| backend.write_zeroes(at, len, unmap))?;
+            flush_if(durable, backend)
+        }
     }
+}
+
+fn flush_if(durable: bool, backend: &dyn Backend) -> io::Result<()> {
+    if durable { backend.flush() } else { Ok(()) }
 }

@@ -217,6 +217,7 @@ mod tests {
                     kind: Kind::Read,
                     offset,
                     buffers,
+                    ranges: Vec::new(),
                 };
                 self.waiting.lock().unwrap().push_back(request);
             }
@@ -256,7 +257,7 @@ mod tests {
 
     fn pool(workers: usize) -> (Pool, Arc<List>, Arc<Faults>) {
         let (list, faults) = (Arc::new(List::default()), Arc::new(Faults::default()));
-        let disk = Arc::new(MemoryBackend::writable(vec![0; 1 << 20]));
+        let disk = Arc::new(MemoryBackend::zeroed(1 << 20).unwrap());
         let backend = Arc::new(FaultBackend::new(disk, faults.clone()));
         let pool = Pool::new("test", workers, list.clone(), backend).unwrap();
         (pool, list, faults)
@@ -353,6 +354,10 @@ mod tests {
                 *self.0.lock().unwrap() = Some((field("Name:"), blocked));
                 Ok(())
             }
+            fn write_zeroes(&self, _offset: u64, _len: u64, _unmap: bool) -> io::Result<()> {
+                Ok(())
+            }
+
             fn write(&self, _offset: u64, _buffers: &GuestBuffers) -> io::Result<()> {
                 Ok(())
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use iolite_devices_abi::blk::SECTOR_SIZE;
@@ -17,8 +18,10 @@ pub const MILLION: u32 = 1_000_000;
 pub enum Operation {
     /// A read.
     Read,
-    /// A write.
+    /// A write, of data or of zeros.
     Write,
+    /// A discard.
+    Discard,
     /// A flush. It has no position. A write that has to be durable by itself (the driver did not
     /// accept FLUSH) is one too.
     Flush,
@@ -56,8 +59,14 @@ impl Failure {
     fn concerns(&self, kind: Kind) -> bool {
         match self.operation {
             Operation::Read => kind == Kind::Read,
-            Operation::Write => matches!(kind, Kind::Write { .. }),
-            Operation::Flush => matches!(kind, Kind::Flush | Kind::Write { durable: true }),
+            Operation::Write => matches!(kind, Kind::Write { .. } | Kind::WriteZeroes { .. }),
+            Operation::Discard => kind == Kind::Discard,
+            Operation::Flush => matches!(
+                kind,
+                Kind::Flush
+                    | Kind::Write { durable: true }
+                    | Kind::WriteZeroes { durable: true, .. }
+            ),
         }
     }
 }
@@ -90,9 +99,9 @@ impl Armed {
         match self.failure.which {
             Which::All => true,
             Which::Sectors { first, last } => {
-                let start = request.offset / SECTOR_SIZE;
-                let sectors = request.buffers.len() / SECTOR_SIZE;
-                sectors > 0 && start <= last && first < start + sectors
+                let touches =
+                    |r: Range<u64>| r.start / SECTOR_SIZE <= last && first < r.end / SECTOR_SIZE;
+                request.extents().any(touches)
             }
             Which::Every(n) => {
                 let number = 1 + self.seen.fetch_add(1, Ordering::Relaxed);
@@ -110,6 +119,7 @@ impl fmt::Display for Failure {
         let operation = match self.operation {
             Operation::Read => "read",
             Operation::Write => "write",
+            Operation::Discard => "discard",
             Operation::Flush => "flush",
         };
         match self.which {
@@ -134,6 +144,10 @@ mod tests {
 
     const WRITE: Kind = Kind::Write { durable: false };
     const DURABLE: Kind = Kind::Write { durable: true };
+    const ZEROES: Kind = Kind::WriteZeroes {
+        unmap: false,
+        durable: true,
+    };
 
     fn request(id: u64, kind: Kind, sector: u64, sectors: u32) -> Request {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
@@ -145,6 +159,7 @@ mod tests {
             kind,
             offset: 512 * sector,
             buffers,
+            ranges: Vec::new(),
         }
     }
 
@@ -155,12 +170,28 @@ mod tests {
     #[test]
     fn each_operation_is_itself() {
         let fails = |operation| {
-            [Kind::Read, WRITE, DURABLE, Kind::Flush]
-                .map(|kind| armed(operation, Which::All).strikes(0, &request(1, kind, 0, 1)))
+            [
+                Kind::Read,
+                WRITE,
+                DURABLE,
+                Kind::Flush,
+                Kind::Discard,
+                ZEROES,
+            ]
+            .map(|kind| armed(operation, Which::All).strikes(0, &request(1, kind, 0, 1)))
         };
-        assert_eq!(fails(Operation::Read), [true, false, false, false]);
-        assert_eq!(fails(Operation::Write), [false, true, true, false]);
-        assert_eq!(fails(Operation::Flush), [false, false, true, true]);
+        assert_eq!(
+            fails(Operation::Read),
+            [true, false, false, false, false, false]
+        );
+        assert_eq!(
+            fails(Operation::Write),
+            [false, true, true, false, false, true]
+        );
+        let discard = [false, false, false, false, true, false];
+        assert_eq!(fails(Operation::Discard), discard);
+        let flush = [false, false, true, true, false, true];
+        assert_eq!(fails(Operation::Flush), flush);
     }
 
     #[test]
@@ -175,6 +206,18 @@ mod tests {
         for (sector, sectors) in [(7, 1), (10, 1), (0, 8), (8, 0), (9, 0), (10, 50)] {
             assert!(!fails(sector, sectors), "{sectors} sectors from {sector}");
         }
+    }
+
+    #[test]
+    fn every_range_of_a_discard_counts() {
+        let which = Which::Sectors { first: 8, last: 9 };
+        let fails = |ranges: &[Range<u64>]| {
+            let mut request = request(1, Kind::Discard, 0, 0);
+            request.ranges = ranges.iter().map(|r| 512 * r.start..512 * r.end).collect();
+            armed(Operation::Discard, which).strikes(0, &request)
+        };
+        assert!(fails(&[0..1, 9..12]));
+        assert!(!fails(&[0..8, 10..12, 8..8]));
     }
 
     #[test]

@@ -31,6 +31,10 @@ counters! {
     writes,
     /// Flushes popped (VIRTIO_BLK_T_FLUSH).
     flushes,
+    /// Discards popped (VIRTIO_BLK_T_DISCARD).
+    discards,
+    /// Ranges of zeros popped (VIRTIO_BLK_T_WRITE_ZEROES).
+    write_zeroes,
     /// Everything else that was popped: GET_ID, unknown types, what could not be parsed.
     others,
     /// Bytes brought to the guest by reads that succeeded.

@@ -12,6 +12,7 @@ pub mod counters;
 pub mod device;
 pub mod queue;
 mod queue_thread;
+mod ranges;
 pub mod request;
 mod ring;
 

@@ -97,6 +97,7 @@ impl RequestQueue {
             capacity: self.disk.capacity,
             read_only: self.disk.read_only,
             write_through: features & F_FLUSH == 0,
+            features,
         };
         // The ring is in memory, so this does not fail; should it, the first pop says so.
         let _ = ring.ask_for_notification(&self.memory);
@@ -170,6 +171,7 @@ impl RequestQueue {
             kind,
             offset,
             buffers,
+            ranges,
             status,
         } = transfer;
         let name = &self.disk.name;
@@ -178,6 +180,8 @@ impl RequestQueue {
             Kind::Read => self.counters.reads.add(1),
             Kind::Write { .. } => self.counters.writes.add(1),
             Kind::Flush => self.counters.flushes.add(1),
+            Kind::Discard => self.counters.discards.add(1),
+            Kind::WriteZeroes { .. } => self.counters.write_zeroes.add(1),
         }
         if let Some(active) = self.lock().as_mut() {
             active.ring.start(
@@ -195,6 +199,7 @@ impl RequestQueue {
             kind,
             offset,
             buffers,
+            ranges,
         }
     }
 
@@ -264,7 +269,7 @@ impl RequestQueue {
             (Outcome::Failed, _) => self.counters.errors.add(1),
             (Outcome::Done, Kind::Read) => self.counters.bytes_read.add(pending.bytes),
             (Outcome::Done, Kind::Write { .. }) => self.counters.bytes_written.add(pending.bytes),
-            (Outcome::Done, Kind::Flush) => {}
+            (Outcome::Done, _) => {}
         }
     }
 }

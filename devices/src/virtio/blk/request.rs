@@ -5,19 +5,23 @@
 //! ends and the next begins means nothing (section 2.7.4.1): the header is the first 16 readable
 //! bytes, the status byte is the last writable one, the data is what lies between.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use iolite_devices_abi::blk::{
-    ID_BYTES, RequestHeader, S_IOERR, S_UNSUPP, SECTOR_SIZE, T_FLUSH, T_GET_ID, T_IN, T_OUT,
+    F_DISCARD, F_WRITE_ZEROES, ID_BYTES, RequestHeader, S_IOERR, S_UNSUPP, SECTOR_SIZE, T_DISCARD,
+    T_FLUSH, T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::chain::Buffer;
+use super::ranges::{self, RangeLimits, Ranges};
 use crate::block::buffers::GuestBuffers;
 use crate::block::request::Kind;
 
 /// The longest chain in bytes (section 2.7.5.2: no more than 2^32).
 const MAX_BYTES: u64 = 1 << 32;
+const HEADER_BYTES: u64 = RequestHeader::SIZE as u64;
 
 /// What a request is checked against.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,8 @@ pub struct Limits {
     /// The driver did not accept VIRTIO_BLK_F_FLUSH: writes are durable when they complete
     /// (section 5.2.6.2).
     pub write_through: bool,
+    /// The negotiated features.
+    pub features: u64,
 }
 
 /// What a chain asks for.
@@ -63,6 +69,8 @@ pub struct Transfer {
     pub offset: u64,
     /// The data's memory.
     pub buffers: GuestBuffers,
+    /// What to discard or zero.
+    pub ranges: Vec<Range<u64>>,
     /// Where the status byte goes.
     pub status: GuestAddress,
 }
@@ -85,7 +93,8 @@ pub enum Refusal {
     /// Data of the wrong direction.
     #[error("its data has the wrong direction")]
     Direction,
-    /// Not a whole number of sectors; or another length than 20 for GET_ID.
+    /// Not a whole number of sectors; another length than 20 for GET_ID; no whole number of ranges,
+    /// too many of them, or too long a one.
     #[error("its length is not possible")]
     Length,
     /// Past the end of the disk.
@@ -94,6 +103,9 @@ pub enum Refusal {
     /// A write to a read-only disk.
     #[error("it writes to a read-only disk")]
     ReadOnly,
+    /// Flags of a range that are reserved, or not possible for its request type.
+    #[error("the flags {0:#x} of a range are not supported")]
+    Flags(u32),
     /// A request type that does not exist or was not offered.
     #[error("its type {0} is not supported")]
     Unsupported(u32),
@@ -103,7 +115,7 @@ impl Refusal {
     /// VIRTIO_BLK_S_*.
     pub fn status(self) -> u8 {
         match self {
-            Refusal::Unsupported(_) => S_UNSUPP,
+            Refusal::Unsupported(_) | Refusal::Flags(_) => S_UNSUPP,
             _ => S_IOERR,
         }
     }
@@ -114,7 +126,8 @@ pub fn parse(memory: &Arc<GuestMemoryMmap>, buffers: &[Buffer], limits: Limits) 
     let Some(status) = status_byte(memory, buffers) else {
         return Parsed::NoStatus;
     };
-    match Parts::split(buffers).and_then(|parts| parts.interpret(memory, limits, status)) {
+    let parts = Parts::split(memory, buffers, limits, status);
+    match parts.and_then(|parts| parts.interpret()) {
         Ok(parsed) => parsed,
         Err(reason) => Parsed::Refused { reason, status },
     }
@@ -127,16 +140,24 @@ fn status_byte(memory: &GuestMemoryMmap, buffers: &[Buffer]) -> Option<GuestAddr
     (last.writable && memory.address_in_range(addr)).then_some(addr)
 }
 
-/// A chain's two parts, and how long they are in bytes.
+/// A chain's two parts and how long they are in bytes; where they lie and what they may ask for.
 struct Parts<'a> {
     readable: &'a [Buffer],
     readable_bytes: u64,
     writable: &'a [Buffer],
     writable_bytes: u64,
+    memory: &'a Arc<GuestMemoryMmap>,
+    limits: Limits,
+    status: GuestAddress,
 }
 
 impl<'a> Parts<'a> {
-    fn split(buffers: &'a [Buffer]) -> Result<Self, Refusal> {
+    fn split(
+        memory: &'a Arc<GuestMemoryMmap>,
+        buffers: &'a [Buffer],
+        limits: Limits,
+        status: GuestAddress,
+    ) -> Result<Self, Refusal> {
         let border = buffers
             .iter()
             .position(|buffer| buffer.writable)
@@ -151,6 +172,9 @@ impl<'a> Parts<'a> {
             readable_bytes: bytes(readable),
             writable,
             writable_bytes: bytes(writable),
+            memory,
+            limits,
+            status,
         };
         match parts.readable_bytes + parts.writable_bytes {
             0..=MAX_BYTES => Ok(parts),
@@ -158,51 +182,38 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn interpret(
-        &self,
-        memory: &Arc<GuestMemoryMmap>,
-        limits: Limits,
-        status: GuestAddress,
-    ) -> Result<Parsed, Refusal> {
-        let header = self.header(memory)?;
-        let kind = match header.request_type {
-            T_IN => Kind::Read,
-            T_OUT => Kind::Write {
-                durable: limits.write_through,
-            },
-            T_FLUSH => {
-                // Sector and data mean nothing here; a driver that sends them still gets its flush.
-                let (kind, buffers) = (Kind::Flush, GuestBuffers::new(Arc::clone(memory)));
-                return Ok(Parsed::Transfer(Transfer {
-                    kind,
-                    offset: 0,
-                    buffers,
-                    status,
-                }));
+    fn interpret(&self) -> Result<Parsed, Refusal> {
+        let RequestHeader {
+            request_type,
+            sector,
+            ..
+        } = self.header()?;
+        let durable = self.limits.write_through;
+        let negotiated = |feature| self.limits.features & feature != 0;
+        match request_type {
+            T_IN => self.transfer(Kind::Read, sector),
+            T_OUT => self.transfer(Kind::Write { durable }, sector),
+            // Sector and data mean nothing here; a driver that sends them still gets its flush.
+            T_FLUSH => Ok(self.without_data(Kind::Flush, Vec::new())),
+            T_DISCARD if negotiated(F_DISCARD) => {
+                let Ranges { ranges, .. } = self.ranges(ranges::DISCARD)?;
+                Ok(self.without_data(Kind::Discard, ranges))
             }
-            T_GET_ID => return self.identify(memory, status),
-            other => return Err(Refusal::Unsupported(other)),
-        };
-        let (data, bytes) = self.data(kind)?;
-        let offset = check_range(header.sector, bytes, limits)?;
-        if kind != Kind::Read && limits.read_only {
-            return Err(Refusal::ReadOnly);
+            T_WRITE_ZEROES if negotiated(F_WRITE_ZEROES) => {
+                let Ranges { ranges, unmap } = self.ranges(ranges::WRITE_ZEROES)?;
+                Ok(self.without_data(Kind::WriteZeroes { unmap, durable }, ranges))
+            }
+            T_GET_ID => self.identify(),
+            other => Err(Refusal::Unsupported(other)),
         }
-        let buffers = gather(memory, data)?;
-        Ok(Parsed::Transfer(Transfer {
-            kind,
-            offset,
-            buffers,
-            status,
-        }))
     }
 
-    fn header(&self, memory: &Arc<GuestMemoryMmap>) -> Result<RequestHeader, Refusal> {
+    fn header(&self) -> Result<RequestHeader, Refusal> {
         let mut bytes = [0; RequestHeader::SIZE];
         let mut read = 0;
         for buffer in self.readable {
             let len = (buffer.len as usize).min(bytes.len() - read);
-            memory
+            self.memory
                 .read_slice(&mut bytes[read..read + len], buffer.addr)
                 .map_err(|_| Refusal::Header)?;
             read += len;
@@ -213,65 +224,113 @@ impl<'a> Parts<'a> {
         Ok(RequestHeader::from_le_bytes(bytes))
     }
 
-    /// The data between header and status byte, and its length.
-    fn data(&self, kind: Kind) -> Result<(impl Iterator<Item = Buffer> + use<'_>, u64), Refusal> {
-        let behind_header = self.readable_bytes - RequestHeader::SIZE as u64;
-        let before_status = self.writable_bytes - 1;
-        let (part, skip, bytes, others) = match kind {
-            Kind::Read => (self.writable, 0, before_status, behind_header),
-            _ => (
-                self.readable,
-                RequestHeader::SIZE as u64,
-                behind_header,
-                before_status,
-            ),
+    /// A read or write.
+    fn transfer(&self, kind: Kind, sector: u64) -> Result<Parsed, Refusal> {
+        let data = match kind {
+            Kind::Read => self.writable_data()?,
+            _ => self.readable_data()?,
         };
-        if others > 0 {
-            return Err(Refusal::Direction);
+        let offset = check_range(sector, data.bytes, self.limits)?;
+        if kind != Kind::Read && self.limits.read_only {
+            return Err(Refusal::ReadOnly);
         }
-        Ok((window(part, skip, bytes), bytes))
+        Ok(Parsed::Transfer(Transfer {
+            kind,
+            offset,
+            buffers: self.gather(&data)?,
+            ranges: Vec::new(),
+            status: self.status,
+        }))
     }
 
-    fn identify(
-        &self,
-        memory: &Arc<GuestMemoryMmap>,
-        status: GuestAddress,
-    ) -> Result<Parsed, Refusal> {
-        let (data, bytes) = self.data(Kind::Read)?;
-        if bytes != ID_BYTES as u64 {
+    fn without_data(&self, kind: Kind, ranges: Vec<Range<u64>>) -> Parsed {
+        Parsed::Transfer(Transfer {
+            kind,
+            offset: 0,
+            buffers: GuestBuffers::new(Arc::clone(self.memory)),
+            ranges,
+            status: self.status,
+        })
+    }
+
+    fn ranges(&self, most: RangeLimits) -> Result<Ranges, Refusal> {
+        ranges::parse(self.memory, &self.readable_data()?, most, self.limits)
+    }
+
+    fn identify(&self) -> Result<Parsed, Refusal> {
+        let data = self.writable_data()?;
+        if data.bytes != ID_BYTES as u64 {
             return Err(Refusal::Length);
         }
         Ok(Parsed::Identify {
-            buffers: gather(memory, data)?,
-            status,
+            buffers: self.gather(&data)?,
+            status: self.status,
         })
+    }
+
+    /// What lies before the status byte, if nothing lies behind the header.
+    fn writable_data(&self) -> Result<Data<'a>, Refusal> {
+        if self.readable_bytes > HEADER_BYTES {
+            return Err(Refusal::Direction);
+        }
+        Ok(Data {
+            buffers: self.writable,
+            skip: 0,
+            bytes: self.writable_bytes - 1,
+        })
+    }
+
+    /// What lies behind the header, if nothing lies before the status byte.
+    fn readable_data(&self) -> Result<Data<'a>, Refusal> {
+        if self.writable_bytes > 1 {
+            return Err(Refusal::Direction);
+        }
+        Ok(Data {
+            buffers: self.readable,
+            skip: HEADER_BYTES,
+            bytes: self.readable_bytes - HEADER_BYTES,
+        })
+    }
+
+    fn gather(&self, data: &Data<'_>) -> Result<GuestBuffers, Refusal> {
+        let mut buffers = GuestBuffers::new(Arc::clone(self.memory));
+        for Buffer { addr, len, .. } in data.pieces() {
+            buffers.push(addr, len).map_err(|_| Refusal::Memory)?;
+        }
+        Ok(buffers)
     }
 }
 
-/// The `bytes` bytes of `buffers` that follow the first `skip`.
-fn window(
-    buffers: &[Buffer],
-    mut skip: u64,
-    mut bytes: u64,
-) -> impl Iterator<Item = Buffer> + use<'_> {
-    buffers.iter().filter_map(move |buffer| {
-        let skipped = skip.min(buffer.len.into());
-        skip -= skipped;
-        let len = (u64::from(buffer.len) - skipped).min(bytes);
-        bytes -= len;
-        // An address that wraps is outside guest memory either way.
-        let addr = GuestAddress(buffer.addr.0.wrapping_add(skipped));
-        (len > 0).then_some(Buffer {
-            addr,
-            len: len as u32,
-            writable: buffer.writable,
+/// A request's data: the `bytes` bytes of `buffers` that follow the first `skip`.
+pub(super) struct Data<'a> {
+    buffers: &'a [Buffer],
+    skip: u64,
+    pub(super) bytes: u64,
+}
+
+impl Data<'_> {
+    /// The data's pieces, none of them empty. Not checked against guest memory.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Buffer> + use<'_> {
+        let (mut skip, mut bytes) = (self.skip, self.bytes);
+        self.buffers.iter().filter_map(move |buffer| {
+            let skipped = skip.min(buffer.len.into());
+            skip -= skipped;
+            let len = (u64::from(buffer.len) - skipped).min(bytes);
+            bytes -= len;
+            // An address that wraps is outside guest memory either way.
+            let addr = GuestAddress(buffer.addr.0.wrapping_add(skipped));
+            (len > 0).then_some(Buffer {
+                addr,
+                len: len as u32,
+                writable: buffer.writable,
+            })
         })
-    })
+    }
 }
 
 /// The position in bytes of `bytes` bytes from `sector` on, if they are a whole number of sectors
 /// within the disk.
-fn check_range(sector: u64, bytes: u64, limits: Limits) -> Result<u64, Refusal> {
+pub(super) fn check_range(sector: u64, bytes: u64, limits: Limits) -> Result<u64, Refusal> {
     if !bytes.is_multiple_of(SECTOR_SIZE) {
         return Err(Refusal::Length);
     }
@@ -280,15 +339,4 @@ fn check_range(sector: u64, bytes: u64, limits: Limits) -> Result<u64, Refusal> 
         Some(end) if end <= limits.capacity => Ok(offset),
         _ => Err(Refusal::Range),
     }
-}
-
-fn gather(
-    memory: &Arc<GuestMemoryMmap>,
-    data: impl Iterator<Item = Buffer>,
-) -> Result<GuestBuffers, Refusal> {
-    let mut buffers = GuestBuffers::new(Arc::clone(memory));
-    for Buffer { addr, len, .. } in data {
-        buffers.push(addr, len).map_err(|_| Refusal::Memory)?;
-    }
-    Ok(buffers)
 }
