@@ -18,4 +18,5 @@ pub mod power;
 pub mod serial;
 mod thread;
 mod throttle;
+pub mod trace;
 pub mod virtio;

@@ -29,7 +29,7 @@ use crate::memory::CMDLINE_BYTES;
 use crate::power::Power;
 use crate::vcpu::Vcpu;
 use crate::vm::{Disk, Machine};
-use crate::{irq, kvm, memory};
+use crate::{irq, kvm, memory, trace};
 
 /// Builds the machine that `config` describes, with COM1's output going to `console`.
 ///
@@ -43,8 +43,8 @@ pub fn build(
     config.check()?;
     // What the user can get wrong comes first: it is told even where there is no KVM.
     let backends = backends(config)?;
-    let memory = Arc::new(memory::create(config.memory)?);
-    let cmdline = cmdline(&config.cmdline, backends.len())?;
+    let memory = Arc::new(guest_memory(config)?);
+    let cmdline = cmdline(config, backends.len())?;
     let initrd = config.initrd.as_ref();
     let boot = loader::load(&memory, config.memory, &config.kernel, initrd, &cmdline)?;
 
@@ -85,7 +85,18 @@ pub fn build(
         serial,
         power,
         memory,
+        trace: None,
     })
+}
+
+fn guest_memory(config: &MachineConfig) -> Result<GuestMemoryMmap, Error> {
+    let memory = memory::create(config.memory)?;
+    if !config.trace {
+        return Ok(memory);
+    }
+    let memory = memory::with_trace_window(memory)?;
+    trace::ring::prepare(&memory).map_err(LoaderError::Memory)?;
+    Ok(memory)
 }
 
 /// What a disk is to be, and where its bytes are.
@@ -122,9 +133,9 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
     Ok(backends)
 }
 
-/// The kernel's command line: the user's text, then the windows of all disks.
-fn cmdline(text: &str, disks: usize) -> Result<Cmdline, LoaderError> {
-    let cmdline = match text.trim() {
+/// The kernel's command line: the user's text, then the windows of all disks, and of the trace.
+fn cmdline(config: &MachineConfig, disks: usize) -> Result<Cmdline, LoaderError> {
+    let cmdline = match config.cmdline.trim() {
         "" => Cmdline::new(CMDLINE_BYTES),
         text => Cmdline::try_from(text, CMDLINE_BYTES),
     };
@@ -133,6 +144,11 @@ fn cmdline(text: &str, disks: usize) -> Result<Cmdline, LoaderError> {
         let (base, line) = window(index);
         cmdline
             .add_virtio_mmio_device(VIRTIO_MMIO_SIZE, GuestAddress(base), line, None)
+            .map_err(LoaderError::Cmdline)?;
+    }
+    if config.trace {
+        cmdline
+            .insert_str(trace::ring::word())
             .map_err(LoaderError::Cmdline)?;
     }
     Ok(cmdline)

@@ -16,7 +16,7 @@ use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
-use crate::{builder, check, console, demo, guest, logging};
+use crate::{builder, check, console, demo, guest, logging, trace};
 
 /// A small KVM virtual machine whose subject is block I/O, seen from both sides.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ enum Command {
     /// Boot a kernel: a PVH or 64-bit ELF file
     #[command(after_help = exit_code::HELP, args_override_self = true)]
     Run(Run),
+    /// Look at what --trace has recorded
+    #[command(subcommand)]
+    Trace(trace::command::Command),
     /// Measure what I/O costs
     #[command(subcommand)]
     Bench(Bench),
@@ -101,6 +104,9 @@ struct Demo {
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Record each request's life in this file; see 'iolite trace'
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Guest memory, like 128M or 2G
     #[arg(short, long, value_name = "SIZE", default_value = DEFAULT_MEMORY, value_parser = parse_size)]
     memory: u64,
@@ -140,6 +146,9 @@ struct Run {
     /// The system disk, a ustar archive: the guest's first disk, read-only
     #[arg(long, value_name = "FILE")]
     system: Option<PathBuf>,
+    /// Record each request's life in this file; see 'iolite trace'
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Stop the guest after this time, like 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -191,6 +200,7 @@ pub fn main() -> ExitCode {
         None => demo::run(&Demo::default().options(), started),
         Some(Command::Demo(demo)) => demo::run(&demo.options(), started),
         Some(Command::Run(run)) => run.execute(),
+        Some(Command::Trace(command)) => trace::command::run(&command),
         Some(Command::Bench(Bench::Cost(cost))) => cost::run(&cost.options()),
         Some(Command::Check) => check::run(),
     };
@@ -211,6 +221,7 @@ impl Default for Demo {
             read_ahead: Switch::On,
             latency: None,
             json: None,
+            trace: None,
             memory: DEFAULT_MEMORY_BYTES,
             timeout: None,
         }
@@ -227,6 +238,7 @@ impl Demo {
             read_ahead: self.read_ahead == Switch::On,
             latency: self.latency,
             json: self.json,
+            trace: self.trace,
             memory: self.memory,
             timeout: self.timeout,
         }
@@ -250,7 +262,13 @@ impl Run {
         let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
         let output =
             console::Output::new(power.clone()).map_err(Error::host("cannot use stdout"))?;
-        let machine = builder::build(&self.config(), Box::new(output), power)?;
+        let trace = self
+            .trace
+            .as_deref()
+            .map(trace::Output::create)
+            .transpose()?;
+        let mut machine = builder::build(&self.config(), Box::new(output), power)?;
+        machine.trace = trace;
         match machine.run(signals, timeout, true)? {
             Stop::Reset => Ok(ExitCode::Clean),
             Stop::ExitPort(value) => Ok(ExitCode::Guest(value)),
@@ -272,6 +290,7 @@ impl Run {
             cmdline: self.cmdline,
             system: self.system.map(Image::File).or(system),
             disks: self.disks,
+            trace: self.trace.is_some(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::crash::Crash;
 use crate::kvm::KvmError;
 use crate::loader::LoaderError;
 use crate::memory::MemoryError;
+use crate::trace::read::ReadError;
 
 /// Why a machine could not be built, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub enum Error {
         "the guest did not stop within {0:?}: see what it waits for with -vv, or give --timeout more"
     )]
     Timeout(Duration),
+    /// A trace cannot be read.
+    #[error(transparent)]
+    Trace(#[from] ReadError),
     /// The demo failed.
     #[error("demo failed: {0}")]
     Demo(String),

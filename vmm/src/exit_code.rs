@@ -6,6 +6,7 @@
 
 use crate::crash::Crash;
 use crate::error::Error;
+use crate::trace::read::ReadError;
 
 /// Why the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ impl From<&Error> for ExitCode {
     fn from(error: &Error) -> Self {
         match error {
             Error::Config(_) | Error::Memory(_) => ExitCode::Usage,
+            Error::Trace(ReadError::Io(..)) => ExitCode::Host,
+            Error::Trace(_) => ExitCode::Usage,
             Error::Host { .. } | Error::Machine(_) => ExitCode::Host,
             Error::Kvm(_) => ExitCode::Kvm,
             Error::Loader(_) => ExitCode::Kernel,
@@ -80,7 +83,8 @@ pub const HELP: &str = "\
 Exit codes:
     0  the guest stopped cleanly (reset through port 0x64), or the demo passed
   odd  the guest wrote V to the exit port 0xf4: V * 2 + 1
-    2  wrong usage: an option, a size, a disk key, too many disks, too little memory
+    2  wrong usage: an option, a size, a disk key, too many disks, too little memory,
+       a file that is no trace
     4  the host refused something
     6  /dev/kvm is missing or not usable
     8  the kernel or initrd cannot be loaded

@@ -6,6 +6,7 @@ use std::slice;
 use std::sync::Arc;
 
 use iolite_devices::bus::Bus;
+use iolite_devices::trace::{self, Point, Queue, exit};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -95,7 +96,7 @@ impl Exits {
 
     /// Runs guest code up to the next exit; memory accesses are handled right here.
     fn enter(&self, vcpu: &mut VcpuFd) -> Result<Exit, Crash> {
-        let exit = match vcpu.run() {
+        let exit = match traced_run(vcpu) {
             Ok(exit) => exit,
             // A kick, or a signal that is not ours: the caller looks at the power.
             Err(errno) if matches!(errno.errno(), libc::EINTR | libc::EAGAIN) => {
@@ -170,6 +171,24 @@ impl Exits {
         bytes.truncate(read);
         bytes
     }
+}
+
+/// KVM_RUN, between two events for who watches.
+fn traced_run(vcpu: &mut VcpuFd) -> Result<VcpuExit<'_>, kvm_ioctls::Error> {
+    Queue::NONE.event(Point::Entered, 0, 0, 0);
+    let exit = vcpu.run();
+    if trace::is_on() {
+        let (reason, address) = match &exit {
+            Ok(VcpuExit::IoIn(port, _)) => (exit::PORT_IN, u64::from(*port)),
+            Ok(VcpuExit::IoOut(port, _)) => (exit::PORT_OUT, u64::from(*port)),
+            Ok(VcpuExit::MmioRead(address, _)) => (exit::MMIO_READ, *address),
+            Ok(VcpuExit::MmioWrite(address, _)) => (exit::MMIO_WRITE, *address),
+            Ok(VcpuExit::Intr) | Err(_) => (exit::SIGNAL, 0),
+            Ok(_) => (exit::OTHER, 0),
+        };
+        Queue::NONE.event(Point::Exited, 0, reason, address);
+    }
+    exit
 }
 
 /// For the log: is an access one that no device answers?

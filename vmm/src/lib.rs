@@ -28,5 +28,6 @@ pub mod memory;
 pub mod power;
 pub mod registers;
 pub mod signals;
+pub mod trace;
 pub mod vcpu;
 pub mod vm;

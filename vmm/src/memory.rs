@@ -4,8 +4,11 @@
 //! on above it. The first MiB holds what the VMM leaves for the kernel to find (docs/machine.md);
 //! kernels are loaded from [`HIGH_MEMORY`] on.
 
+use std::sync::Arc;
+
 use iolite_devices_abi::machine::{MMIO_HOLE_END, MMIO_HOLE_START};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use iolite_devices_abi::trace::{TRACE_BASE, TRACE_BYTES};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 /// The boot processor's descriptor table.
 pub const GDT: GuestAddress = GuestAddress(0x500);
@@ -68,6 +71,21 @@ pub fn create(bytes: u64) -> Result<GuestMemoryMmap, MemoryError> {
         ranges.push((GuestAddress(MMIO_HOLE_END), (bytes - low) as usize));
     }
     GuestMemoryMmap::from_ranges(&ranges).map_err(|e| MemoryError::Map(bytes, e.to_string()))
+}
+
+/// The same memory with the window for the guest's events (docs/tracing.md), which the memory map
+/// does not show.
+///
+/// # Errors
+/// [`MemoryError::Map`] if the host refuses it.
+pub fn with_trace_window(memory: GuestMemoryMmap) -> Result<GuestMemoryMmap, MemoryError> {
+    let refused = |error: &dyn std::fmt::Display| MemoryError::Map(TRACE_BYTES, error.to_string());
+    let mapping = MmapRegion::new(TRACE_BYTES as usize).map_err(|e| refused(&e))?;
+    let region = GuestRegionMmap::new(mapping, GuestAddress(TRACE_BASE));
+    let region = region.ok_or_else(|| refused(&"too large"))?;
+    memory
+        .insert_region(Arc::new(region))
+        .map_err(|e| refused(&e))
 }
 
 fn check(bytes: u64, host: u64) -> Result<(), MemoryError> {

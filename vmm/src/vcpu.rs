@@ -25,7 +25,7 @@ use crate::kvm::KvmError;
 use crate::kvm_stats::VcpuStats;
 use crate::loader::Boot;
 use crate::power::{Power, Stop};
-use crate::registers;
+use crate::{registers, trace};
 
 /// How long to wait for the vCPU thread before kicking it again.
 const KICK_AGAIN: Duration = Duration::from_millis(2);
@@ -52,6 +52,11 @@ impl Vcpu {
     /// If KVM does not count.
     pub fn stats(&self) -> io::Result<VcpuStats> {
         VcpuStats::open(&self.fd)
+    }
+
+    /// How far the guest's clock is ahead of the host's.
+    pub fn clock_offset(&self) -> trace::clock::Offset {
+        trace::offset(&self.fd)
     }
 
     /// Runs the processor on a thread of its own. When it ends, `power` knows why.

@@ -16,6 +16,7 @@ use crate::exits::Buses;
 use crate::kvm_stats::VcpuStats;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
+use crate::trace;
 use crate::vcpu::Vcpu;
 
 /// A disk of a machine.
@@ -36,6 +37,8 @@ pub struct Machine {
     pub(crate) serial: Arc<Serial>,
     pub(crate) power: Arc<Power>,
     pub(crate) memory: Arc<GuestMemoryMmap>,
+    /// Where to write the trace of a machine that was built for one.
+    pub trace: Option<trace::Output>,
 }
 
 impl Machine {
@@ -65,6 +68,14 @@ impl Machine {
             log::debug!("stdin is closed, the guest gets no input: {error}");
             None
         });
+        let tracing = match self.trace {
+            Some(output) => Some(trace::Session::start(
+                output,
+                self.memory.clone(),
+                self.vcpu.clock_offset(),
+            )?),
+            None => None,
+        };
         let vcpu = self
             .vcpu
             .start(self.buses, self.memory.clone(), self.power.clone())?;
@@ -76,11 +87,13 @@ impl Machine {
         let signals = (!self.power.is_off_by_signal()).then_some(signals);
         vcpu.join();
         let drained = shut_down(&self.disks);
+        let traced = tracing.map_or(Ok(()), trace::Session::finish);
         drop(self.disks);
         drop(self.vm);
         drop(signals);
         attended?;
         drained?;
+        traced?;
         Ok(self.power.take().unwrap_or(Stop::Reset))
     }
 }

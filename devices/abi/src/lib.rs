@@ -11,3 +11,4 @@ pub mod machine;
 pub mod mmio;
 pub mod ring;
 pub mod status;
+pub mod trace;

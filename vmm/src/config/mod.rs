@@ -79,6 +79,8 @@ pub struct MachineConfig {
     pub system: Option<Image>,
     /// The user's disks.
     pub disks: Vec<DiskSpec>,
+    /// The guest gets a window to report events in.
+    pub trace: bool,
 }
 
 impl MachineConfig {

@@ -29,6 +29,7 @@ use crate::exit_code::ExitCode;
 use crate::guest;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
+use crate::trace::Output;
 use disk::DemoDisk;
 use protocol::PathResult;
 use screen::Screen;
@@ -59,6 +60,8 @@ pub struct Options {
     pub latency: Option<Latency>,
     /// Where to write the results as JSON.
     pub json: Option<PathBuf>,
+    /// Where to write a trace.
+    pub trace: Option<PathBuf>,
     /// Guest memory in bytes.
     pub memory: u64,
     /// How long the guest may take.
@@ -97,6 +100,7 @@ impl Options {
 pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
     // Before the work, not after it: a mistake in the path should cost no time.
     let json = options.json.as_ref().map(json_file).transpose()?;
+    let trace = options.trace.as_deref().map(Output::create).transpose()?;
     let screen = Screen::new();
     let disk = DemoDisk::prepare(options.disk.as_deref(), options.write, &screen)?;
     let slow = options
@@ -114,7 +118,7 @@ pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
         ),
     );
 
-    let (stop, watched) = run_guest(options, &disk, &screen, started)?;
+    let (stop, watched) = run_guest(options, &disk, &screen, started, trace)?;
     if let Stop::Signal(number) = stop {
         return Ok(ExitCode::Signal(number));
     }
@@ -146,12 +150,14 @@ fn run_guest(
     disk: &DemoDisk,
     screen: &Screen,
     started: Instant,
+    trace: Option<Output>,
 ) -> Result<(Stop, Watched), Error> {
     let signals = Signals::take()?;
     let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
     let (sender, lines) = mpsc::sync_channel(LINES_WAITING);
     let console = Box::new(ConsoleLines::new(sender));
-    let machine = builder::build(&machine(options, disk), console, power)?;
+    let mut machine = builder::build(&machine(options, disk), console, power)?;
+    machine.trace = trace;
     thread::scope(|scope| {
         let watcher = thread::Builder::new()
             .name("demo-watch".into())
@@ -179,6 +185,7 @@ fn machine(options: &Options, disk: &DemoDisk) -> MachineConfig {
             },
             ..DiskSpec::new(disk.image())
         }],
+        trace: options.trace.is_some(),
     }
 }
 
@@ -244,6 +251,7 @@ mod tests {
             read_ahead: true,
             latency: None,
             json: None,
+            trace: None,
             memory: 128 << 20,
             timeout: None,
         };

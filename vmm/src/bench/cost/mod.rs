@@ -146,6 +146,7 @@ fn machine(options: &Options, disk: PathBuf) -> MachineConfig {
         None => (guest::KERNEL, guest::SYSTEM),
     };
     MachineConfig {
+        trace: false,
         memory: MEMORY_BYTES,
         kernel,
         initrd: None,

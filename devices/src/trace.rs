@@ -1,0 +1,336 @@
+//! What happens to requests on the host, event by event, for whoever wants to watch.
+//!
+//! Off, as it nearly always is, an event costs a relaxed load and a branch. On, each thread writes
+//! to a ring of its own, without a lock and without a system call; one collector
+//! ([`drain`]) empties the rings every few milliseconds. What finds its ring full is counted, not
+//! waited for. Time is the time stamp counter: the guest's is the same one, moved by an offset.
+//!
+//! A request is named by its disk, its queue and its head, as in the guest's half (docs/tracing.md).
+
+#![allow(unsafe_code)]
+
+use std::cell::OnceCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// What has happened. `a` and `b` of an [`Event`] are 0 where nothing is said of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Point {
+    /// The queue's thread has received an available buffer notification.
+    Notified,
+    /// A head was popped.
+    Popped,
+    /// The chain was parsed: `a` is the first byte on the disk, `b` the number of bytes, and in the
+    /// highest byte an [`operation`].
+    Parsed,
+    /// The backend begins.
+    Begun,
+    /// The backend has ended.
+    Ended,
+    /// A completion that was held back is due.
+    Released,
+    /// The chain is about to be put into the used ring: `a` is the status byte, if there is one.
+    Used,
+    /// The driver is about to be interrupted for all that was used.
+    Interrupted,
+    /// The driver does not want an interrupt for what was used.
+    Suppressed,
+    /// The vCPU enters the guest.
+    Entered,
+    /// The vCPU has left the guest: `a` is an [`exit`] reason, `b` the address or port.
+    Exited,
+}
+
+const POINTS: [Point; 11] = [
+    Point::Notified,
+    Point::Popped,
+    Point::Parsed,
+    Point::Begun,
+    Point::Ended,
+    Point::Released,
+    Point::Used,
+    Point::Interrupted,
+    Point::Suppressed,
+    Point::Entered,
+    Point::Exited,
+];
+
+/// What a request does, in [`Point::Parsed`].
+pub mod operation {
+    /// A read.
+    pub const READ: u8 = 0;
+    /// A write.
+    pub const WRITE: u8 = 1;
+    /// A flush.
+    pub const FLUSH: u8 = 2;
+    /// Anything else.
+    pub const OTHER: u8 = 3;
+}
+
+/// Why the vCPU has left the guest, in [`Point::Exited`].
+pub mod exit {
+    /// Anything else.
+    pub const OTHER: u64 = 0;
+    /// A port was read.
+    pub const PORT_IN: u64 = 1;
+    /// A port was written.
+    pub const PORT_OUT: u64 = 2;
+    /// Device memory was read.
+    pub const MMIO_READ: u64 = 3;
+    /// Device memory was written.
+    pub const MMIO_WRITE: u64 = 4;
+    /// A signal.
+    pub const SIGNAL: u64 = 5;
+}
+
+/// One event as it was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The host's time stamp counter.
+    pub tsc: u64,
+    /// What has happened.
+    pub point: Point,
+    /// Which disk, by the order of [`Queue::of`].
+    pub disk: u8,
+    /// Which of its queues.
+    pub queue: u8,
+    /// The head index of the request.
+    pub head: u16,
+    /// See [`Point`].
+    pub a: u64,
+    /// See [`Point`].
+    pub b: u64,
+}
+
+/// A queue of a disk, as events name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    disk: u8,
+    number: u8,
+}
+
+impl Queue {
+    /// For events that concern no disk.
+    pub const NONE: Queue = Queue {
+        disk: u8::MAX,
+        number: 0,
+    };
+
+    /// Queue `number` of the disk with this name. The first name is disk 0, and so on; the same
+    /// name, the same disk.
+    pub fn of(disk: &str, number: u8) -> Queue {
+        let mut names = lock(&NAMES);
+        let known = names.iter().position(|known| known == disk);
+        let index = known.unwrap_or_else(|| {
+            names.push(disk.to_owned());
+            names.len() - 1
+        });
+        u8::try_from(index).map_or(Queue::NONE, |disk| Queue { disk, number })
+    }
+
+    /// Records an event about the request with this head, if somebody watches.
+    #[inline(always)]
+    pub fn event(self, point: Point, head: u16, a: u64, b: u64) {
+        if is_on() {
+            record(now(), point, self, head, a, b);
+        }
+    }
+}
+
+/// Does somebody watch?
+#[inline(always)]
+pub fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// The time stamp counter.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, and reading the counter does nothing else.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Records what happened at `tsc`. To be called only if [`is_on`].
+#[inline(never)]
+pub fn record(tsc: u64, point: Point, queue: Queue, head: u16, a: u64, b: u64) {
+    let what = point as u64
+        | u64::from(queue.disk) << 8
+        | u64::from(head) << 16
+        | u64::from(queue.number) << 32;
+    RING.with(|ring| ring.get_or_init(Ring::register).push([tsc, what, a, b]));
+}
+
+static ON: AtomicBool = AtomicBool::new(false);
+static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static RINGS: Mutex<Vec<Arc<Ring>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static RING: OnceCell<Arc<Ring>> = const { OnceCell::new() };
+}
+
+/// Starts to watch.
+pub fn start() {
+    ON.store(true, Ordering::Relaxed);
+}
+
+/// Stops to watch. What is in the rings can still be drained.
+pub fn stop() {
+    ON.store(false, Ordering::Relaxed);
+}
+
+/// The names of all disks, by their numbers.
+pub fn disks() -> Vec<String> {
+    lock(&NAMES).clone()
+}
+
+/// The threads that have recorded something, in the order of their first event. Numbers stay.
+pub fn threads() -> Vec<String> {
+    lock(&RINGS).iter().map(|ring| ring.name.clone()).collect()
+}
+
+/// How many events found their ring full.
+pub fn lost() -> u64 {
+    let rings = lock(&RINGS);
+    rings.iter().map(|r| r.lost.load(Ordering::Relaxed)).sum()
+}
+
+/// Takes everything recorded so far, one thread after the other, each in order, with the number of
+/// the thread. To be called by one collector at a time.
+pub fn drain(mut take: impl FnMut(usize, Event)) {
+    // The rings' own lock keeps a second collector out.
+    for (number, ring) in lock(&RINGS).iter().enumerate() {
+        ring.drain(|words| take(number, Event::from_words(words)));
+    }
+}
+
+impl Event {
+    fn from_words([tsc, what, a, b]: [u64; 4]) -> Event {
+        Event {
+            tsc,
+            // `record` wrote the number of a kind.
+            point: POINTS[what as usize % 256 % POINTS.len()],
+            disk: (what >> 8) as u8,
+            queue: (what >> 32) as u8,
+            head: (what >> 16) as u16,
+            a,
+            b,
+        }
+    }
+}
+
+/// How many events a thread can be ahead of the collector.
+const RING_EVENTS: u64 = 1 << 15;
+const WORDS: usize = 4;
+
+/// The events of one thread: it writes, the collector reads.
+struct Ring {
+    name: String,
+    words: Box<[AtomicU64]>,
+    written: AtomicU64,
+    read: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Ring {
+    fn register() -> Arc<Ring> {
+        let ring = Arc::new(Ring {
+            name: thread::current().name().unwrap_or("thread").to_owned(),
+            words: zeroed(RING_EVENTS as usize * WORDS),
+            written: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        });
+        lock(&RINGS).push(Arc::clone(&ring));
+        ring
+    }
+
+    fn push(&self, words: [u64; WORDS]) {
+        let at = self.written.load(Ordering::Relaxed);
+        if at - self.read.load(Ordering::Acquire) == RING_EVENTS {
+            let lost = self.lost.load(Ordering::Relaxed);
+            return self.lost.store(lost + 1, Ordering::Relaxed);
+        }
+        for (place, word) in self.place(at).iter().zip(words) {
+            place.store(word, Ordering::Relaxed);
+        }
+        self.written.store(at + 1, Ordering::Release);
+    }
+
+    fn drain(&self, mut take: impl FnMut([u64; WORDS])) {
+        let end = self.written.load(Ordering::Acquire);
+        for at in self.read.load(Ordering::Relaxed)..end {
+            let mut words = [0; WORDS];
+            for (word, place) in words.iter_mut().zip(self.place(at)) {
+                *word = place.load(Ordering::Relaxed);
+            }
+            take(words);
+        }
+        self.read.store(end, Ordering::Release);
+    }
+
+    fn place(&self, at: u64) -> &[AtomicU64] {
+        let first = (at % RING_EVENTS) as usize * WORDS;
+        &self.words[first..first + WORDS]
+    }
+}
+
+/// Memory that costs nothing until it is used.
+fn zeroed(words: usize) -> Box<[AtomicU64]> {
+    let words = Box::into_raw(vec![0u64; words].into_boxed_slice());
+    // SAFETY: an AtomicU64 has the size, alignment and bits of a u64, and nobody else has the box.
+    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_back_in_order_and_none_twice() {
+        // The only test of this process that watches.
+        let disk = Queue::of("trace-test", 3);
+        disk.event(Point::Popped, 1, 0, 0);
+        start();
+        let worker = thread::Builder::new().name("trace-worker".into());
+        let worker = worker.spawn(move || {
+            disk.event(Point::Parsed, 7, 4096, 512);
+            disk.event(Point::Used, 7, 1, 0);
+        });
+        worker.unwrap().join().unwrap();
+        for _ in 0..RING_EVENTS + 3 {
+            disk.event(Point::Begun, 9, 0, 0);
+        }
+        stop();
+        disk.event(Point::Popped, 1, 0, 0);
+        let mut events = Vec::new();
+        let mut collect = || {
+            drain(|thread, event| {
+                if event.disk == disk.disk {
+                    events.push((thread, event));
+                }
+            });
+            events.len()
+        };
+        let (first, second) = (collect(), collect());
+        assert_eq!((first as u64, second), (RING_EVENTS + 2, first));
+        assert_eq!(lost(), 3);
+        let worker = threads().iter().position(|name| name == "trace-worker");
+        let of_worker: Vec<_> = events.iter().filter(|e| Some(e.0) == worker).collect();
+        let [(_, parsed), (_, used)] = of_worker[..] else {
+            panic!("{of_worker:?}")
+        };
+        assert_eq!(
+            (parsed.point, parsed.head, parsed.a, parsed.b),
+            (Point::Parsed, 7, 4096, 512)
+        );
+        assert_eq!((used.point, used.queue, used.a), (Point::Used, 3, 1));
+        assert!(used.tsc >= parsed.tsc);
+        assert_eq!(Queue::of("trace-test", 3), disk);
+    }
+}

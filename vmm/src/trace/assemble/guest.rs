@@ -1,0 +1,297 @@
+//! The guest's events: who runs, in ring 3 or in the kernel, who asks, and who is told.
+
+use std::collections::HashMap;
+
+use super::lanes::Lanes;
+use super::requests::Requests;
+use crate::trace::model::{Category, Group, Key, Moment, Name, Names, PROCESSOR, Request};
+use crate::trace::raw::GuestEvent;
+use iolite_devices_abi::trace::{ask, kind, purpose};
+
+#[derive(Default)]
+pub struct Guest {
+    threads: HashMap<u16, Thread>,
+    /// The thread that runs, or ran last.
+    current: Option<u16>,
+    calls: HashMap<u32, String>,
+    /// What the processor does, and since when.
+    running: Option<(Category, Name, u64)>,
+    /// Since when an interrupt is being handled.
+    interrupt: Option<u64>,
+    /// When the last interrupt came.
+    last_interrupt: u64,
+    /// The request harvested last: who is woken now, is woken for it.
+    harvested: Option<usize>,
+}
+
+struct Thread {
+    lane: u16,
+    /// It has a program.
+    user: bool,
+    /// What it does while it is on the processor, and since when.
+    doing: Option<(Category, u64)>,
+    call: Option<Call>,
+    /// Since when it does not run, in a call.
+    waiting: Option<u64>,
+    /// The request that it has been woken for.
+    woken_for: Option<usize>,
+    /// The one that it has come back from, until it is back in its program.
+    served: Option<usize>,
+}
+
+struct Call {
+    name: Name,
+    since: u64,
+    /// The beginning of the next request: the call's own, or the last event of the one before.
+    asked: u64,
+}
+
+impl Guest {
+    pub fn event(
+        &mut self,
+        at: u64,
+        event: &GuestEvent,
+        lanes: &mut Lanes,
+        names: &mut Names,
+        requests: &mut Requests,
+    ) {
+        match event.kind {
+            kind::RUN => self.run(at, event.a, lanes, names, requests),
+            kind::IDLE => self.idle(at, lanes, names),
+            kind::ENTER => self.enter(at, event, lanes, names),
+            kind::LEAVE => self.leave(at, lanes, names, requests),
+            kind::ADD => self.add(at, event, names, requests),
+            kind::NOTIFY => requests.notified(queue(event), at),
+            kind::INTERRUPT => {
+                self.end_interrupt(at, lanes, names);
+                self.interrupt = Some(at);
+                self.last_interrupt = at;
+                self.pause(at, lanes, names);
+            }
+            kind::HARVEST => {
+                self.harvested = requests.harvested(key(event), self.last_interrupt, at);
+            }
+            kind::WAKE => self.wake(at, event.a, lanes, requests),
+            kind::NAME => {
+                let thread = self.thread(event.a, lanes);
+                thread.user = event.b != 0;
+                let lane = thread.lane;
+                lanes.rename(lane, &format!("{} ({})", event.text(), event.a));
+            }
+            kind::CALL_NAME => {
+                self.calls.insert(event.b, event.text());
+            }
+            _ => {}
+        }
+    }
+
+    /// The trace ends: so does what is being done, as far as it can be seen.
+    pub fn end(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        self.end_interrupt(at, lanes, names);
+        self.end_running(at, lanes);
+        for thread in self.threads.values_mut() {
+            thread.pause(at, lanes, names);
+            thread.end_wait(at, lanes, names);
+            thread.end_call(at, lanes);
+        }
+    }
+
+    fn run(
+        &mut self,
+        at: u64,
+        number: u16,
+        lanes: &mut Lanes,
+        names: &mut Names,
+        requests: &mut Requests,
+    ) {
+        self.end_interrupt(at, lanes, names);
+        self.end_running(at, lanes);
+        if self.current != Some(number) {
+            self.stop_current(at, lanes, names);
+        }
+        self.current = Some(number);
+        let thread = self.thread(number, lanes);
+        thread.end_wait(at, lanes, names);
+        thread.doing.get_or_insert((Category::Kernel, at));
+        if let Some(index) = thread.woken_for.take() {
+            requests.at(index).set(Moment::Running, at);
+            thread.served = Some(index);
+            if let Some(call) = &mut thread.call {
+                call.asked = at;
+            }
+        }
+        let lane = thread.lane;
+        let name = names.of(lanes.name(lane));
+        self.running = Some((Category::Run, name, at));
+    }
+
+    fn idle(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        self.end_interrupt(at, lanes, names);
+        if matches!(self.running, Some((Category::Idle, ..))) {
+            return;
+        }
+        self.end_running(at, lanes);
+        self.stop_current(at, lanes, names);
+        self.running = Some((Category::Idle, names.of("idle"), at));
+    }
+
+    fn enter(&mut self, at: u64, event: &GuestEvent, lanes: &mut Lanes, names: &mut Names) {
+        self.end_interrupt(at, lanes, names);
+        let name = match event.a {
+            ask::FAULT => names.of("page fault"),
+            _ => match self.calls.get(&event.b) {
+                Some(text) => names.of(text),
+                None => names.of(&format!("call {}", event.b)),
+            },
+        };
+        if let Some(thread) = self.current.and_then(|n| self.threads.get_mut(&n)) {
+            thread.pause(at, lanes, names);
+            thread.end_call(at, lanes);
+            thread.served = None;
+            thread.call = Some(Call {
+                name,
+                since: at,
+                asked: at,
+            });
+        }
+    }
+
+    fn leave(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names, requests: &mut Requests) {
+        self.end_interrupt(at, lanes, names);
+        if let Some(thread) = self.current.and_then(|n| self.threads.get_mut(&n)) {
+            thread.pause(at, lanes, names);
+            thread.end_wait(at, lanes, names);
+            thread.end_call(at, lanes);
+            thread.doing = Some((Category::Program, at));
+            if let Some(index) = thread.served.take() {
+                requests.at(index).set(Moment::Returned, at);
+            }
+        }
+    }
+
+    fn add(&mut self, at: u64, event: &GuestEvent, names: &mut Names, requests: &mut Requests) {
+        let purpose = (event.b >> 8) as u8;
+        let mut request = Request::new(key(event), Name::default());
+        request.waited_for = matches!(purpose, purpose::WAIT | purpose::PAGE);
+        request.set(Moment::Added, at);
+        // What an interrupt submits is not the doing of the thread that it interrupted.
+        let asker = self.current.filter(|_| self.interrupt.is_none());
+        let thread = asker.and_then(|number| self.threads.get_mut(&number));
+        let call = thread.and_then(|thread| {
+            request.asker = Some(thread.lane);
+            thread.served = None;
+            thread.call.as_mut()
+        });
+        request.path = match (purpose, &call) {
+            (purpose::READ_AHEAD, _) => names.of("read-ahead"),
+            (purpose::WRITE_BACK, _) => names.of("write-back"),
+            (_, Some(call)) => call.name,
+            _ => match request.asker {
+                Some(_) => names.of("kernel"),
+                None => names.of("queued"),
+            },
+        };
+        if let Some(call) = call {
+            request.set(Moment::Asked, call.asked);
+            call.asked = at;
+        }
+        requests.added(request);
+    }
+
+    fn wake(&mut self, at: u64, number: u16, lanes: &mut Lanes, requests: &mut Requests) {
+        // Somebody else than an interrupt wakes for reasons of its own.
+        let harvested = self.harvested.filter(|_| self.interrupt.is_some());
+        let thread = self.thread(number, lanes);
+        if let Some(index) = harvested {
+            let request = requests.at(index);
+            if request.waited_for && request.asker == Some(thread.lane) {
+                request.set(Moment::Woken, at);
+                thread.woken_for = Some(index);
+            }
+        }
+    }
+
+    fn thread(&mut self, number: u16, lanes: &mut Lanes) -> &mut Thread {
+        self.threads.entry(number).or_insert_with(|| Thread {
+            lane: lanes.lane(Group::Guest, u32::from(number), &format!("thread {number}")),
+            user: true,
+            doing: None,
+            call: None,
+            waiting: None,
+            woken_for: None,
+            served: None,
+        })
+    }
+
+    /// The thread on the processor does not go on with what it did.
+    fn pause(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        if let Some(thread) = self.current.and_then(|n| self.threads.get_mut(&n)) {
+            thread.pause(at, lanes, names);
+        }
+    }
+
+    /// The thread on the processor makes place.
+    fn stop_current(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        if let Some(thread) = self.current.and_then(|n| self.threads.get_mut(&n)) {
+            thread.pause(at, lanes, names);
+            if thread.call.is_some() {
+                thread.waiting.get_or_insert(at);
+            }
+        }
+    }
+
+    fn end_interrupt(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        if let Some(since) = self.interrupt.take() {
+            let lane = lanes.lane(Group::Guest, PROCESSOR, "processor");
+            let name = names.of("interrupt");
+            lanes.slice(lane, Category::Interrupt, name, since, at);
+        }
+        self.harvested = None;
+    }
+
+    fn end_running(&mut self, at: u64, lanes: &mut Lanes) {
+        if let Some((category, name, since)) = self.running.take() {
+            let lane = lanes.lane(Group::Guest, PROCESSOR, "processor");
+            lanes.slice(lane, category, name, since, at);
+        }
+    }
+}
+
+impl Thread {
+    fn pause(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        let Some((category, since)) = self.doing.take() else {
+            return;
+        };
+        match category {
+            Category::Program => lanes.slice(self.lane, category, names.of("program"), since, at),
+            // In a call the call's own slice says it.
+            _ if self.call.is_none() && !self.user => {
+                lanes.slice(self.lane, category, names.of("kernel"), since, at);
+            }
+            _ => {}
+        }
+    }
+
+    fn end_wait(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        if let Some(since) = self.waiting.take() {
+            lanes.slice(self.lane, Category::Wait, names.of("waits"), since, at);
+        }
+    }
+
+    fn end_call(&mut self, at: u64, lanes: &mut Lanes) {
+        if let Some(call) = self.call.take() {
+            lanes.slice(self.lane, Category::Call, call.name, call.since, at);
+        }
+    }
+}
+
+/// The request that an event names.
+fn key(event: &GuestEvent) -> Key {
+    let (disk, queue) = queue(event);
+    (disk, queue, event.a)
+}
+
+/// The disk and queue in an event.
+fn queue(event: &GuestEvent) -> (u8, u8) {
+    (event.b as u8, (event.b >> 16) as u8)
+}

@@ -1,0 +1,77 @@
+//! From events to lives: puts the events of both sides into one order and follows them.
+//!
+//! The guest's events say who runs, who asked and who is told; the host's what the device did. They
+//! meet in a request's disk and head index, which are its own from the moment the driver adds it
+//! until it takes the used entry. Where the guest says nothing, a request begins with its pop.
+//!
+//! Both halves are untrusted, and events may be missing: whatever comes, this ends with a trace.
+
+mod guest;
+mod host;
+mod lanes;
+mod requests;
+
+use super::clock::Scale;
+use super::model::{Lane, Names, Trace};
+use super::raw::{GuestEvent, Recording};
+use guest::Guest;
+use host::Host;
+use iolite_devices::trace::Event;
+use lanes::Lanes;
+use requests::Requests;
+
+pub use host::op_name;
+
+/// One event of either side.
+#[derive(Clone, Copy)]
+enum Either<'a> {
+    Guest(&'a GuestEvent),
+    Host(u16, &'a Event),
+}
+
+/// Makes a trace of a recording. The guest's clock is `offset` ahead of the host's. What the trace
+/// is about is for the caller to fill in.
+pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
+    let mut order: Vec<(u64, Either<'_>)> = Vec::new();
+    order.reserve_exact(recording.guest.len() + recording.host.len());
+    let guest = recording.guest.iter().map(|event| {
+        let tsc = event.tsc.wrapping_sub(offset as u64);
+        (tsc, Either::Guest(event))
+    });
+    order.extend(guest);
+    let host = recording.host.iter();
+    order.extend(host.map(|(thread, event)| (event.tsc, Either::Host(*thread, event))));
+    // Stable: what one side has written in order stays in order.
+    order.sort_by_key(|(tsc, _)| *tsc);
+
+    let mut lanes = Lanes::default();
+    let mut names = Names::default();
+    let mut requests = Requests::new(!recording.guest.is_empty(), &mut names);
+    let mut guest = Guest::default();
+    let mut host = Host::new(&recording.threads);
+    let end = scale.duration_ns();
+    for (tsc, event) in order {
+        let at = scale.ns(tsc).min(end);
+        match event {
+            Either::Guest(event) => {
+                guest.event(at, event, &mut lanes, &mut names, &mut requests);
+            }
+            Either::Host(thread, event) => {
+                host.event(at, thread, event, &mut lanes, &mut names, &mut requests);
+            }
+        }
+    }
+    guest.end(end, &mut lanes, &mut names);
+    host.end(end, &mut lanes);
+    let Lanes { mut slices, lanes } = lanes;
+    // What encloses comes before what it encloses.
+    slices.sort_by_key(|slice| (slice.start, u64::MAX - slice.end));
+    let lanes: Vec<Lane> = lanes;
+    Trace {
+        about: Default::default(),
+        lanes,
+        names,
+        slices,
+        requests: requests.finish(),
+    }
+}

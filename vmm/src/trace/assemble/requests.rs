@@ -1,0 +1,149 @@
+//! The requests while they live: which one an event is about, and what it says of it.
+
+use std::collections::HashMap;
+
+use crate::trace::model::{Key, Moment, Name, Names, Request};
+
+pub struct Requests {
+    all: Vec<Request>,
+    /// Those that have not been given back, by name.
+    alive: HashMap<Key, usize>,
+    /// Queue by queue, those that were added and not yet notified of.
+    added: HashMap<(u8, u8), Vec<usize>>,
+    /// Those that were notified of, or used, since the last event that concerns all such.
+    notified: HashMap<(u8, u8), Vec<usize>>,
+    used: HashMap<(u8, u8), Vec<usize>>,
+    /// The path of a request that the guest does not say anything of.
+    unannounced: Name,
+}
+
+/// No ring holds more: what is beyond has been lost.
+const MOST_PENDING: usize = 4096;
+
+impl Requests {
+    /// With `guest` there is a guest's half: what it does not announce is driven by a program.
+    pub fn new(guest: bool, names: &mut Names) -> Requests {
+        Requests {
+            all: Vec::new(),
+            alive: HashMap::new(),
+            added: HashMap::new(),
+            notified: HashMap::new(),
+            used: HashMap::new(),
+            unannounced: names.of(if guest { "program's driver" } else { "guest" }),
+        }
+    }
+
+    /// The guest has added a request.
+    pub fn added(&mut self, request: Request) -> usize {
+        let index = self.born(request);
+        let request = &self.all[index];
+        push(&mut self.added, (request.disk, request.queue), index);
+        index
+    }
+
+    fn born(&mut self, request: Request) -> usize {
+        let index = self.all.len();
+        self.alive.insert(request.key(), index);
+        self.all.push(request);
+        index
+    }
+
+    /// The guest is about to make available what it has added.
+    pub fn notified(&mut self, queue: (u8, u8), at: u64) {
+        for index in self.added.remove(&queue).unwrap_or_default() {
+            self.all[index].set(Moment::Notified, at);
+            push(&mut self.notified, queue, index);
+        }
+    }
+
+    /// The device has received a notification: it is for all that it has not popped.
+    pub fn received(&mut self, queue: (u8, u8), at: u64) {
+        for index in self.notified.remove(&queue).unwrap_or_default() {
+            let request = &mut self.all[index];
+            if request.when(Moment::Popped).is_none() {
+                request.set(Moment::Received, at);
+            }
+        }
+    }
+
+    /// The device has popped a head: the guest's request, or one that it did not announce.
+    pub fn popped(&mut self, key: Key, at: u64) {
+        let known = self.alive.get(&key).copied();
+        let known = known.filter(|index| self.all[*index].when(Moment::Popped).is_none());
+        let index = known.unwrap_or_else(|| self.born(Request::new(key, self.unannounced)));
+        self.all[index].set(Moment::Popped, at);
+    }
+
+    /// The request with this head that is alive.
+    pub fn get(&mut self, key: Key) -> Option<&mut Request> {
+        let index = *self.alive.get(&key)?;
+        self.all.get_mut(index)
+    }
+
+    pub fn set(&mut self, key: Key, moment: Moment, at: u64) {
+        if let Some(request) = self.get(key) {
+            request.set(moment, at);
+        }
+    }
+
+    /// It is about to be put into the used ring.
+    pub fn used(&mut self, key: Key, status: u8, at: u64) {
+        let Some(&index) = self.alive.get(&key) else {
+            return;
+        };
+        let request = &mut self.all[index];
+        request.set(Moment::Used, at);
+        request.status = Some(status);
+        if request.when(Moment::Added).is_none() {
+            self.alive.remove(&key);
+        }
+        push(&mut self.used, (key.0, key.1), index);
+    }
+
+    /// The device is about to interrupt, for all that it has used.
+    pub fn signalled(&mut self, queue: (u8, u8), at: u64) {
+        for index in self.used.remove(&queue).unwrap_or_default() {
+            let request = &mut self.all[index];
+            if request.when(Moment::Harvested).is_none() {
+                request.set(Moment::Signalled, at);
+            }
+        }
+    }
+
+    /// The driver does not want an interrupt for what the device has used: it has had one that it
+    /// has not handled, or looks by itself.
+    pub fn suppressed(&mut self, queue: (u8, u8)) {
+        self.used.remove(&queue);
+    }
+
+    /// The guest has taken the used entry; `interrupt` is when it was interrupted last.
+    pub fn harvested(&mut self, key: Key, interrupt: u64, at: u64) -> Option<usize> {
+        let index = self.alive.remove(&key)?;
+        let request = &mut self.all[index];
+        if request
+            .when(Moment::Used)
+            .is_some_and(|used| interrupt >= used)
+        {
+            request.set(Moment::Interrupted, interrupt);
+        }
+        request.set(Moment::Harvested, at);
+        Some(index)
+    }
+
+    pub fn at(&mut self, index: usize) -> &mut Request {
+        &mut self.all[index]
+    }
+
+    pub fn finish(self) -> Vec<Request> {
+        self.all
+    }
+}
+
+fn push(lists: &mut HashMap<(u8, u8), Vec<usize>>, queue: (u8, u8), index: usize) {
+    let list = lists.entry(queue).or_default();
+    // A list that nobody empties belongs to a guest that leaves out half of its events.
+    if list.len() == MOST_PENDING {
+        list.clear();
+    }
+    list.push(index);
+}

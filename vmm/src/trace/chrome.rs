@@ -1,0 +1,242 @@
+//! The trace file: Chrome's trace-event JSON, which Perfetto's UI opens, one event a line, with all
+//! that our own views need in `args` (docs/tracing.md).
+//!
+//! ```text
+//! M     who is on a lane         X      a slice
+//! b e   a request on its disk    s t f  the arrow from who asked to who did it to who was told
+//! C     requests in flight on each disk
+//! ```
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+
+use serde_json::{json, to_string};
+
+use super::model::{Category, Group, MOMENT_NAMES, Moment, NEVER, Op, PROCESSOR, Request, Trace};
+
+/// The process of the guest's lanes.
+pub const GUEST: u32 = 1;
+/// The process of the host's threads.
+pub const HOST: u32 = 2;
+/// The process of the disks.
+pub const DISKS: u32 = 3;
+
+/// The version of this layout.
+pub const VERSION: u32 = 1;
+
+/// How the first line begins: by this a file is known.
+pub const MAGIC: &str = "{\"otherData\":{\"iolite_trace\":";
+
+/// The process that a group of lanes is.
+pub fn pid(group: Group) -> u32 {
+    match group {
+        Group::Guest => GUEST,
+        Group::Host => HOST,
+    }
+}
+
+/// Writes a trace.
+///
+/// # Errors
+/// What writing says.
+pub fn write(out: impl Write, trace: &Trace) -> io::Result<()> {
+    let mut out = Lines { out, first: true };
+    let about = to_string(&trace.about)?;
+    write!(
+        out.out,
+        "{{\"otherData\":{about},\"displayTimeUnit\":\"ns\",\"traceEvents\":["
+    )?;
+    write_names(&mut out, trace)?;
+    for slice in &trace.slices {
+        let Some(lane) = trace.lanes.get(usize::from(slice.lane)) else {
+            continue;
+        };
+        let (pid, tid) = (pid(lane.group), lane.tid);
+        let (ts, dur) = (us(slice.start), us(slice.end - slice.start));
+        let name = to_string(trace.names.text(slice.name))?;
+        let cat = to_string(&slice.category)?;
+        out.line(format_args!(
+            "{{\"ph\":\"X\",\"pid\":{pid},\"tid\":{tid},\"ts\":{ts},\"dur\":{dur},\
+             \"name\":{name},\"cat\":{cat}}}"
+        ))?;
+    }
+    write_requests(&mut out, trace)?;
+    write_arrows(&mut out, trace)?;
+    write_counters(&mut out, trace)?;
+    writeln!(out.out, "\n]}}")?;
+    out.out.flush()
+}
+
+/// Lines of an array.
+struct Lines<W> {
+    out: W,
+    first: bool,
+}
+
+impl<W: Write> Lines<W> {
+    fn line(&mut self, event: std::fmt::Arguments<'_>) -> io::Result<()> {
+        let comma = if std::mem::take(&mut self.first) {
+            ""
+        } else {
+            ","
+        };
+        write!(self.out, "{comma}\n{event}")
+    }
+}
+
+fn write_names<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
+    let mut meta = |pid: u32, tid: u32, what: &str, args: serde_json::Value| {
+        out.line(format_args!(
+            "{{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"{what}\",\"args\":{args}}}"
+        ))
+    };
+    for (pid, name) in [(GUEST, "guest"), (HOST, "iolite"), (DISKS, "disks")] {
+        meta(pid, 0, "process_name", json!({"name": name}))?;
+        meta(pid, 0, "process_sort_index", json!({"sort_index": pid}))?;
+    }
+    for lane in &trace.lanes {
+        let (pid, tid) = (pid(lane.group), lane.tid);
+        meta(pid, tid, "thread_name", json!({"name": lane.name}))?;
+        let place = if tid == PROCESSOR { 0 } else { tid };
+        meta(pid, tid, "thread_sort_index", json!({"sort_index": place}))?;
+    }
+    for (disk, name) in trace.about.disks.iter().enumerate() {
+        meta(DISKS, disk as u32 + 1, "thread_name", json!({"name": name}))?;
+    }
+    Ok(())
+}
+
+fn write_requests<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
+    for (id, request) in (1..).zip(&trace.requests) {
+        let Some((start, end)) = request.span() else {
+            continue;
+        };
+        let tid = u32::from(request.disk) + 1;
+        let name = to_string(&title(request))?;
+        let args = args(request, trace)?;
+        out.line(format_args!(
+            "{{\"ph\":\"b\",\"pid\":{DISKS},\"tid\":{tid},\"ts\":{},\"id\":{id},\
+             \"cat\":\"request\",\"name\":{name},\"args\":{args}}}",
+            us(start)
+        ))?;
+        out.line(format_args!(
+            "{{\"ph\":\"e\",\"pid\":{DISKS},\"tid\":{tid},\"ts\":{},\"id\":{id},\
+             \"cat\":\"request\",\"name\":{name}}}",
+            us(end)
+        ))?;
+    }
+    Ok(())
+}
+
+/// All that is known of a request.
+fn args(request: &Request, trace: &Trace) -> io::Result<String> {
+    let mut text = format!(
+        "{{\"disk\":{},\"queue\":{},\"head\":{},\"path\":{},\"op\":{},\"sector\":{},\"bytes\":{},\"waits\":{}",
+        request.disk,
+        request.queue,
+        request.head,
+        to_string(trace.names.text(request.path))?,
+        to_string(&request.op)?,
+        request.sector,
+        request.bytes,
+        request.waited_for,
+    );
+    if let Some(status) = request.status {
+        text.push_str(&format!(",\"status\":{status}"));
+    }
+    for (key, lane) in [("asker", request.asker), ("worker", request.worker)] {
+        if let Some(lane) = lane.and_then(|lane| trace.lanes.get(usize::from(lane))) {
+            text.push_str(&format!(",\"{key}\":{}", lane.tid));
+        }
+    }
+    let mut comma = ",\"at\":{";
+    for (name, at) in MOMENT_NAMES.iter().zip(request.at) {
+        if at != NEVER {
+            text.push_str(&format!("{comma}\"{name}\":{at}"));
+            comma = ",";
+        }
+    }
+    text.push_str("}}");
+    Ok(text)
+}
+
+fn title(request: &Request) -> String {
+    let op = super::assemble::op_name(request.op);
+    match request.op {
+        Op::Read | Op::Write => format!("{op} {} KiB", request.bytes.div_ceil(1024)),
+        _ => op.into(),
+    }
+}
+
+/// From the call that submitted a request, to the thread that did it, to the interrupt handler that
+/// took it back. An arrow needs a slice at each of its ends.
+fn write_arrows<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
+    let backends = trace.slices.iter();
+    let backends = backends.filter(|slice| slice.category == Category::Backend);
+    let done: HashSet<(u16, u64)> = backends.map(|slice| (slice.lane, slice.start)).collect();
+    for (id, request) in (1..).zip(&trace.requests) {
+        let (Some(asker), Some(worker)) = (request.asker, request.worker) else {
+            continue;
+        };
+        let (Some(added), Some(begun), Some(harvested)) = (
+            request.when(Moment::Added),
+            request.when(Moment::Begun),
+            request.when(Moment::Harvested),
+        ) else {
+            continue;
+        };
+        let lane = |index: u16| trace.lanes.get(usize::from(index));
+        let (Some(asker), Some(host)) = (lane(asker), lane(worker)) else {
+            continue;
+        };
+        let asked = request.when(Moment::Asked).is_some();
+        let told = request.when(Moment::Interrupted).is_some();
+        if !asked || !told || !done.contains(&(worker, begun)) {
+            continue;
+        }
+        let ends = [
+            ("s", GUEST, asker.tid, added),
+            ("t", HOST, host.tid, begun),
+            ("f", GUEST, PROCESSOR, harvested),
+        ];
+        for (ph, pid, tid, at) in ends {
+            let bind = if ph == "f" { ",\"bp\":\"e\"" } else { "" };
+            out.line(format_args!(
+                "{{\"ph\":\"{ph}\",\"pid\":{pid},\"tid\":{tid},\"ts\":{},\"id\":{id},\
+                 \"cat\":\"flow\",\"name\":\"request\"{bind}}}",
+                us(at)
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// Requests in flight, from the driver's adding (or the device's popping) to the used ring.
+fn write_counters<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
+    for (disk, name) in trace.about.disks.iter().enumerate() {
+        let name = to_string(&format!("{name} in flight"))?;
+        let mut count = 0i64;
+        for (at, change) in super::in_flight::changes(trace, disk as u8) {
+            count += change;
+            out.line(format_args!(
+                "{{\"ph\":\"C\",\"pid\":{DISKS},\"tid\":0,\"ts\":{},\"name\":{name},\
+                 \"args\":{{\"requests\":{count}}}}}",
+                us(at)
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// Microseconds, to the nanosecond.
+fn us(ns: u64) -> Microseconds {
+    Microseconds(ns)
+}
+
+struct Microseconds(u64);
+
+impl std::fmt::Display for Microseconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}

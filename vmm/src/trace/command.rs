@@ -1,0 +1,60 @@
+//! `iolite trace`: what can be made of a trace file.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::model::Trace;
+use super::{read, summary, timeline};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+
+/// The views of a trace.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say for each path where the time of its requests went
+    Summary {
+        /// A file that --trace wrote
+        file: PathBuf,
+    },
+    /// Print the requests, a line each, as biosnoop does
+    Timeline {
+        /// A file that --trace wrote
+        file: PathBuf,
+        /// Print every moment of each request instead, as blkparse does
+        #[arg(long)]
+        moments: bool,
+    },
+}
+
+/// Carries out a subcommand.
+///
+/// # Errors
+/// If the trace cannot be read, or the result not be written.
+pub fn run(command: &Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::Summary { file } => {
+            let text = summary::render(&read::read(file)?);
+            print(|out| out.write_all(text.as_bytes()))
+        }
+        Command::Timeline { file, moments } => {
+            let trace: Trace = read::read(file)?;
+            print(|out| match moments {
+                true => timeline::moments(out, &trace),
+                false => timeline::requests(out, &trace),
+            })
+        }
+    }
+}
+
+/// Writes to stdout. Who reads only the beginning (`| head`) has what they want.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<ExitCode, Error> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::host("cannot write to stdout")(error))
+        }
+        _ => Ok(ExitCode::Clean),
+    }
+}

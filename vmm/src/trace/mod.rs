@@ -1,0 +1,29 @@
+//! Tracing: one request's life, from the program that asked to the thread that served it.
+//!
+//! ```text
+//! guest's ring (ring) --+                                              +-> summary
+//!                       +-> session -> assemble -> chrome -> FILE -> read -> timeline
+//! device's rings -------+      clock: one time for both                +-> html, picture
+//! ```
+//!
+//! docs/tracing.md describes the guest's ring, for other kernels, and the file.
+
+mod about;
+pub mod assemble;
+mod chrome;
+pub mod clock;
+pub mod command;
+
+mod in_flight;
+pub mod model;
+pub mod parts;
+pub mod paths;
+mod raw;
+pub mod read;
+pub mod ring;
+pub mod session;
+pub mod summary;
+pub mod timeline;
+
+pub use clock::offset;
+pub use session::{Output, Session};

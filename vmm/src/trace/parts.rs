@@ -1,0 +1,217 @@
+//! Where a request's time went: the stretches between its moments, which add up to its life.
+//!
+//! A stretch belongs to the part that its end names. If a moment that every such request has was not
+//! seen in between, the stretch is unaccounted for, and says so.
+
+use super::model::{MOMENTS, Moment, NEVER, Request};
+
+/// A part of a request's life.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Part {
+    /// From the asking to the notification: system call or fault, file, cache, driver.
+    Submit,
+    /// From the notification until the device's thread has it.
+    Doorbell,
+    /// In the ring, until the device pops it.
+    Ring,
+    /// Parsing the chain.
+    Parse,
+    /// Until a worker begins.
+    Worker,
+    /// In the backend, and in its delay.
+    Backend,
+    /// From the backend to the used ring.
+    Complete,
+    /// From the used ring until the guest handles the interrupt, or finds it without one.
+    Interrupt,
+    /// In the interrupt handler, until the one who waits is woken.
+    Wake,
+    /// From the wake-up until the thread runs.
+    Run,
+    /// Until it is back in its program.
+    Return,
+    /// Something was not seen.
+    Unaccounted,
+}
+
+/// How many parts there are.
+pub const PARTS: usize = Part::Unaccounted as usize + 1;
+
+/// What the parts are called, and on which side they lie.
+pub const PART_NAMES: [(&str, &str); PARTS] = [
+    ("guest", "submit"),
+    ("border", "doorbell"),
+    ("host", "in the ring"),
+    ("host", "parse"),
+    ("host", "wait for a worker"),
+    ("host", "backend"),
+    ("host", "complete"),
+    ("border", "interrupt"),
+    ("guest", "harvest, wake"),
+    ("guest", "woken to running"),
+    ("guest", "return"),
+    ("", "unaccounted"),
+];
+
+/// The part of each moment: the one that ends with it.
+const PART_OF: [Part; MOMENTS] = [
+    Part::Submit,
+    Part::Submit,
+    Part::Submit,
+    Part::Doorbell,
+    Part::Ring,
+    Part::Parse,
+    Part::Worker,
+    Part::Backend,
+    Part::Complete,
+    Part::Interrupt,
+    Part::Interrupt,
+    Part::Wake,
+    Part::Wake,
+    Part::Run,
+    Part::Return,
+];
+
+/// One stretch of a request's life.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stretch {
+    /// What it is spent on.
+    pub part: Part,
+    /// Beginning.
+    pub start: u64,
+    /// End.
+    pub end: u64,
+}
+
+/// The stretches of a request, in order and without gaps.
+pub fn stretches(request: &Request) -> Vec<Stretch> {
+    let mut stretches: Vec<Stretch> = Vec::with_capacity(MOMENTS);
+    let mut last: Option<u64> = None;
+    let mut missed = false;
+    for (index, at) in request.at.into_iter().enumerate() {
+        if at == NEVER {
+            missed |= last.is_some() && always_there(request, index);
+            continue;
+        }
+        if let Some(start) = last {
+            // An effect before its cause has taken no time.
+            let end = at.max(start);
+            let part = if missed {
+                Part::Unaccounted
+            } else {
+                PART_OF[index]
+            };
+            match stretches.last_mut() {
+                Some(before) if before.part == part => before.end = end,
+                _ => stretches.push(Stretch { part, start, end }),
+            }
+            last = Some(end);
+        } else {
+            last = Some(at);
+        }
+        missed = false;
+    }
+    stretches
+}
+
+/// The time spent on each part, in nanoseconds.
+pub fn parts(request: &Request) -> [u64; PARTS] {
+    let mut parts = [0; PARTS];
+    for Stretch { part, start, end } in stretches(request) {
+        parts[part as usize] += end - start;
+    }
+    parts
+}
+
+/// The whole life, in nanoseconds.
+pub fn whole(request: &Request) -> u64 {
+    request.span().map_or(0, |(start, end)| end - start)
+}
+
+/// Do its moments come in their order, causes before effects?
+pub fn is_in_order(request: &Request) -> bool {
+    let seen = request.at.iter().filter(|at| **at != NEVER);
+    seen.is_sorted()
+}
+
+/// Does every request of this kind pass this moment?
+fn always_there(request: &Request, moment: usize) -> bool {
+    const OPTIONAL: [Moment; 4] = [
+        Moment::Received,
+        Moment::Signalled,
+        Moment::Interrupted,
+        Moment::Returned,
+    ];
+    const OF_WAITERS: [Moment; 2] = [Moment::Woken, Moment::Running];
+    let is = |of: &Moment| *of as usize == moment;
+    let begin_and_end = moment == Moment::Begun as usize || moment == Moment::Ended as usize;
+    // What needs no backend, and what is refused, is answered on the spot.
+    let on_the_spot = request.when(Moment::Parsed).is_none();
+    !(OPTIONAL.iter().any(is)
+        || OF_WAITERS.iter().any(is) && !request.waited_for
+        || (begin_and_end || moment == Moment::Parsed as usize) && on_the_spot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::model::{Moment, Name};
+    use proptest::prelude::*;
+
+    fn request(moments: &[(Moment, u64)]) -> Request {
+        let mut request = Request::new((0, 0, 0), Name::default());
+        request.waited_for = true;
+        for (moment, at) in moments {
+            request.set(*moment, *at);
+        }
+        request
+    }
+
+    #[test]
+    fn each_stretch_has_its_part_and_what_was_missed_is_unaccounted() {
+        use Moment::*;
+        let whole_life = request(&[
+            (Asked, 10),
+            (Added, 30),
+            (Notified, 40),
+            (Received, 45),
+            (Popped, 50),
+            (Parsed, 51),
+            (Begun, 55),
+            (Ended, 155),
+            (Used, 160),
+            (Interrupted, 175),
+            (Harvested, 180),
+            (Woken, 185),
+            (Running, 200),
+            (Returned, 230),
+        ]);
+        assert_eq!(
+            parts(&whole_life),
+            [30, 5, 5, 1, 4, 100, 5, 15, 10, 15, 30, 0]
+        );
+        let torn = request(&[(Asked, 10), (Added, 30), (Used, 160), (Harvested, 180)]);
+        let torn = parts(&torn);
+        assert_eq!(torn[Part::Submit as usize], 20);
+        assert_eq!(torn[Part::Unaccounted as usize], 130);
+        assert_eq!(torn[Part::Wake as usize], 20);
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_add_up_to_the_whole(steps in prop::collection::vec(
+            prop::option::of(0u64..1000), MOMENTS)) {
+            let mut request = request(&[]);
+            let mut now = 5;
+            for (at, step) in request.at.iter_mut().zip(steps) {
+                if let Some(step) = step {
+                    now += step;
+                    *at = now;
+                }
+            }
+            prop_assert_eq!(parts(&request).iter().sum::<u64>(), whole(&request));
+            prop_assert!(is_in_order(&request));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Reading a trace file back (`chrome` says what is in it): line by line, so that a long trace takes
+//! no more memory than it needs.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::chrome::{DISKS, GUEST, HOST, MAGIC, VERSION};
+use super::model::{
+    About, Category, Group, Lane, MOMENT_NAMES, MOMENTS, NEVER, Op, Request, Slice, Trace,
+};
+
+/// Why a trace cannot be read: one line each.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("trace {0} cannot be read: {1}")]
+    Io(String, io::Error),
+    /// Some other file.
+    #[error("{0} is not a trace of iolite: make one with --trace")]
+    Foreign(String),
+    /// A trace of another version.
+    #[error("trace {0} has version {1}, this iolite reads version {VERSION}: trace anew")]
+    Version(String, u32),
+    /// A line that makes no sense.
+    #[error("trace {0} is damaged in line {1}: {2}")]
+    Line(String, u64, String),
+    /// The file ends early.
+    #[error("trace {0} is cut off: it lacks its last line")]
+    CutOff(String),
+}
+
+/// Reads the trace in the file at `path`.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(path: &Path) -> Result<Trace, ReadError> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| ReadError::Io(name.clone(), error))?;
+    read_from(BufReader::with_capacity(1 << 20, file), &name)
+}
+
+/// Reads a trace; `name` is for messages.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read_from(mut input: impl BufRead, name: &str) -> Result<Trace, ReadError> {
+    let mut trace = Trace::default();
+    let mut line = Vec::new();
+    let mut number = 0;
+    loop {
+        line.clear();
+        number += 1;
+        // A file without line ends is not ours, and need not be read to its end to know that.
+        let limit = if number == 1 { MAGIC.len() } else { usize::MAX };
+        let mut limited = io::Read::take(&mut input, limit as u64);
+        let mut read = limited.read_until(b'\n', &mut line);
+        if number == 1 && read.is_ok() {
+            if line != MAGIC.as_bytes() {
+                return Err(ReadError::Foreign(name.into()));
+            }
+            read = input.read_until(b'\n', &mut line);
+        }
+        let read = read.map_err(|error| ReadError::Io(name.into(), error))?;
+        if read == 0 {
+            return Err(ReadError::CutOff(name.into()));
+        }
+        let text = std::str::from_utf8(&line)
+            .map_err(|error| ReadError::Line(name.into(), number, error.to_string()))?;
+        let text = text.trim_end().trim_end_matches(',');
+        if text == "]}" {
+            return Ok(trace);
+        }
+        let taken = if number == 1 {
+            trace.about = about(text, name)?;
+            Ok(())
+        } else {
+            take(text, &mut trace)
+        };
+        taken.map_err(|error| ReadError::Line(name.into(), number, error.to_string()))?;
+    }
+}
+
+fn about(line: &str, name: &str) -> Result<About, ReadError> {
+    #[derive(Deserialize)]
+    struct First {
+        #[serde(rename = "otherData")]
+        about: About,
+    }
+    // The first line opens the array of events; closed, it is a whole value.
+    let first: First = serde_json::from_str(&format!("{line}]}}"))
+        .map_err(|error| ReadError::Line(name.into(), 1, error.to_string()))?;
+    match first.about.iolite_trace {
+        VERSION => Ok(first.about),
+        other => Err(ReadError::Version(name.into(), other)),
+    }
+}
+
+/// Takes what a line says into the trace. What is only for other viewers is passed over unread.
+fn take(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
+    match line.get(..9) {
+        Some("{\"ph\":\"M\"") => take_name(line, trace),
+        Some("{\"ph\":\"X\"") => take_slice(line, trace),
+        Some("{\"ph\":\"b\"") => take_request(line, trace),
+        _ => Ok(()),
+    }
+}
+
+fn take_name(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Meta {
+        pid: u32,
+        tid: u32,
+        name: String,
+        args: serde_json::Value,
+    }
+    let meta: Meta = serde_json::from_str(line)?;
+    if let Some(group) = group(meta.pid)
+        && meta.name == "thread_name"
+    {
+        let name = meta.args["name"].as_str().unwrap_or("").to_owned();
+        let tid = meta.tid;
+        trace.lanes.push(Lane { group, tid, name });
+    }
+    Ok(())
+}
+
+fn take_slice(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Complete<'a> {
+        pid: u32,
+        tid: u32,
+        ts: f64,
+        dur: f64,
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        cat: Category,
+    }
+    let slice: Complete<'_> = serde_json::from_str(line)?;
+    if let Some(lane) = group(slice.pid).and_then(|group| lane(trace, group, slice.tid)) {
+        let start = ns(slice.ts);
+        trace.slices.push(Slice {
+            lane,
+            category: slice.cat,
+            name: trace.names.of(&slice.name),
+            start,
+            end: start + ns(slice.dur),
+        });
+    }
+    Ok(())
+}
+
+fn take_request(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Begin<'a> {
+        #[serde(borrow)]
+        args: Args<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Args<'a> {
+        disk: u8,
+        queue: u8,
+        head: u16,
+        #[serde(borrow)]
+        path: Cow<'a, str>,
+        op: Op,
+        sector: u64,
+        bytes: u32,
+        waits: bool,
+        status: Option<u8>,
+        asker: Option<u32>,
+        worker: Option<u32>,
+        at: At,
+    }
+    let Begin { args } = serde_json::from_str(line)?;
+    let lane = |group, tid: Option<u32>| tid.and_then(|tid| lane(trace, group, tid));
+    let request = Request {
+        disk: args.disk,
+        queue: args.queue,
+        head: args.head,
+        op: args.op,
+        path: Default::default(),
+        waited_for: args.waits,
+        sector: args.sector,
+        bytes: args.bytes,
+        status: args.status,
+        asker: lane(Group::Guest, args.asker),
+        worker: lane(Group::Host, args.worker),
+        at: args.at.0,
+    };
+    let path = trace.names.of(&args.path);
+    trace.requests.push(Request { path, ..request });
+    Ok(())
+}
+
+/// The moments by their names.
+struct At([u64; MOMENTS]);
+
+impl<'de> Deserialize<'de> for At {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = At;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("moments of a request")
+            }
+
+            fn visit_map<M: serde::de::MapAccess<'de>>(self, mut map: M) -> Result<At, M::Error> {
+                let mut at = [NEVER; MOMENTS];
+                while let Some((name, ns)) = map.next_entry::<&str, u64>()? {
+                    if let Some(moment) = MOMENT_NAMES.iter().position(|known| *known == name) {
+                        at[moment] = ns;
+                    }
+                }
+                Ok(At(at))
+            }
+        }
+        input.deserialize_map(Visitor)
+    }
+}
+
+fn group(pid: u32) -> Option<Group> {
+    match pid {
+        GUEST => Some(Group::Guest),
+        HOST => Some(Group::Host),
+        DISKS => None,
+        _ => None,
+    }
+}
+
+fn lane(trace: &Trace, group: Group, tid: u32) -> Option<u16> {
+    let mut lanes = trace.lanes.iter();
+    let index = lanes.position(|lane| lane.group == group && lane.tid == tid)?;
+    u16::try_from(index).ok()
+}
+
+/// Nanoseconds of a file's microseconds.
+fn ns(us: f64) -> u64 {
+    (us * 1000.0).round() as u64
+}
