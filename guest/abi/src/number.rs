@@ -67,8 +67,9 @@ numbers! {
     Yield = 16;
     /// `sleep(nanoseconds)`.
     Sleep = 17;
-    /// `spawn(path, path_len, args, args_len) -> process`: starts a program of the system disk.
-    /// `args` holds its arguments, each ended by a NUL byte, the program's name first.
+    /// `spawn(path, path_len, args, args_len, *const SpawnOptions) -> process`: starts a program of
+    /// the system disk. `args` holds its arguments, each ended by a NUL byte, the program's name
+    /// first. The options may be null: no descriptors beside the console, no rights.
     Spawn = 18;
     /// `wait(process) -> status`: waits until a child has ended, and gives its [`crate::Ended`]
     /// encoding.
@@ -102,4 +103,42 @@ numbers! {
     /// pages over to the process at `buf`, which lies in an anonymous mapping. `buf` and `offset`
     /// are multiples of the page size.
     Scan = 27;
+    /// `device_start(fd, *mut DeviceGrant)`: lets the process drive the device that `fd` was opened
+    /// for with [`crate::open::DEVICE`]: maps its registers, and lends it its interrupt, for which
+    /// [`Number::WaitEvents`] waits. The device has been reset. Until the process ends or closes its
+    /// last descriptor of the device, the disk belongs to it alone: the kernel lets go of what it
+    /// has cached, and opening the disk gives EBUSY. EBUSY if another process drives it or has it
+    /// open or mapped.
+    DeviceStart = 28;
+    /// `dma_alloc(fd, len, *mut u64) -> address`: `len` bytes of zeroed, physically contiguous
+    /// memory for the driver of `fd`, at most [`crate::MAX_DMA_BYTES`], which the process can read
+    /// and write and the device reach; writes its physical address.
+    DmaAlloc = 29;
+    /// `dma_map(fd, address, len, *mut u64) -> pages`: holds the process's pages of `[address,
+    /// address + len)` for the device, both multiples of the page size, and writes the physical
+    /// address of each. They stay held until [`Number::DmaUnmap`], or until the device has been
+    /// reset.
+    DmaMap = 30;
+    /// `dma_unmap(fd, address)`: ends a [`Number::DmaMap`] of the same address. The driver has seen
+    /// the completion of every request that uses it.
+    DmaUnmap = 31;
+    /// `port_create(*mut [u32; 2])`: where servers meet their clients: two descriptors, one that
+    /// [`Number::Accept`]s and one that [`Number::Connect`]s.
+    PortCreate = 32;
+    /// `connect(port, bytes) -> channel`: a channel to whoever accepts it, with `bytes` of zeroed
+    /// memory that both sides can map with [`Number::Mmap`] and [`crate::map::SHARED`]; at most
+    /// [`crate::MAX_CHANNEL_BYTES`]. EAGAIN while [`crate::MAX_PENDING`] others wait to be accepted,
+    /// EPIPE if nobody can ever accept.
+    Connect = 33;
+    /// `accept(port) -> channel`: the oldest channel that waits. EAGAIN if there is none, EPIPE if
+    /// nobody can ever connect.
+    Accept = 34;
+    /// `channel_notify(channel)`: an event for the other side. EPIPE if it is gone.
+    ChannelNotify = 35;
+    /// `wait_events(*mut Event, count, timeout_ns) -> ready`: blocks until at least one of the
+    /// descriptors has an event, sets the `ready` of each, and takes the events: an interrupt of a
+    /// device ([`Number::DeviceStart`]), a notification of a channel, a channel to accept. That the
+    /// other side of a channel is gone stays an event. ETIMEDOUT after `timeout_ns`
+    /// ([`crate::FOREVER`]: no limit; 0 polls).
+    WaitEvents = 36;
 }

@@ -25,6 +25,20 @@ pub const MAX_IO_BYTES: u64 = 128 * 1024;
 pub const FOREVER: u64 = u64::MAX;
 /// How many descriptors a process can have open.
 pub const MAX_FDS: usize = 32;
+/// Most descriptors that a process is started with, beside the console.
+pub const MAX_PASSED: usize = 8;
+/// Most bytes of one [`crate::Number::DmaAlloc`].
+pub const MAX_DMA_BYTES: u64 = 1 << 20;
+/// Most bytes of one [`crate::Number::DmaMap`].
+pub const MAX_DMA_MAP_BYTES: u64 = 1 << 20;
+/// Most bytes that a driver has mapped at a time.
+pub const MAX_DMA_MAPPED_BYTES: u64 = 32 << 20;
+/// Most bytes of a channel's memory.
+pub const MAX_CHANNEL_BYTES: u64 = 1 << 20;
+/// Most channels of a port that wait to be accepted.
+pub const MAX_PENDING: usize = 16;
+/// Most descriptors of one [`crate::Number::WaitEvents`].
+pub const MAX_EVENTS: usize = MAX_FDS;
 
 /// Flags of [`crate::Number::Open`].
 pub mod open {
@@ -33,6 +47,17 @@ pub mod open {
     /// Past the page cache: buffers, offsets and lengths are multiples of 512 bytes, and the device
     /// reads and writes the process's memory itself. Disks only.
     pub const DIRECT: u64 = 1 << 1;
+    /// The device itself, to be driven by a process: see [`crate::Number::DeviceStart`]. Disks only,
+    /// and only for processes with [`crate::rights::DEVICES`]; EACCES for others. Beside no other
+    /// flag.
+    pub const DEVICE: u64 = 1 << 2;
+}
+
+/// Rights of a process. The first one has all of them, others what they were started with.
+pub mod rights {
+    /// Opening devices to drive them. Whoever drives a device can have it read and write all memory:
+    /// there is no IOMMU.
+    pub const DEVICES: u64 = 1 << 0;
 }
 
 /// Protections of [`crate::Number::Mmap`]. Write and execute exclude each other.
@@ -59,6 +84,48 @@ pub mod map {
 pub mod stats {
     /// Starts the counts, and `max_in_flight`, anew after they have been read.
     pub const RESET: u64 = 1 << 0;
+}
+
+/// What a new process gets from the one that starts it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpawnOptions {
+    /// Descriptors of the parent that the child has too, from 3 on.
+    pub fds: [u32; MAX_PASSED],
+    /// How many of them there are.
+    pub fd_count: u32,
+    /// Padding.
+    pub reserved: u32,
+    /// `rights::*`, no more than the parent has: EACCES.
+    pub rights: u64,
+}
+
+/// What [`crate::Number::DeviceStart`] gives the driver of a device.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceGrant {
+    /// Address of its registers, mapped uncached.
+    pub registers: u64,
+    /// Their length in bytes.
+    pub register_bytes: u64,
+}
+
+/// What [`crate::Number::WaitEvents`] looks at.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The descriptor: a device, a channel, or the accepting side of a port.
+    pub fd: u32,
+    /// What it has: `ready::*`.
+    pub ready: u32,
+}
+
+/// Values of [`Event::ready`].
+pub mod ready {
+    /// The device has interrupted, the other side has notified, or there is a channel to accept.
+    pub const EVENT: u32 = 1 << 0;
+    /// The other side of the channel or port is gone.
+    pub const HANGUP: u32 = 1 << 1;
 }
 
 /// What a program is handed at its start. It and what it points to lie on the program's stack.
