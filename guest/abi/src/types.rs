@@ -58,6 +58,8 @@ pub mod rights {
     /// Opening devices to drive them. Whoever drives a device can have it read and write all memory:
     /// there is no IOMMU.
     pub const DEVICES: u64 = 1 << 0;
+    /// All there are.
+    pub const ALL: u64 = DEVICES;
 }
 
 /// Protections of [`crate::Number::Mmap`]. Write and execute exclude each other.
@@ -146,7 +148,7 @@ pub struct StartInfo {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
-    /// Size in bytes; 0 for the console.
+    /// Size in bytes; 0 for the console and for ports.
     pub size: u64,
     /// `kind::*`.
     pub kind: u32,
@@ -164,8 +166,12 @@ pub mod kind {
     pub const CONSOLE: u32 = 0;
     /// A file of the system disk.
     pub const FILE: u32 = 1;
-    /// A disk.
+    /// A disk, or the device of one.
     pub const DISK: u32 = 2;
+    /// A side of a port.
+    pub const PORT: u32 = 3;
+    /// A side of a channel.
+    pub const CHANNEL: u32 = 4;
 }
 
 /// What [`crate::Number::List`] says of a file of the system disk.

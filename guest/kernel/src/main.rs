@@ -5,6 +5,7 @@
 //! - `block`: the one primitive, `submit -> completion`, and the synchronous procedure on top.
 //! - `mm::pager`: the kernel as the one who asks, asynchronously.
 //! - `syscall`, `fs::file`: the process as the one who asks.
+//! - `ipc`, `block::lent`: the process that drives a disk itself and serves others.
 //! - `arch::trap`: where the processor comes in; `task::scheduler`: who runs next.
 
 #![no_std]
@@ -18,6 +19,7 @@ mod boot;
 mod console;
 mod fs;
 mod interrupts;
+mod ipc;
 mod mm;
 mod panic;
 mod sync;
@@ -28,9 +30,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use boot::Boot;
+use fs::Files;
 use fs::object::{self, Extent};
 use iolite_devices_abi::blk::SECTOR_SIZE;
 use iolite_devices_abi::machine::COM1_IRQ;
+use iolite_guest_abi::rights;
 use iolite_guest_core::cmdline::{self, Window, Word};
 
 /// What runs when the command line names no program.
@@ -121,7 +125,7 @@ fn start_init(options: &Options) {
     let mut args = Vec::from(options.init.as_bytes());
     args.push(0);
     args.extend_from_slice(&options.arguments);
-    if let Err(error) = task::exec::spawn(&path, &args, None) {
+    if let Err(error) = task::exec::spawn(&path, &args, None, Files::new(), rights::ALL) {
         panic!("cannot start {path}: {error}");
     }
 }

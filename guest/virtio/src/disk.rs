@@ -115,55 +115,35 @@ impl<R: Registers> Disk<R> {
         }
 
         write(mmio::STATUS, 0);
-        let mut state = status::ACKNOWLEDGE | status::DRIVER;
-        write(mmio::STATUS, state);
-
-        let features = negotiate(&registers)?;
-        state |= status::FEATURES_OK;
-        write(mmio::STATUS, state);
-        if read(mmio::STATUS) & status::FEATURES_OK == 0 {
-            write(mmio::STATUS, state | status::FAILED);
-            return Err(DiskError::Features);
-        }
-
-        write(mmio::QUEUE_SEL, REQUEST_QUEUE);
-        let size = read(mmio::QUEUE_NUM_MAX).min(u32::from(QUEUE_SIZE));
-        // A shorter queue than this has no room for a request without indirect descriptors.
-        let Some(size) = u16::try_from(size).ok().filter(|size| *size >= 4) else {
-            write(mmio::STATUS, state | status::FAILED);
-            return Err(DiskError::NoQueue);
-        };
-        let size = if size.is_power_of_two() {
-            size
-        } else {
-            size.next_power_of_two() / 2
-        };
-        let indirect = features & status::F_INDIRECT_DESC != 0;
-        let queue = Queue::new(region, size, indirect, features & status::F_EVENT_IDX != 0);
-        let at = queue.addresses();
-        write(mmio::QUEUE_NUM, u32::from(size));
-        write(mmio::QUEUE_DESC_LOW, at.descriptors as u32);
-        write(mmio::QUEUE_DESC_HIGH, (at.descriptors >> 32) as u32);
-        write(mmio::QUEUE_DRIVER_LOW, at.driver as u32);
-        write(mmio::QUEUE_DRIVER_HIGH, (at.driver >> 32) as u32);
-        write(mmio::QUEUE_DEVICE_LOW, at.device as u32);
-        write(mmio::QUEUE_DEVICE_HIGH, (at.device >> 32) as u32);
-        write(mmio::QUEUE_READY, 1);
-        write(mmio::STATUS, state | status::DRIVER_OK);
-
-        let info = Info {
-            sectors: read_capacity(&registers),
-            read_only: features & blk::F_RO != 0,
-            flush: features & blk::F_FLUSH != 0,
-            max_segments: max_segments(&registers, features, &queue),
-            max_in_flight: queue.slots(),
-        };
+        let (queue, info) = initialise(&registers, region)?;
         Ok(Disk {
             registers,
             queue,
             info,
             notifications: 0,
         })
+    }
+
+    /// Asks the device to reset itself (section 2.4.1): it lets go of every request, which will
+    /// never complete. It has done so when [`Disk::is_reset`] says so; until then it may use the
+    /// memory of requests in flight.
+    pub fn start_reset(&self) {
+        self.registers.write(mmio::STATUS, 0);
+    }
+
+    /// Has the device been reset?
+    pub fn is_reset(&self) -> bool {
+        self.registers.read(mmio::STATUS) == 0
+    }
+
+    /// Initialises the device anew that has been reset, whoever has driven it meanwhile. On an error
+    /// the driver must not be used before it succeeds.
+    pub fn restart(&mut self) -> Result<(), DiskError> {
+        let region = self.queue.take_region();
+        let (queue, info) = initialise(&self.registers, region)?;
+        self.queue = queue;
+        self.info = info;
+        Ok(())
     }
 
     /// What the disk is.
@@ -243,6 +223,56 @@ impl<R: Registers> Disk<R> {
             outcome,
         })
     }
+}
+
+/// From a device that has been reset to one that is in operation.
+fn initialise<R: Registers>(registers: &R, region: DmaRegion) -> Result<(Queue, Info), DiskError> {
+    let mut state = status::ACKNOWLEDGE | status::DRIVER;
+    registers.write(mmio::STATUS, state);
+
+    let features = negotiate(registers)?;
+    state |= status::FEATURES_OK;
+    registers.write(mmio::STATUS, state);
+    if registers.read(mmio::STATUS) & status::FEATURES_OK == 0 {
+        registers.write(mmio::STATUS, state | status::FAILED);
+        return Err(DiskError::Features);
+    }
+
+    registers.write(mmio::QUEUE_SEL, REQUEST_QUEUE);
+    let size = registers
+        .read(mmio::QUEUE_NUM_MAX)
+        .min(u32::from(QUEUE_SIZE));
+    // A shorter queue than this has no room for a request without indirect descriptors.
+    let Some(size) = u16::try_from(size).ok().filter(|size| *size >= 4) else {
+        registers.write(mmio::STATUS, state | status::FAILED);
+        return Err(DiskError::NoQueue);
+    };
+    let size = if size.is_power_of_two() {
+        size
+    } else {
+        size.next_power_of_two() / 2
+    };
+    let indirect = features & status::F_INDIRECT_DESC != 0;
+    let queue = Queue::new(region, size, indirect, features & status::F_EVENT_IDX != 0);
+    let at = queue.addresses();
+    registers.write(mmio::QUEUE_NUM, u32::from(size));
+    registers.write(mmio::QUEUE_DESC_LOW, at.descriptors as u32);
+    registers.write(mmio::QUEUE_DESC_HIGH, (at.descriptors >> 32) as u32);
+    registers.write(mmio::QUEUE_DRIVER_LOW, at.driver as u32);
+    registers.write(mmio::QUEUE_DRIVER_HIGH, (at.driver >> 32) as u32);
+    registers.write(mmio::QUEUE_DEVICE_LOW, at.device as u32);
+    registers.write(mmio::QUEUE_DEVICE_HIGH, (at.device >> 32) as u32);
+    registers.write(mmio::QUEUE_READY, 1);
+    registers.write(mmio::STATUS, state | status::DRIVER_OK);
+
+    let info = Info {
+        sectors: read_capacity(registers),
+        read_only: features & blk::F_RO != 0,
+        flush: features & blk::F_FLUSH != 0,
+        max_segments: max_segments(registers, features, &queue),
+        max_in_flight: queue.slots(),
+    };
+    Ok((queue, info))
 }
 
 /// Accepts what both sides know (section 2.2).

@@ -154,6 +154,11 @@ impl Queue {
         }
     }
 
+    /// The queue's memory, zeroed, for another queue in this one's place.
+    pub fn take_region(&mut self) -> DmaRegion {
+        self.region.take()
+    }
+
     pub fn addresses(&self) -> Addresses {
         Addresses {
             descriptors: self.region.physical(0),

@@ -34,6 +34,17 @@ unsafe impl Plain for iolite_guest_abi::IoRequest {}
 // SAFETY: as above.
 unsafe impl Plain for iolite_guest_abi::IoCompletion {}
 
+// SAFETY: as above.
+unsafe impl Plain for iolite_guest_abi::Event {}
+// SAFETY: as above.
+unsafe impl Plain for iolite_guest_abi::DeviceGrant {}
+// SAFETY: as above.
+unsafe impl Plain for iolite_guest_abi::SpawnOptions {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
+// SAFETY: two integers.
+unsafe impl Plain for [u32; 2] {}
+
 /// Is all of `[address, address + bytes)` in the user half?
 pub fn check_range(address: u64, bytes: u64) -> Result<(), Errno> {
     match address.checked_add(bytes) {

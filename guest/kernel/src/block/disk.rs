@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::lent;
 use crate::arch::{apic, cpu, idt};
 use crate::fs::async_io;
 use crate::mm::cache::{self, PageId};
@@ -80,6 +81,18 @@ struct Disk {
     busy_since: u64,
     /// Its bit in [`IN_FLIGHT`].
     bit: u32,
+    window: Window,
+    owner: DrivenBy,
+}
+
+/// Who drives a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DrivenBy {
+    Kernel,
+    /// A process: the kernel passes its interrupts on, and nothing else.
+    Process,
+    /// Nobody: it could not be initialised anew.
+    Nobody,
 }
 
 /// The disks on each interrupt line, a bit each.
@@ -110,6 +123,8 @@ pub fn init(windows: &[Window]) {
                     stats: DiskStats::default(),
                     busy_since: 0,
                     bit: 1 << disks(),
+                    window: *window,
+                    owner: DrivenBy::Kernel,
                 };
                 ON_LINE[usize::from(window.line)].fetch_or(disk.bit, Ordering::Relaxed);
                 DISKS.borrow_mut().push(disk);
@@ -208,7 +223,14 @@ pub fn interrupt(line: u8) {
     let mut disks = DISKS.borrow_mut();
     let mut left = ON_LINE[usize::from(line)].load(Ordering::Relaxed);
     while left != 0 {
-        disks[left.trailing_zeros() as usize].harvest();
+        let number = left.trailing_zeros();
+        let disk = &mut disks[number as usize];
+        if disk.owner == DrivenBy::Kernel {
+            disk.harvest();
+        } else {
+            disk.stats.interrupts += 1;
+            lent::interrupt(DiskId(number as u8));
+        }
         left &= left - 1;
     }
     drop(disks);
@@ -238,7 +260,7 @@ pub fn stats(disk: DiskId, reset: bool) -> DiskStats {
     let notifications = disk.driver.notifications();
     let now = cpu::tsc();
     let mut stats = disk.stats;
-    if stats.in_flight > 0 {
+    if in_flight() & disk.bit != 0 {
         stats.in_flight_ticks += now - disk.busy_since;
     }
     stats.notifications = notifications.wrapping_add(stats.notifications);
@@ -253,6 +275,49 @@ pub fn stats(disk: DiskId, reset: bool) -> DiskStats {
         };
     }
     stats
+}
+
+/// Lends a disk to a process, or takes note that it is not lent after all. What a lent disk is doing
+/// the kernel cannot see: it counts as if something were in flight all the while.
+pub(super) fn set_lent(disk: DiskId, lent: bool) {
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[usize::from(disk.0)];
+    let mask = if lent {
+        disk.owner = DrivenBy::Process;
+        disk.busy_since = cpu::tsc();
+        in_flight() | disk.bit
+    } else {
+        disk.owner = DrivenBy::Kernel;
+        in_flight() & !disk.bit
+    };
+    IN_FLIGHT.store(mask, Ordering::Relaxed);
+}
+
+/// Asks the device to reset itself.
+pub(super) fn start_reset(disk: DiskId) {
+    disk.with(|disk| disk.driver.start_reset());
+}
+
+/// Has the device reset itself?
+pub(super) fn is_reset(disk: DiskId) -> bool {
+    disk.with(|disk| disk.driver.is_reset())
+}
+
+/// Initialises a device anew that has been reset: the disk is the kernel's again.
+pub(super) fn restart(disk: DiskId) -> Result<(), DiskError> {
+    set_lent(disk, false);
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[usize::from(disk.0)];
+    let restarted = disk.driver.restart();
+    if restarted.is_err() {
+        disk.owner = DrivenBy::Nobody;
+    }
+    restarted
+}
+
+/// Requests in flight of the kernel's own driver.
+pub(super) fn requests(disk: DiskId) -> u64 {
+    disk.with(|disk| disk.stats.in_flight)
 }
 
 /// Counts something about a disk.
@@ -359,6 +424,25 @@ impl DiskId {
     #[inline]
     pub fn max_segments(self) -> usize {
         self.with(|disk| disk.driver.info().max_segments)
+    }
+
+    /// Where its registers are.
+    pub fn window(self) -> Window {
+        self.with(|disk| disk.window)
+    }
+
+    /// Do the registers of another disk lie in the same page?
+    pub fn shares_page(self) -> bool {
+        let page = |window: &Window| window.address / PAGE;
+        let own = self.window();
+        let disks = DISKS.borrow();
+        let mut on_page = disks.iter().filter(|disk| page(&disk.window) == page(&own));
+        on_page.nth(1).is_some()
+    }
+
+    /// Is it anybody's but the kernel's?
+    pub fn is_lent(self) -> bool {
+        self.with(|disk| disk.owner != DrivenBy::Kernel)
     }
 
     /// Its identification string, NUL-padded.

@@ -8,10 +8,13 @@
 //!   or a process whose asynchronous request is done. It allocates nothing and blocks nobody.
 //! - [`transfer`] is `submit` + wait, and knows nothing of drivers.
 //!
+//! A disk can be [`lent`] to a process that drives it itself.
+//!
 //! There is no queue of requests but the disk's own: when that is full, `submit` says so, and who
 //! may block waits with [`wait_for_room`].
 
 mod disk;
+pub mod lent;
 mod sync;
 
 pub use disk::{

@@ -2,12 +2,13 @@
 
 use super::directory;
 use super::object::{Extent, ObjectId};
-use crate::block::{self, DiskId};
+use crate::block::{self, DiskId, lent};
+use crate::ipc::{channel, port};
 use crate::mm::cache::write_back;
 use crate::sync::CpuCell;
 use crate::task::process;
 use alloc::vec::Vec;
-use iolite_guest_abi::{Errno, MAX_FDS, Stat, kind, open};
+use iolite_guest_abi::{Errno, MAX_FDS, Stat, kind, open, rights};
 use iolite_virtio_driver::MAX_SEGMENTS;
 
 /// What a descriptor stands for.
@@ -17,6 +18,33 @@ pub enum File {
     Console,
     /// A file of the system disk, or a disk.
     Object(OpenObject),
+    /// The device of a disk, to be driven by the process.
+    Device(DiskId),
+    /// A side of a port.
+    Port(port::End),
+    /// A side of a channel.
+    Channel(channel::End),
+}
+
+impl File {
+    /// Takes note of another descriptor of it.
+    pub fn hold(self) {
+        match self {
+            File::Port(end) => end.hold(),
+            File::Channel(end) => end.hold(),
+            File::Console | File::Object(_) | File::Device(_) => {}
+        }
+    }
+
+    /// A descriptor of it is gone.
+    pub fn release(self) {
+        match self {
+            File::Port(end) => end.release(),
+            File::Channel(end) => end.release(),
+            File::Device(disk) => lent::closed(disk),
+            File::Console | File::Object(_) => {}
+        }
+    }
 }
 
 /// An open file or disk.
@@ -57,6 +85,15 @@ impl Files {
         files
     }
 
+    /// The console, and `passed` from 3 on, each of which has been counted.
+    pub fn with(passed: &[File]) -> Files {
+        let mut files = Files::new();
+        for (place, file) in files.0[3..].iter_mut().zip(passed) {
+            *place = Some(*file);
+        }
+        files
+    }
+
     /// What `fd` stands for.
     #[inline]
     pub fn get(&self, fd: u64) -> Result<File, Errno> {
@@ -67,16 +104,27 @@ impl Files {
             .ok_or(Errno::EBADF)
     }
 
-    /// Closes `fd`.
-    pub fn close(&mut self, fd: u64) -> Result<(), Errno> {
+    /// Takes what `fd` stands for away from it.
+    fn take(&mut self, fd: u64) -> Result<File, Errno> {
         self.0
             .get_mut(fd as usize)
             .and_then(Option::take)
-            .map(drop)
             .ok_or(Errno::EBADF)
     }
 
-    fn add(&mut self, file: File) -> Result<u64, Errno> {
+    /// Is there room for another descriptor?
+    pub fn has_room(&self) -> bool {
+        self.0.iter().any(Option::is_none)
+    }
+
+    /// Is there a descriptor of the device of `disk`?
+    pub fn has_device(&self, disk: DiskId) -> bool {
+        let device = |file: &File| matches!(file, File::Device(other) if *other == disk);
+        self.0.iter().flatten().any(device)
+    }
+
+    /// Adds a descriptor of `file`, which has been counted.
+    pub fn add(&mut self, file: File) -> Result<u64, Errno> {
         let slot = self
             .0
             .iter()
@@ -96,12 +144,16 @@ impl Files {
 
 /// Opens `path` for the running process.
 pub fn open(path: &str, flags: u64) -> Result<u64, Errno> {
+    if flags == open::DEVICE {
+        return open_device(path);
+    }
     if flags & !(open::WRITE | open::DIRECT) != 0 {
         return Err(Errno::EINVAL);
     }
     let (write, direct) = (flags & open::WRITE != 0, flags & open::DIRECT != 0);
     let disk = disk_by_path(path);
     let object = match disk {
+        Some(disk) if disk.is_lent() => return Err(Errno::EBUSY),
         Some(disk) => DISK_OBJECTS.borrow()[disk.number()],
         None if path.starts_with("/dev/") => return Err(Errno::ENOENT),
         None => directory::find(path).ok_or(Errno::ENOENT)?,
@@ -128,6 +180,50 @@ pub fn open(path: &str, flags: u64) -> Result<u64, Errno> {
     process::current().files.add(File::Object(file))
 }
 
+fn open_device(path: &str) -> Result<u64, Errno> {
+    let disk = disk_by_path(path).ok_or(Errno::ENOENT)?;
+    let mut process = process::current();
+    if process.rights & rights::DEVICES == 0 {
+        return Err(Errno::EACCES);
+    }
+    process.files.add(File::Device(disk))
+}
+
+/// Closes a descriptor of the running process. Blocks while a device is reset.
+pub fn close(fd: u64) -> Result<u64, Errno> {
+    let file = process::current().files.take(fd)?;
+    file.release();
+    Ok(0)
+}
+
+/// Closes what the running process, which ends, has open: devices last, for their reset may take a
+/// while and nobody else should have to wait for it.
+pub fn close_all() {
+    for devices in [false, true] {
+        for fd in 0..MAX_FDS as u64 {
+            let file = process::current().files.get(fd);
+            if file.is_ok_and(|file| matches!(file, File::Device(_)) == devices) {
+                let _ = close(fd);
+            }
+        }
+    }
+}
+
+/// The object that is the whole of `disk`.
+pub fn object_of(disk: DiskId) -> ObjectId {
+    DISK_OBJECTS.borrow()[disk.number()]
+}
+
+/// Does any process have something of `disk` open or mapped?
+pub fn in_use(disk: DiskId) -> bool {
+    let mut open = object_of(disk).is_mapped();
+    process::for_each(|_, process| {
+        let on_disk = |file: &File| matches!(file, File::Object(file) if file.extent.disk == disk);
+        open |= process.files.0.iter().flatten().any(on_disk);
+    });
+    open
+}
+
 /// `/dev/vda` is the first disk.
 fn disk_by_path(path: &str) -> Option<DiskId> {
     let letter = path.strip_prefix("/dev/vd")?.as_bytes();
@@ -148,8 +244,8 @@ pub fn sync_object(object: ObjectId) -> Result<u64, Errno> {
 pub fn sync(fd: u64) -> Result<u64, Errno> {
     let file = process::current().files.get(fd)?;
     match file {
-        File::Console => Err(Errno::ENODEV),
         File::Object(file) => sync_object(file.object),
+        _ => Err(Errno::ENODEV),
     }
 }
 
@@ -157,30 +253,39 @@ pub fn sync(fd: u64) -> Result<u64, Errno> {
 pub fn stat(fd: u64) -> Result<Stat, Errno> {
     let file = process::current().files.get(fd)?;
     Ok(match file {
-        File::Console => Stat {
-            kind: kind::CONSOLE,
-            ..Stat::default()
+        File::Console => of_kind(kind::CONSOLE),
+        File::Device(disk) => of_disk(disk),
+        File::Port(_) => of_kind(kind::PORT),
+        File::Channel(end) => Stat {
+            size: end.bytes(),
+            ..of_kind(kind::CHANNEL)
         },
         File::Object(file) => {
             let size = file.object.bytes();
             match file.disk {
                 None => Stat {
                     size,
-                    kind: kind::FILE,
                     read_only: 1,
-                    ..Stat::default()
+                    ..of_kind(kind::FILE)
                 },
-                Some(disk) => {
-                    let read_only = u32::from(disk.read_only());
-                    Stat {
-                        size,
-                        kind: kind::DISK,
-                        read_only,
-                        id: disk.id(),
-                        reserved: 0,
-                    }
-                }
+                Some(disk) => of_disk(disk),
             }
         }
     })
+}
+
+fn of_kind(kind: u32) -> Stat {
+    Stat {
+        kind,
+        ..Stat::default()
+    }
+}
+
+fn of_disk(disk: DiskId) -> Stat {
+    Stat {
+        size: object_of(disk).bytes(),
+        read_only: u32::from(disk.read_only()),
+        id: disk.id(),
+        ..of_kind(kind::DISK)
+    }
 }

@@ -7,7 +7,7 @@ pub mod directory;
 pub mod file;
 pub mod mount;
 pub mod object;
-mod pinned;
+pub mod pinned;
 pub mod scan;
 pub mod transfer;
 

@@ -117,6 +117,11 @@ impl ObjectId {
         mappings.retain(|mapping| mapping.root != root || mapping.start != start);
     }
 
+    /// Is any part of it mapped?
+    pub fn is_mapped(self) -> bool {
+        !OBJECTS.borrow()[usize::from(self.0)].mappings.is_empty()
+    }
+
     /// Calls `found` with each place where page `index` is or could be seen.
     pub fn for_each_place(self, index: u64, mut found: impl FnMut(Root, u64)) {
         for mapping in &OBJECTS.borrow()[usize::from(self.0)].mappings {

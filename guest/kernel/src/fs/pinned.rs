@@ -79,11 +79,13 @@ impl Drop for Pinned {
 
 /// The frame behind a user address, brought in if need be, held once more.
 #[inline(always)]
-fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, Errno> {
+pub fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, Errno> {
     let needed = paging::PRESENT | paging::USER | if for_writing { paging::WRITABLE } else { 0 };
+    // Registers are not memory.
+    let mask = needed | paging::UNCACHED;
     loop {
         if let Some(entry) = root.find(address)
-            && entry.get() & needed == needed
+            && entry.get() & mask == needed
             && let Some(frame) = entry.frame()
         {
             frame::hold(frame);

@@ -68,7 +68,7 @@ fn transfer<const WRITE: bool>(
         let process = process::current();
         match process.files.get(fd)? {
             File::Object(file) => (file, process.space.root()),
-            File::Console => return Err(Errno::ENODEV),
+            _ => return Err(Errno::ENODEV),
         }
     };
     user_access::check_range(buf, len)?;

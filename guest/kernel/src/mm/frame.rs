@@ -11,6 +11,7 @@
 use super::layout::{PAGE, PAGE_SHIFT, direct};
 use crate::arch::user_access;
 use crate::sync::CpuCell;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -47,7 +48,12 @@ struct Frames {
     /// Top of the stack of frames given back; 0 when it is empty.
     returned: u32,
     free: u32,
+    /// Adjacent frames that were given back together: the first, and how many.
+    runs: ArrayVec<(u32, u32), MAX_RUNS>,
 }
+
+/// How many runs of adjacent frames are kept together; others join the stack frame by frame.
+const MAX_RUNS: usize = 16;
 
 // How many hold each frame: a table in the first frames of memory, for the frames from FIRST on.
 // Those below belong to the kernel's image and to what never comes back.
@@ -60,6 +66,7 @@ static FRAMES: CpuCell<Frames> = CpuCell::new(Frames {
     end: 0,
     returned: 0,
     free: 0,
+    runs: ArrayVec::new_const(),
 });
 
 /// Takes over the RAM in `[start, end)`, physical addresses of which the kernel's image and
@@ -104,6 +111,12 @@ pub fn start_counting() {
 #[inline]
 pub fn alloc() -> Option<Frame> {
     let mut frames = FRAMES.borrow_mut();
+    if frames.returned == 0
+        && frames.unused == frames.end
+        && let Some((first, count)) = frames.runs.pop()
+    {
+        frames.break_up(first, count);
+    }
     let frame = if frames.returned != 0 {
         let frame = Frame(frames.returned);
         // SAFETY: a returned frame holds the number of the next one, and nobody else uses it.
@@ -136,9 +149,20 @@ pub fn alloc_zeroed() -> Option<Frame> {
     Some(frame)
 }
 
-/// `count` adjacent frames of zeroes, each held once, of memory that was never used.
+/// `count` adjacent frames of zeroes, each held once: a run that was given back, or memory that was
+/// never used.
 pub fn alloc_contiguous(count: u32) -> Option<Frame> {
     let mut frames = FRAMES.borrow_mut();
+    if let Some(place) = frames.runs.iter().position(|run| run.1 == count) {
+        let first = Frame(frames.runs.swap_remove(place).0);
+        frames.free -= count;
+        for i in 0..count {
+            let frame = Frame(first.0 + i);
+            zero(frame, 0);
+            *holders(frame) = 1;
+        }
+        return Some(first);
+    }
     if frames.end - frames.unused < count {
         return None;
     }
@@ -167,12 +191,39 @@ pub fn release(frame: Frame) {
     }
 }
 
+/// Lets go of adjacent frames from [`alloc_contiguous`]: they stay together if nobody else holds one
+/// of them.
+pub fn release_contiguous(first: Frame, count: u32) {
+    let each = || (first.0..first.0 + count).map(Frame);
+    let together = each().all(|frame| *holders(frame) == 1);
+    let mut frames = FRAMES.borrow_mut();
+    if !together || frames.runs.is_full() {
+        drop(frames);
+        return each().for_each(release);
+    }
+    each().for_each(|frame| *holders(frame) = 0);
+    frames.runs.push((first.0, count));
+    frames.free += count;
+}
+
 fn give_back(frame: Frame) {
     let mut frames = FRAMES.borrow_mut();
-    // SAFETY: nobody holds the frame any more.
-    unsafe { *(frame.address() as *mut u32) = frames.returned };
-    frames.returned = frame.0;
+    frames.stack(frame);
     frames.free += 1;
+}
+
+impl Frames {
+    fn stack(&mut self, frame: Frame) {
+        // SAFETY: nobody holds the frame any more.
+        unsafe { *(frame.address() as *mut u32) = self.returned };
+        self.returned = frame.0;
+    }
+
+    fn break_up(&mut self, first: u32, count: u32) {
+        for number in first..first + count {
+            self.stack(Frame(number));
+        }
+    }
 }
 
 /// How many hold a frame. The reference is used at once and not kept.

@@ -24,6 +24,10 @@ const MAPPINGS_START: u64 = 0x1000_0000_0000;
 pub enum Backing {
     /// Pages that begin as zeroes.
     Zeroes,
+    /// Frames that were mapped when the area was made: a channel's memory, or a driver's.
+    Given,
+    /// The registers of a device, mapped when the area was made.
+    Registers,
     /// Pages of a file or disk, seen by all who map them.
     Shared {
         /// Which one.
@@ -73,7 +77,7 @@ impl Backing {
 
     fn object(&self) -> Option<ObjectId> {
         match self {
-            Backing::Zeroes => None,
+            Backing::Zeroes | Backing::Given | Backing::Registers => None,
             Backing::Shared { object, .. } | Backing::Private { object, .. } => Some(*object),
         }
     }
@@ -81,7 +85,7 @@ impl Backing {
     /// The same, from `bytes` further on.
     fn advanced(mut self, bytes: u64) -> Backing {
         match &mut self {
-            Backing::Zeroes => {}
+            Backing::Zeroes | Backing::Given | Backing::Registers => {}
             Backing::Shared {
                 first_page, stream, ..
             }
@@ -196,6 +200,45 @@ impl Space {
         Ok(start)
     }
 
+    /// Maps `frames` where there is room, holding each once more, and gives the address.
+    pub fn map_frames(
+        &mut self,
+        frames: impl ExactSizeIterator<Item = Frame>,
+        write: bool,
+    ) -> Result<u64, Errno> {
+        let bytes = frames.len() as u64 * PAGE;
+        let start = self.map(bytes, write, false, Backing::Given)?;
+        let writable = if write { paging::WRITABLE } else { 0 };
+        let protection = paging::PRESENT | paging::USER | paging::NO_EXECUTE | writable;
+        for (page, frame) in frames.enumerate() {
+            let Some(entry) = self.root.find_or_make(start + page as u64 * PAGE) else {
+                self.unmap(start, start + bytes)?;
+                return Err(Errno::ENOMEM);
+            };
+            frame::hold(frame);
+            entry.set(frame.physical() | protection);
+        }
+        Ok(start)
+    }
+
+    /// Maps the registers in the `bytes` bytes from `physical` on, whole pages, where there is room.
+    pub fn map_registers(&mut self, physical: u64, bytes: u64) -> Result<u64, Errno> {
+        let start = self.map(bytes, true, false, Backing::Registers)?;
+        let protection = paging::PRESENT
+            | paging::USER
+            | paging::WRITABLE
+            | paging::NO_EXECUTE
+            | paging::UNCACHED;
+        for offset in (0..bytes).step_by(PAGE as usize) {
+            let Some(entry) = self.root.find_or_make(start + offset) else {
+                self.unmap(start, start + bytes)?;
+                return Err(Errno::ENOMEM);
+            };
+            entry.set((physical + offset) | protection);
+        }
+        Ok(start)
+    }
+
     /// Takes `[start, end)` away, whatever lies there.
     pub fn unmap(&mut self, start: u64, end: u64) -> Result<(), Errno> {
         let mut kept = Vec::new();
@@ -207,7 +250,7 @@ impl Space {
             if let Some(object) = area.backing.object() {
                 object.unmapped(self.root, area.start);
             }
-            self.drop_pages(area.start.max(start), area.end.min(end));
+            self.drop_pages(&area.backing, area.start.max(start), area.end.min(end));
             if area.start < start {
                 kept.push(Area { end: start, ..area });
             }
@@ -242,7 +285,8 @@ impl Space {
         Ok(())
     }
 
-    fn drop_pages(&self, start: u64, end: u64) {
+    fn drop_pages(&self, backing: &Backing, start: u64, end: u64) {
+        let memory = !matches!(backing, Backing::Registers);
         let mut dropped = 0;
         self.root.for_each(start, end, |address, entry| {
             let Some(frame) = entry.frame() else { return };
@@ -251,7 +295,9 @@ impl Space {
             if dropped <= FORGET_ONE_BY_ONE {
                 cpu::forget_page(address);
             }
-            frame::release(frame);
+            if memory {
+                frame::release(frame);
+            }
         });
         if dropped > FORGET_ONE_BY_ONE {
             cpu::forget_user_pages();
@@ -264,7 +310,7 @@ impl Space {
             if let Some(object) = area.backing.object() {
                 object.unmapped(self.root, area.start);
             }
-            self.drop_pages(area.start, area.end);
+            self.drop_pages(&area.backing, area.start, area.end);
         }
     }
 

@@ -1,10 +1,13 @@
 //! Mappings.
 
 use crate::fs::file::{self, File};
+use crate::ipc::channel;
 use crate::mm::cache::write_back;
+use crate::mm::frame::Frame;
 use crate::mm::layout::PAGE;
-use crate::mm::space::Backing;
+use crate::mm::space::{Backing, Space};
 use crate::task::process;
+use alloc::vec::Vec;
 use iolite_guest_abi::{Errno, NO_FD, USER_END, USER_START, map, prot};
 use iolite_guest_core::read_ahead::ReadAhead;
 
@@ -28,8 +31,12 @@ pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Resu
     if fd == NO_FD {
         return process.space.map(len, write, execute, Backing::Zeroes);
     }
-    let File::Object(file) = process.files.get(fd)? else {
-        return Err(Errno::ENODEV);
+    let file = match process.files.get(fd)? {
+        File::Object(file) => file,
+        File::Channel(end) if shared && !execute => {
+            return map_channel(&mut process.space, end, offset, len, write);
+        }
+        _ => return Err(Errno::ENODEV),
     };
     let past_end = offset
         .checked_add(len)
@@ -47,6 +54,21 @@ pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Resu
         Backing::private(file.object, first_page, stream, u64::MAX)
     };
     process.space.map(len, write, execute, backing)
+}
+
+/// All of it at once: it is not much, and a fault there is always an error.
+fn map_channel(
+    space: &mut Space,
+    end: channel::End,
+    offset: u64,
+    len: u64,
+    write: bool,
+) -> Result<u64, Errno> {
+    let past = offset.checked_add(len).filter(|past| *past <= end.bytes());
+    let past = past.ok_or(Errno::EINVAL)?;
+    let pages = offset / PAGE..past.div_ceil(PAGE);
+    let frames: Vec<Frame> = pages.filter_map(|page| end.frame(page)).collect();
+    space.map_frames(frames.into_iter(), write)
 }
 
 pub fn munmap(address: u64, len: u64) -> Result<u64, Errno> {

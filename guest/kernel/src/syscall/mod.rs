@@ -1,6 +1,7 @@
 //! System calls: from registers to a call, and from its result to a register. What the arguments
 //! mean is written in guest/abi.
 
+mod ipc;
 mod memory;
 mod tasks;
 
@@ -8,6 +9,7 @@ use crate::arch::user_access;
 use crate::block;
 use crate::fs::file::{self, File};
 use crate::fs::{async_io, directory, scan, transfer};
+use crate::ipc::events;
 use crate::task::{process, scheduler};
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
 
@@ -33,7 +35,7 @@ fn call(number: u64, [a, b, c, d, e]: [u64; 5]) -> Result<u64, Errno> {
         Number::Scan => scan::scan(a, b, c, d),
         Number::Fsync => file::sync(a),
         Number::Open => with_path(a, b, |path| file::open(path, c)),
-        Number::Close => process::current().files.close(a).map(|()| 0),
+        Number::Close => file::close(a),
         Number::Stat => file::stat(a).and_then(|stat| give(b, &stat)),
         Number::List => {
             let entry = directory::entry(a as usize).ok_or(Errno::ENOENT)?;
@@ -51,9 +53,18 @@ fn call(number: u64, [a, b, c, d, e]: [u64; 5]) -> Result<u64, Errno> {
             Ok(0)
         }
         Number::Sleep => tasks::sleep(a),
-        Number::Spawn => tasks::spawn(a, b, c, d),
+        Number::Spawn => tasks::spawn(a, b, c, d, e),
         Number::Wait => tasks::wait(a),
         Number::DiskStats => disk_stats(a, b, c),
+        Number::DeviceStart => ipc::device_start(a, b),
+        Number::DmaAlloc => ipc::dma_alloc(a, b, c),
+        Number::DmaMap => ipc::dma_map(a, b, c, d),
+        Number::DmaUnmap => ipc::dma_unmap(a, b),
+        Number::PortCreate => ipc::port_create(a),
+        Number::Connect => ipc::connect(a, b),
+        Number::Accept => ipc::accept(a),
+        Number::ChannelNotify => ipc::channel_notify(a),
+        Number::WaitEvents => events::wait(a, b, c),
         Number::CpuStats => give(a, &scheduler::stats()),
         Number::ThreadId => Ok(u64::from(scheduler::current().number())),
         Number::ProcessId => {
@@ -67,13 +78,12 @@ fn disk_stats(fd: u64, to: u64, flags: u64) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     let file = process::current().files.get(fd)?;
-    match file {
-        File::Console => Err(Errno::ENODEV),
-        File::Object(file) => {
-            let disk = file.object.extent().disk;
-            give(to, &block::stats(disk, flags & stats::RESET != 0))
-        }
-    }
+    let disk = match file {
+        File::Object(file) => file.extent.disk,
+        File::Device(disk) => disk,
+        _ => return Err(Errno::ENODEV),
+    };
+    give(to, &block::stats(disk, flags & stats::RESET != 0))
 }
 
 fn give<T: user_access::Plain>(to: u64, value: &T) -> Result<u64, Errno> {

@@ -4,9 +4,12 @@ use super::with_path;
 use crate::arch::gdt::{USER_CODE, USER_DATA};
 use crate::arch::trap::Frame;
 use crate::arch::{cpu, time, user_access};
+use crate::fs::Files;
+use crate::fs::file::File;
 use crate::task::scheduler::{self, Wait};
 use crate::task::{ProcessId, ThreadId, exec, process};
-use iolite_guest_abi::{ARGS_BYTES, Ended, Errno, USER_END, USER_START};
+use arrayvec::ArrayVec;
+use iolite_guest_abi::{ARGS_BYTES, Ended, Errno, MAX_PASSED, SpawnOptions, USER_END, USER_START};
 
 /// Interrupts on; the bit that is always one.
 const USER_RFLAGS: u64 = 0x202;
@@ -66,13 +69,43 @@ pub fn sleep(nanoseconds: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-pub fn spawn(path: u64, path_len: u64, args: u64, args_len: u64) -> Result<u64, Errno> {
+pub fn spawn(
+    path: u64,
+    path_len: u64,
+    args: u64,
+    args_len: u64,
+    options: u64,
+) -> Result<u64, Errno> {
+    let options = match options {
+        0 => SpawnOptions::default(),
+        address => user_access::read_value(address)?,
+    };
     let mut buffer = [0; ARGS_BYTES];
     let buffer = buffer.get_mut(..args_len as usize).ok_or(Errno::E2BIG)?;
     user_access::read(buffer, args)?;
     let parent = scheduler::current_process();
-    let child = with_path(path, path_len, |path| exec::spawn(path, buffer, parent))?;
-    Ok(u64::from(child.number()))
+    let passed = passed(&options)?;
+    // Counted for the child before anything blocks: another thread may close the parent's.
+    passed.iter().copied().for_each(File::hold);
+    let child = with_path(path, path_len, |path| {
+        let files = Files::with(&passed);
+        exec::spawn(path, buffer, parent, files, options.rights)
+    });
+    if child.is_err() {
+        passed.into_iter().for_each(File::release);
+    }
+    child.map(|child| u64::from(child.number()))
+}
+
+/// What the running process passes on to its child.
+fn passed(options: &SpawnOptions) -> Result<ArrayVec<File, MAX_PASSED>, Errno> {
+    let process = process::current();
+    if options.rights & !process.rights != 0 {
+        return Err(Errno::EACCES);
+    }
+    let fds = options.fds.get(..options.fd_count as usize);
+    let fds = fds.ok_or(Errno::EINVAL)?.iter();
+    fds.map(|fd| process.files.get(u64::from(*fd))).collect()
 }
 
 pub fn wait(child: u64) -> Result<u64, Errno> {

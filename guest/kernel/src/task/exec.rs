@@ -7,6 +7,7 @@ use crate::arch::gdt::{USER_CODE, USER_DATA};
 use crate::arch::time;
 use crate::arch::trap::Frame;
 use crate::block;
+use crate::fs::Files;
 use crate::fs::directory;
 use crate::fs::object::ObjectId;
 use crate::mm::cache;
@@ -21,8 +22,15 @@ use iolite_guest_core::read_ahead::ReadAhead;
 /// Interrupts on; the bit that is always one.
 const USER_RFLAGS: u64 = 0x202;
 
-/// Starts the program `path` with `args`, each ended by a NUL byte, its name first.
-pub fn spawn(path: &str, args: &[u8], parent: Option<ProcessId>) -> Result<ProcessId, Errno> {
+/// Starts the program `path` with `args`, each ended by a NUL byte, its name first, and with what it
+/// has open and may do from the start.
+pub fn spawn(
+    path: &str,
+    args: &[u8],
+    parent: Option<ProcessId>,
+    files: Files,
+    rights: u64,
+) -> Result<ProcessId, Errno> {
     if args.len() > ARGS_BYTES {
         return Err(Errno::E2BIG);
     }
@@ -39,7 +47,7 @@ pub fn spawn(path: &str, args: &[u8], parent: Option<ProcessId>) -> Result<Proce
     };
     let root = space.root();
     let name = path.rsplit('/').next().unwrap_or(path);
-    let id = process::add(name, space, parent).map_err(|(error, mut space)| {
+    let id = process::add(name, space, parent, files, rights).map_err(|(error, mut space)| {
         space.clear();
         space.free();
         error

@@ -8,6 +8,7 @@ use crate::arch::power;
 use crate::arch::trap::Frame;
 use crate::fs::Files;
 use crate::fs::async_io::{self, AsyncIo};
+use crate::fs::file;
 use crate::mm::cache::write_back;
 use crate::mm::space::Space;
 use crate::println;
@@ -65,6 +66,8 @@ pub struct Process {
     pub files: Files,
     /// Its asynchronous requests.
     pub async_io: AsyncIo,
+    /// What it may do: `rights::*`.
+    pub rights: u64,
     name: String,
     parent: Option<ProcessId>,
     threads: usize,
@@ -81,6 +84,8 @@ pub fn add(
     name: &str,
     space: Space,
     parent: Option<ProcessId>,
+    files: Files,
+    rights: u64,
 ) -> Result<ProcessId, (Errno, Space)> {
     let mut processes = PROCESSES.borrow_mut();
     let slot = match processes.iter().position(Option::is_none) {
@@ -92,11 +97,11 @@ pub fn add(
         None => return Err((Errno::EAGAIN, space)),
     };
     let name = String::from(name);
-    let files = Files::new();
     processes[slot] = Some(Box::new(Process {
         space,
         files,
         async_io: AsyncIo::default(),
+        rights,
         name,
         parent,
         threads: 0,
@@ -232,6 +237,7 @@ pub fn exit_thread(status: u64) -> ! {
 
 fn process_ends(id: ProcessId, status: u64) {
     async_io::drain();
+    file::close_all();
     scheduler::leave_process();
     let ended = {
         let mut process = get(id);

@@ -289,6 +289,20 @@ pub fn drop_range(object: ObjectId, range: Range<u64>) {
     }
 }
 
+/// Drops every page of `object` that is clean from the cache and from every mapping; those that are
+/// being read are dropped when they have been.
+pub fn drop_all(object: ObjectId) {
+    let mut cache = CACHE.borrow_mut();
+    for id in cache.ids() {
+        let page = cache.page(id);
+        match page.state {
+            State::Reading if page.object == object => page.stale = true,
+            State::Clean if page.object == object => cache.drop_page(id),
+            _ => {}
+        }
+    }
+}
+
 /// How many pages may be read ahead of one reader: an eighth of the cache, so that what is read for
 /// some does not push out what was read for others.
 pub fn read_ahead_limit() -> u64 {

@@ -19,6 +19,7 @@ mod waiting;
 
 use crate::arch::context::{self, Context};
 use crate::arch::{cpu, fpu, gdt, time};
+use crate::ipc::events::Watch;
 use crate::mm::paging::{self, Root};
 use crate::mm::{cache, frame, kstack, layout};
 use crate::sync::{CpuCell, WaitQueue};
@@ -33,8 +34,8 @@ pub use life::{
     collect, collect_all, exit_current, kill_all, leave_process, spawn_kernel, spawn_user,
 };
 pub use waiting::{
-    block, block_queued, block_until, deadline, is_past, request_ended, request_not_started,
-    request_starts, wait_for_request, wake_matching, yield_now,
+    block, block_queued, block_until, deadline, is_past, pause, request_ended, request_not_started,
+    request_starts, wait_for_request, wake_matching, wake_watchers, yield_now,
 };
 pub(crate) use waiting::{enqueue_current, wake_queue};
 
@@ -96,6 +97,8 @@ pub enum Wait {
     Flusher,
     /// Completions of the process's asynchronous requests.
     Completions(ProcessId),
+    /// An event of one of these.
+    Events(Watch),
 }
 
 impl Wait {
@@ -357,6 +360,16 @@ impl Scheduler {
     fn wake_matching(&mut self, wait: Wait) {
         for slot in 0..self.threads.len() {
             if self.threads[slot].state == State::Blocked(wait) {
+                self.make_ready(ThreadId::at(slot));
+            }
+        }
+    }
+
+    fn wake_watchers(&mut self, watch: Watch) {
+        for slot in 0..self.threads.len() {
+            if let State::Blocked(Wait::Events(watched)) = self.threads[slot].state
+                && watched.meets(watch)
+            {
                 self.make_ready(ThreadId::at(slot));
             }
         }

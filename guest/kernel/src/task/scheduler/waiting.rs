@@ -2,6 +2,7 @@
 
 use super::{NEVER, SCHEDULER, State, ThreadId, Wait, switch_away};
 use crate::arch::{cpu, time};
+use crate::ipc::events::Watch;
 use crate::sync::WaitQueue;
 use iolite_guest_abi::FOREVER;
 
@@ -54,6 +55,16 @@ pub fn block_until(wait: Wait, tsc: u64) {
         }
     }
     switch_away();
+}
+
+/// Blocks the running thread for `nanoseconds`, or until it is killed.
+pub fn pause(nanoseconds: u64) {
+    block_until(Wait::Sleep, deadline(nanoseconds));
+}
+
+/// Wakes every thread that waits for one of the things that `watch` stands for.
+pub fn wake_watchers(watch: Watch) {
+    SCHEDULER.borrow_mut().wake_watchers(watch);
 }
 
 /// Wakes every thread that waits for `wait`.
