@@ -12,11 +12,12 @@ use crate::support::trial;
 use crate::support::vm::{Ended, Iolite};
 
 /// Each path of the demo: name, initiator, mode.
-const PATHS: [(&str, &str, &str); 4] = [
+const PATHS: [(&str, &str, &str); 5] = [
     ("blocking-read", "process", "sync"),
     ("async-read", "process", "async"),
     ("pager", "kernel", "async"),
     ("kernel-mount", "kernel", "sync"),
+    ("block-server", "server", "async"),
 ];
 
 pub fn tests() -> Vec<Trial> {

@@ -83,7 +83,8 @@ struct Demo {
     /// Attach the disk writable, and let the guest write back what it has read
     #[arg(long)]
     write: bool,
-    /// Read along these paths only: blocking-read, async-read, pager, kernel-mount
+    /// Read along these paths only: blocking-read, async-read, pager, kernel-mount,
+    /// block-server
     #[arg(
         long,
         value_name = "A,B",

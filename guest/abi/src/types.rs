@@ -30,11 +30,11 @@ pub const MAX_PASSED: usize = 8;
 /// Most bytes of one [`crate::Number::DmaAlloc`].
 pub const MAX_DMA_BYTES: u64 = 1 << 20;
 /// Most bytes of one [`crate::Number::DmaMap`].
-pub const MAX_DMA_MAP_BYTES: u64 = 1 << 20;
+pub const MAX_DMA_MAP_BYTES: u64 = 8 << 20;
 /// Most bytes that a driver has mapped at a time.
 pub const MAX_DMA_MAPPED_BYTES: u64 = 32 << 20;
 /// Most bytes of a channel's memory.
-pub const MAX_CHANNEL_BYTES: u64 = 1 << 20;
+pub const MAX_CHANNEL_BYTES: u64 = 8 << 20;
 /// Most channels of a port that wait to be accepted.
 pub const MAX_PENDING: usize = 16;
 /// Most descriptors of one [`crate::Number::WaitEvents`].
@@ -98,7 +98,7 @@ pub struct SpawnOptions {
     pub fd_count: u32,
     /// Padding.
     pub reserved: u32,
-    /// `rights::*`, no more than the parent has: EACCES.
+    /// `rights::*`: the child gets those of them that the parent has.
     pub rights: u64,
 }
 

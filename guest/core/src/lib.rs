@@ -3,6 +3,7 @@
 
 #![no_std]
 
+pub mod block_channel;
 pub mod cmdline;
 pub mod elf;
 pub mod histogram;

@@ -27,7 +27,7 @@ impl Display for Progress<'_> {
 pub struct PathKind {
     /// The path, as `--paths` and the report call it.
     pub name: &'static str,
-    /// Who asks: `process` or `kernel`.
+    /// Who asks: `process`, `kernel` or `server`.
     pub initiator: &'static str,
     /// Whether the asker stops until the operation is done: `sync` or `async`.
     pub mode: &'static str,

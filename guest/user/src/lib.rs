@@ -1,5 +1,6 @@
 //! What every program of the guest stands on: its start, the system calls as safe functions, the
-//! console, threads, processes, asynchronous I/O, a heap and a clock.
+//! console, threads, processes, asynchronous I/O, devices and channels for servers, a heap and a
+//! clock.
 //!
 //! A program is one file in `src/bin/`:
 //!
@@ -25,10 +26,14 @@ extern crate alloc;
 
 mod aio;
 mod args;
+mod block_client;
 mod buffer;
+mod channel;
 mod clock;
 pub mod console;
+mod device;
 mod disk;
+mod events;
 mod extent;
 mod file;
 mod heap;
@@ -42,18 +47,23 @@ mod thread;
 
 pub use aio::{AsyncIo, Completed, RequestId};
 pub use args::{Args, number_argument};
+pub use block_client::{BlockClient, Finished};
 pub use buffer::Buffer;
+pub use channel::{Channel, Connector, Listener, port};
 pub use clock::{Instant, sleep};
+pub use device::{Device, DmaChannel, DrivenDisk};
 pub use disk::{DiskPath, cpu_stats, disk_count, disks, id_of, name_of, system_files};
+pub use events::{Pollable, Ready, wait_events};
 pub use extent::Extent;
 pub use file::File;
 pub use iolite_guest_abi as abi;
 pub use iolite_guest_abi::{CpuStats, DiskStats, Ended, Errno, FOREVER, Fault, PAGE_BYTES, Stat};
-pub use iolite_guest_abi::{MAX_IO, kind};
+pub use iolite_guest_abi::{MAX_FDS, MAX_IO, kind};
 pub use iolite_guest_core as core_logic;
 pub use iolite_guest_core::sha256::{Digest, Sha256};
+pub use iolite_virtio_driver as driver;
 pub use mapping::{Mapping, MappingMut};
-pub use process::{Process, exit};
+pub use process::{Passing, Process, exit};
 pub use shared::SharedMapping;
 pub use start::{Main, main_returned};
 pub use thread::{Thread, yield_now};

@@ -5,8 +5,12 @@
 #![allow(unsafe_code)]
 
 use crate::Result;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::arch::asm;
-use iolite_guest_abi::{Errno, IoCompletion, IoRequest, Number};
+use iolite_guest_abi::{
+    DeviceGrant, Errno, Event, IoCompletion, IoRequest, Number, PAGE_BYTES, SpawnOptions,
+};
 
 /// The lowest result that is a negated error number.
 const FIRST_ERROR: i64 = -4095;
@@ -124,15 +128,15 @@ pub fn open(path: &str, flags: u64) -> Result<u64> {
     unsafe { syscall(Number::Open, args) }
 }
 
-pub fn spawn(path: &str, args: &[u8]) -> Result<u64> {
+pub fn spawn(path: &str, args: &[u8], options: &SpawnOptions) -> Result<u64> {
     let args = [
         path.as_ptr() as u64,
         path.len() as u64,
         args.as_ptr() as u64,
         args.len() as u64,
-        0,
+        core::ptr::from_ref(options) as u64,
     ];
-    // SAFETY: the kernel reads from path and arguments only, and before the call returns.
+    // SAFETY: the kernel reads from these three only, and before the call returns.
     unsafe { syscall(Number::Spawn, args) }
 }
 
@@ -158,6 +162,60 @@ pub fn io_wait(to: &mut [IoCompletion], min: usize, timeout_ns: u64) -> Result<u
 
 pub fn io_cancel(user_data: u64) -> Result<()> {
     plain!(IoCancel, user_data).map(drop)
+}
+
+pub fn device_start(fd: u64) -> Result<DeviceGrant> {
+    fill(Number::DeviceStart, fd, 0)
+}
+
+/// The address of the memory, and its physical one.
+pub fn dma_alloc(fd: u64, bytes: usize) -> Result<(u64, u64)> {
+    let mut physical = 0u64;
+    // SAFETY: the kernel writes a word there, before the call returns, and maps new memory.
+    let address = unsafe {
+        let to = &raw mut physical as u64;
+        syscall(Number::DmaAlloc, [fd, bytes as u64, to, 0, 0])
+    }?;
+    Ok((address, physical))
+}
+
+/// The physical addresses of the `bytes` bytes of pages at `address`, one for each.
+pub fn dma_map(fd: u64, address: u64, bytes: usize) -> Result<Vec<u64>> {
+    let mut physical = vec![0; bytes / PAGE_BYTES];
+    let to = physical.as_mut_ptr() as u64;
+    // SAFETY: the kernel writes a word for each page there, and before the call returns. What the
+    // device does with the pages is the driver's to answer for.
+    unsafe { syscall(Number::DmaMap, [fd, address, bytes as u64, to, 0]) }?;
+    Ok(physical)
+}
+
+pub fn dma_unmap(fd: u64, address: u64) -> Result<()> {
+    plain!(DmaUnmap, fd, address).map(drop)
+}
+
+pub fn port_create() -> Result<[u32; 2]> {
+    let mut fds = [0; 2];
+    // SAFETY: the kernel writes two numbers there, and before the call returns.
+    unsafe { syscall(Number::PortCreate, [fds.as_mut_ptr() as u64, 0, 0, 0, 0]) }?;
+    Ok(fds)
+}
+
+pub fn connect(port: u64, bytes: usize) -> Result<u64> {
+    plain!(Connect, port, bytes as u64)
+}
+
+pub fn accept(port: u64) -> Result<u64> {
+    plain!(Accept, port)
+}
+
+pub fn channel_notify(channel: u64) -> Result<()> {
+    plain!(ChannelNotify, channel).map(drop)
+}
+
+pub fn wait_events(events: &mut [Event], timeout_ns: u64) -> Result<usize> {
+    let (at, count) = (events.as_mut_ptr() as u64, events.len() as u64);
+    // SAFETY: the kernel reads and writes these events only, and before the call returns.
+    unsafe { syscall(Number::WaitEvents, [at, count, timeout_ns, 0, 0]) }.map(|n| n as usize)
 }
 
 /// A call whose second argument is where the kernel puts a structure of the ABI, for which any bit

@@ -1,7 +1,7 @@
 //! The block device (virtio 1.2, section 5.2): initialisation, requests and their outcome.
 
 use crate::dma::{DmaRegion, Segment};
-use crate::queue::{Queue, dma_bytes};
+use crate::queue::{Queue, Setup, dma_bytes};
 use crate::registers::Registers;
 use iolite_devices_abi::blk;
 use iolite_devices_abi::{mmio, status};
@@ -115,7 +115,9 @@ impl<R: Registers> Disk<R> {
         }
 
         write(mmio::STATUS, 0);
-        let (queue, info) = initialise(&registers, region)?;
+        let setup = negotiate_queue(&registers)?;
+        let queue = Queue::new(region, setup);
+        let info = start(&registers, &queue, &setup);
         Ok(Disk {
             registers,
             queue,
@@ -139,10 +141,13 @@ impl<R: Registers> Disk<R> {
     /// Initialises the device anew that has been reset, whoever has driven it meanwhile. On an error
     /// the driver must not be used before it succeeds.
     pub fn restart(&mut self) -> Result<(), DiskError> {
-        let region = self.queue.take_region();
-        let (queue, info) = initialise(&self.registers, region)?;
-        self.queue = queue;
-        self.info = info;
+        let setup = negotiate_queue(&self.registers)?;
+        // It is the same device: it offers what it did.
+        if self.queue.setup() != setup {
+            return Err(DiskError::Features);
+        }
+        self.queue.restart();
+        self.info = start(&self.registers, &self.queue, &setup);
         Ok(())
     }
 
@@ -225,8 +230,8 @@ impl<R: Registers> Disk<R> {
     }
 }
 
-/// From a device that has been reset to one that is in operation.
-fn initialise<R: Registers>(registers: &R, region: DmaRegion) -> Result<(Queue, Info), DiskError> {
+/// From a device that has been reset to one that waits for its queue.
+fn negotiate_queue<R: Registers>(registers: &R) -> Result<Setup, DiskError> {
     let mut state = status::ACKNOWLEDGE | status::DRIVER;
     registers.write(mmio::STATUS, state);
 
@@ -252,10 +257,18 @@ fn initialise<R: Registers>(registers: &R, region: DmaRegion) -> Result<(Queue, 
     } else {
         size.next_power_of_two() / 2
     };
-    let indirect = features & status::F_INDIRECT_DESC != 0;
-    let queue = Queue::new(region, size, indirect, features & status::F_EVENT_IDX != 0);
+    Ok(Setup {
+        size,
+        indirect: features & status::F_INDIRECT_DESC != 0,
+        event_idx: features & status::F_EVENT_IDX != 0,
+        features,
+    })
+}
+
+/// Hands the queue to the device, and sets it going.
+fn start<R: Registers>(registers: &R, queue: &Queue, setup: &Setup) -> Info {
     let at = queue.addresses();
-    registers.write(mmio::QUEUE_NUM, u32::from(size));
+    registers.write(mmio::QUEUE_NUM, u32::from(setup.size));
     registers.write(mmio::QUEUE_DESC_LOW, at.descriptors as u32);
     registers.write(mmio::QUEUE_DESC_HIGH, (at.descriptors >> 32) as u32);
     registers.write(mmio::QUEUE_DRIVER_LOW, at.driver as u32);
@@ -263,16 +276,15 @@ fn initialise<R: Registers>(registers: &R, region: DmaRegion) -> Result<(Queue, 
     registers.write(mmio::QUEUE_DEVICE_LOW, at.device as u32);
     registers.write(mmio::QUEUE_DEVICE_HIGH, (at.device >> 32) as u32);
     registers.write(mmio::QUEUE_READY, 1);
-    registers.write(mmio::STATUS, state | status::DRIVER_OK);
-
-    let info = Info {
+    let ready = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
+    registers.write(mmio::STATUS, ready);
+    Info {
         sectors: read_capacity(registers),
-        read_only: features & blk::F_RO != 0,
-        flush: features & blk::F_FLUSH != 0,
-        max_segments: max_segments(registers, features, &queue),
+        read_only: setup.features & blk::F_RO != 0,
+        flush: setup.features & blk::F_FLUSH != 0,
+        max_segments: max_segments(registers, setup.features, queue),
         max_in_flight: queue.slots(),
-    };
-    Ok((queue, info))
+    }
 }
 
 /// Accepts what both sides know (section 2.2).

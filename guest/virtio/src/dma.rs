@@ -29,11 +29,10 @@ impl DmaRegion {
         }
     }
 
-    /// The same region once more, zeroed, for who takes this one's place.
-    pub(crate) fn take(&mut self) -> DmaRegion {
+    /// Zeroes it.
+    pub(crate) fn zero(&mut self) {
         // SAFETY: the region is ours, and valid for this many bytes.
         unsafe { self.pointer.as_ptr().write_bytes(0, self.bytes) };
-        DmaRegion { ..*self }
     }
 
     /// Its length in bytes.

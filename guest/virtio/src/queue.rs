@@ -63,8 +63,22 @@ pub(crate) struct Addresses {
     pub device: u64,
 }
 
+/// What driver and device have agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// Entries of the queue: a power of two.
+    pub size: u16,
+    /// VIRTIO_F_INDIRECT_DESC.
+    pub indirect: bool,
+    /// VIRTIO_F_EVENT_IDX.
+    pub event_idx: bool,
+    /// All features.
+    pub features: u64,
+}
+
 pub(crate) struct Queue {
     region: DmaRegion,
+    setup: Setup,
     size: u16,
     indirect: bool,
     event_idx: bool,
@@ -92,18 +106,19 @@ pub(crate) struct Queue {
 unsafe impl Send for Queue {}
 
 impl Queue {
-    /// A queue of `size` entries (a power of two) in `region`, which holds at least
-    /// [`dma_bytes`] of them.
-    pub fn new(region: DmaRegion, size: u16, indirect: bool, event_idx: bool) -> Queue {
+    /// A queue in `region`, which holds at least [`dma_bytes`] of its entries.
+    pub fn new(region: DmaRegion, setup: Setup) -> Queue {
+        let Setup {
+            size,
+            indirect,
+            event_idx,
+            ..
+        } = setup;
         assert!(region.bytes() >= dma_bytes(size));
         let avail = avail_offset(size);
         let used = used_offset(size);
-        let slot_count = if indirect {
-            size.min(MAX_SLOTS)
-        } else {
-            (size / DIRECT_TABLE).min(MAX_SLOTS)
-        };
         let mut queue = Queue {
+            setup,
             size,
             indirect,
             event_idx,
@@ -122,15 +137,37 @@ impl Queue {
             notified: 0,
             last_used: 0,
             free: [0; MAX_SLOTS as usize],
-            free_count: slot_count,
+            free_count: 0,
             in_flight: [None; MAX_SLOTS as usize],
         };
-        for slot in 0..slot_count {
-            // The lowest slot on top of the stack.
-            queue.free[usize::from(slot_count - 1 - slot)] = slot;
-            queue.prepare(slot);
-        }
+        queue.free_all();
         queue
+    }
+
+    /// Begins anew, in the same memory: the device has been reset and has forgotten the queue. In
+    /// place, for it is too large to be moved about on a kernel's stack.
+    pub fn restart(&mut self) {
+        self.region.zero();
+        self.next_avail = 0;
+        self.notified = 0;
+        self.last_used = 0;
+        self.in_flight.fill(None);
+        self.free_all();
+    }
+
+    /// What was agreed on.
+    pub fn setup(&self) -> Setup {
+        self.setup
+    }
+
+    fn free_all(&mut self) {
+        let slots = self.slots();
+        for slot in 0..slots {
+            // The lowest slot on top of the stack.
+            self.free[usize::from(slots - 1 - slot)] = slot;
+            self.prepare(slot);
+        }
+        self.free_count = slots;
     }
 
     /// Writes the descriptors of a slot that no request changes.
@@ -152,11 +189,6 @@ impl Queue {
                 set(own, physical + TABLE_AT as u64, 0, DESC_F_INDIRECT, 0);
             }
         }
-    }
-
-    /// The queue's memory, zeroed, for another queue in this one's place.
-    pub fn take_region(&mut self) -> DmaRegion {
-        self.region.take()
     }
 
     pub fn addresses(&self) -> Addresses {

@@ -37,7 +37,13 @@ use watch::{ConsoleLines, Watched};
 
 /// The paths along which the built-in guest reads: each that is selected has to come back with a
 /// result.
-pub const PATHS: [&str; 4] = ["blocking-read", "async-read", "pager", "kernel-mount"];
+pub const PATHS: [&str; 5] = [
+    "blocking-read",
+    "async-read",
+    "pager",
+    "kernel-mount",
+    "block-server",
+];
 /// How many asynchronous reads the guest can have in flight (guest/abi, `MAX_IO`).
 pub const MAX_IN_FLIGHT: u64 = 512;
 /// How many console lines may wait for the thread that reads them, before the guest has to.

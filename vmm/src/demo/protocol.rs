@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! demo: progress path=NAME bytes=N of=TOTAL
-//! demo: path name=NAME initiator=process|kernel mode=sync|async trigger=WORD operations=N bytes=N
+//! demo: path name=NAME initiator=process|kernel|server mode=sync|async trigger=WORD operations=N bytes=N
 //!       sha256=HEX ns=N p50_ns=N p99_ns=N max_ns=N max_in_flight=N cpu_overlap=0.NNN  (one line)
 //! demo: failed path=NAME error=TEXT...
 //! ```
@@ -44,7 +44,7 @@ pub enum Line {
 pub struct PathResult {
     /// The path's name.
     pub name: String,
-    /// Who asks for I/O: `process` or `kernel`.
+    /// Who asks for I/O: `process`, `kernel` or `server`.
     pub initiator: String,
     /// `sync` if the asker stops until it is done, or `async`.
     pub mode: String,
@@ -98,7 +98,7 @@ fn path(mut fields: Fields<'_>) -> Option<PathResult> {
     // Evaluated in this order, which is the order of the line.
     let result = PathResult {
         name: fields.word("name")?,
-        initiator: fields.one_of("initiator", ["process", "kernel"])?,
+        initiator: fields.one_of("initiator", ["process", "kernel", "server"])?,
         mode: fields.one_of("mode", ["sync", "async"])?,
         trigger: fields.word("trigger")?,
         operations: fields.number("operations")?,

@@ -139,6 +139,7 @@ pub fn closed(disk: DiskId) {
 }
 
 /// Takes a disk back from the running process.
+#[inline(never)]
 fn take_back(disk: DiskId) {
     reset(disk);
     let lent = {

@@ -196,10 +196,10 @@ pub fn close(fd: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-/// Closes what the running process, which ends, has open: devices last, for their reset may take a
-/// while and nobody else should have to wait for it.
+/// Closes what the running process, which ends, has open: devices first, so that whoever hears that
+/// a channel's other side is gone knows that no device writes into its memory any more.
 pub fn close_all() {
-    for devices in [false, true] {
+    for devices in [true, false] {
         for fd in 0..MAX_FDS as u64 {
             let file = process::current().files.get(fd);
             if file.is_ok_and(|file| matches!(file, File::Device(_)) == devices) {

@@ -7,27 +7,32 @@ use crate::ipc::{channel, port};
 use crate::task::process;
 use iolite_guest_abi::Errno;
 
+#[inline(never)]
 pub fn device_start(fd: u64, to: u64) -> Result<u64, Errno> {
     let grant = lent::start(device(fd)?)?;
     user_access::write_value(to, &grant).map(|()| 0)
 }
 
+#[inline(never)]
 pub fn dma_alloc(fd: u64, bytes: u64, to: u64) -> Result<u64, Errno> {
     user_access::check_range(to, size_of::<u64>() as u64)?;
     let (address, physical) = lent::alloc(device(fd)?, bytes)?;
     user_access::write_value(to, &physical).map(|()| address)
 }
 
+#[inline(never)]
 pub fn dma_map(fd: u64, address: u64, bytes: u64, to: u64) -> Result<u64, Errno> {
     lent::map(device(fd)?, address, bytes, |physical| {
         user_access::write_values(to, physical)
     })
 }
 
+#[inline(never)]
 pub fn dma_unmap(fd: u64, address: u64) -> Result<u64, Errno> {
     lent::unmap(device(fd)?, address)
 }
 
+#[inline(never)]
 pub fn port_create(to: u64) -> Result<u64, Errno> {
     user_access::check_range(to, size_of::<[u32; 2]>() as u64)?;
     let (accepting, connecting) = port::new()?;
@@ -42,11 +47,13 @@ pub fn port_create(to: u64) -> Result<u64, Errno> {
     user_access::write_value(to, &[first as u32, second as u32]).map(|()| 0)
 }
 
+#[inline(never)]
 pub fn connect(fd: u64, bytes: u64) -> Result<u64, Errno> {
     let channel = port(fd)?.connect(bytes)?;
     add(File::Channel(channel))
 }
 
+#[inline(never)]
 pub fn accept(fd: u64) -> Result<u64, Errno> {
     let port = port(fd)?;
     if !process::current().files.has_room() {
@@ -56,6 +63,7 @@ pub fn accept(fd: u64) -> Result<u64, Errno> {
     add(File::Channel(port.accept()?))
 }
 
+#[inline(never)]
 pub fn channel_notify(fd: u64) -> Result<u64, Errno> {
     channel(fd)?.notify()
 }

@@ -69,6 +69,7 @@ pub fn sleep(nanoseconds: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
+#[inline(never)]
 pub fn spawn(
     path: u64,
     path_len: u64,
@@ -87,9 +88,9 @@ pub fn spawn(
     let passed = passed(&options)?;
     // Counted for the child before anything blocks: another thread may close the parent's.
     passed.iter().copied().for_each(File::hold);
+    let rights = options.rights & process::current().rights;
     let child = with_path(path, path_len, |path| {
-        let files = Files::with(&passed);
-        exec::spawn(path, buffer, parent, files, options.rights)
+        exec::spawn(path, buffer, parent, Files::with(&passed), rights)
     });
     if child.is_err() {
         passed.into_iter().for_each(File::release);
@@ -100,9 +101,6 @@ pub fn spawn(
 /// What the running process passes on to its child.
 fn passed(options: &SpawnOptions) -> Result<ArrayVec<File, MAX_PASSED>, Errno> {
     let process = process::current();
-    if options.rights & !process.rights != 0 {
-        return Err(Errno::EACCES);
-    }
     let fds = options.fds.get(..options.fd_count as usize);
     let fds = fds.ok_or(Errno::EINVAL)?.iter();
     fds.map(|fd| process.files.get(u64::from(*fd))).collect()

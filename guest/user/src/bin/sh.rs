@@ -10,9 +10,12 @@ extern crate alloc;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use iolite_user::abi::rights;
 use iolite_user::core_logic::line::Line;
 use iolite_user::core_logic::words;
-use iolite_user::{Args, Ended, Errno, Fault, File, Process, console, entry, print, println};
+use iolite_user::{
+    Args, Ended, Errno, Fault, File, Passing, Process, console, entry, print, println,
+};
 use iolite_user::{Result, name_of, system_files};
 
 const PROMPT: &str = "iolite$ ";
@@ -60,7 +63,10 @@ fn run(words: &[&str]) -> u8 {
     let name = words[0];
     let mut path = String::from("bin/");
     path.push_str(name.strip_prefix("bin/").unwrap_or(name));
-    let ended = Process::spawn(&path, words.iter().copied()).and_then(Process::wait);
+    // What a shell runs may do what the shell may.
+    let passing = Passing::default().rights(rights::ALL);
+    let process = Process::spawn_with(&path, words.iter().copied(), &passing);
+    let ended = process.and_then(Process::wait);
     match ended {
         Ok(Ended::Exited(status)) => {
             if status != 0 {

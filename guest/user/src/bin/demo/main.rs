@@ -11,6 +11,8 @@
 //! - `pager`: the process maps the disk and touches its pages in order; the kernel fetches each
 //!   that is missing.
 //! - `kernel-mount`: the kernel reads as it does when it mounts, and waits for each block.
+//! - `block-server`: a process of its own drives the disk, and this one asks it for N blocks at a
+//!   time; they share memory.
 //!
 //! Each path has a process of its own (`--only PATH`): a page that cannot be read kills the process
 //! that touches it, and somebody has to live to report it.
@@ -20,10 +22,12 @@ extern crate alloc;
 mod options;
 mod pass;
 mod paths;
+mod served;
 
 use alloc::vec::Vec;
+use iolite_user::abi::rights;
 use iolite_user::core_logic::report::{Failed, PathKind};
-use iolite_user::{Args, Ended, Fault, Process, entry, println};
+use iolite_user::{Args, Ended, Fault, Passing, Process, entry, println};
 use options::Options;
 
 const BLOCKING: PathKind = PathKind {
@@ -50,8 +54,14 @@ const MOUNT: PathKind = PathKind {
     mode: "sync",
     trigger: "scan",
 };
+const SERVER: PathKind = PathKind {
+    name: "block-server",
+    initiator: "server",
+    mode: "async",
+    trigger: "ipc",
+};
 /// In the order in which they run.
-const PATHS: [PathKind; 4] = [BLOCKING, ASYNC, PAGER, MOUNT];
+const PATHS: [PathKind; 5] = [BLOCKING, ASYNC, PAGER, MOUNT, SERVER];
 
 const PROGRAM: &str = "bin/demo";
 
@@ -96,7 +106,9 @@ fn run_in_child(path: &PathKind, args: &Args) -> bool {
     let mut child_args: Vec<&str> = Vec::from([args.program()]);
     child_args.extend(args.clone());
     child_args.extend(["--only", path]);
-    let ended = Process::spawn(PROGRAM, child_args).and_then(Process::wait);
+    let passing = Passing::default().rights(rights::DEVICES);
+    let child = Process::spawn_with(PROGRAM, child_args, &passing);
+    let ended = child.and_then(Process::wait);
     let error = match ended {
         Ok(Ended::Exited(0)) => return true,
         // It has said why itself.

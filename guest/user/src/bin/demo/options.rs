@@ -6,9 +6,10 @@ use iolite_user::core_logic::words;
 use iolite_user::{Args, MAX_IO};
 
 const USAGE: &str = "usage: demo DISK [--write] [--paths A,B] [--in-flight N] \
-                     [--read-ahead on|off]; paths: blocking-read, async-read, pager, kernel-mount";
+                     [--read-ahead on|off]; paths: blocking-read, async-read, pager, kernel-mount, \
+                     block-server";
 
-/// How many asynchronous reads are in flight where nobody says otherwise.
+/// How many asynchronous reads are in flight, and requests to the server, where nobody says otherwise.
 const IN_FLIGHT: usize = 32;
 
 /// The choices.
@@ -17,7 +18,7 @@ pub struct Options {
     pub disk: &'static str,
     /// Write back what was read.
     pub write: bool,
-    /// Reads of `async-read` in flight.
+    /// Reads of `async-read` and `block-server` in flight.
     pub in_flight: usize,
     /// The pager reads ahead.
     pub read_ahead: bool,

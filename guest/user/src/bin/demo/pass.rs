@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use iolite_user::core_logic::histogram::Histogram;
 use iolite_user::core_logic::report::{Overlap, PathKind, PathReport, Progress};
-use iolite_user::{Errno, File, Instant, Result, Sha256, kind, println};
+use iolite_user::{Device, DiskStats, Errno, File, Instant, Result, Sha256, Stat, kind, println};
 
 /// Disks up to this size are read in blocks of a page, larger ones in larger blocks: the first
 /// shows the cost of an operation, the second does not take all day.
@@ -12,10 +12,48 @@ const SMALL_BLOCK_BYTES: usize = 4 << 10;
 const LARGE_BLOCK_BYTES: usize = 128 << 10;
 const PROGRESS_NS: u64 = 250_000_000;
 
+/// A disk that somebody reads, as the kernel sees it.
+pub trait Measured {
+    /// What it is.
+    fn stat(&self) -> Result<Stat>;
+    /// What the kernel has counted.
+    fn counts(&self) -> Result<DiskStats>;
+    /// Starts the counts anew.
+    fn reset(&self) -> Result<()>;
+}
+
+impl Measured for File {
+    fn stat(&self) -> Result<Stat> {
+        File::stat(self)
+    }
+
+    fn counts(&self) -> Result<DiskStats> {
+        self.disk_stats()
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.reset_stats()
+    }
+}
+
+impl Measured for Device {
+    fn stat(&self) -> Result<Stat> {
+        Device::stat(self)
+    }
+
+    fn counts(&self) -> Result<DiskStats> {
+        self.disk_stats()
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.reset_stats()
+    }
+}
+
 /// A reading on its way.
 pub struct Pass<'d> {
     path: &'static PathKind,
-    disk: &'d File,
+    disk: &'d dyn Measured,
     /// Size of the disk in bytes.
     pub size: u64,
     hash: Sha256,
@@ -32,12 +70,12 @@ impl<'d> Pass<'d> {
     /// # Errors
     ///
     /// `ENODEV` if it is no disk.
-    pub fn start(path: &'static PathKind, disk: &'d File) -> Result<Pass<'d>> {
+    pub fn start(path: &'static PathKind, disk: &'d dyn Measured) -> Result<Pass<'d>> {
         let stat = disk.stat()?;
         if stat.kind != kind::DISK {
             return Err(Errno::ENODEV);
         }
-        disk.reset_stats()?;
+        disk.reset()?;
         let started = Instant::now();
         Ok(Pass {
             path,
@@ -49,6 +87,18 @@ impl<'d> Pass<'d> {
             started,
             progress: started,
         })
+    }
+
+    /// Starts the clock, and the disk's counts, once more: what came before was preparation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pass::start`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.disk.reset()?;
+        self.started = Instant::now();
+        self.progress = self.started;
+        Ok(())
     }
 
     /// In blocks of which size a process reads this disk.
@@ -75,11 +125,16 @@ impl<'d> Pass<'d> {
         }
     }
 
-    /// The result: operations are the requests that the disk has been given.
+    /// The result: operations are the requests that the kernel has given the disk.
     pub fn report(self) -> Result<PathReport<'static>> {
+        let stats = self.disk.counts()?;
+        Ok(self.report_of(&stats))
+    }
+
+    /// The result, with what somebody else has counted.
+    pub fn report_of(self, stats: &DiskStats) -> PathReport<'static> {
         let ns = self.started.elapsed_ns();
-        let stats = self.disk.disk_stats()?;
-        Ok(PathReport {
+        PathReport {
             kind: self.path,
             operations: stats.reads,
             bytes: self.hashed,
@@ -90,6 +145,6 @@ impl<'d> Pass<'d> {
             max_ns: self.latencies.max(),
             max_in_flight: stats.max_in_flight,
             cpu_overlap: Overlap::of_ticks(stats.in_flight_ticks, stats.work_ticks),
-        })
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::options::Options;
 use crate::pass::Pass;
+use crate::served;
 use alloc::vec::Vec;
 use iolite_user::core_logic::report::{PathKind, PathReport};
 use iolite_user::{AsyncIo, Buffer, Errno, FOREVER, File, Instant, Mapping, MappingMut};
@@ -23,6 +24,9 @@ const BATCHES: usize = 4;
 ///
 /// What the disk, or the kernel, says.
 pub fn run(path: &'static PathKind, options: &Options) -> Result<PathReport<'static>> {
+    if path.name == crate::SERVER.name {
+        return served::run(path, options);
+    }
     let write = options.write && path.name == crate::BLOCKING.name;
     let disk = match path.name {
         "pager" | "kernel-mount" => File::open(options.disk)?,

@@ -1,0 +1,165 @@
+//! Disks that a process drives itself, with the driver that the kernel uses: the registers are
+//! mapped here, and the interrupt is an event.
+#![allow(unsafe_code)]
+
+use crate::{Channel, DiskStats, Errno, Passing, Pollable, Result, Stat, syscall};
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use iolite_guest_abi::{PAGE_BYTES, open, stats};
+use iolite_virtio_driver::{Disk, DmaRegion, MmioRegisters, Segment};
+
+/// The device of a disk: whoever has it may drive the disk, or pass it on to who does.
+#[derive(Debug)]
+pub struct Device {
+    fd: u64,
+}
+
+impl Device {
+    /// Opens the device of the disk at `path`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such disk, `EACCES` without the right to devices.
+    pub fn open(path: &str) -> Result<Device> {
+        syscall::open(path, open::DEVICE).map(|fd| Device { fd })
+    }
+
+    /// The descriptor `fd`, which this process was started with.
+    pub fn from_fd(fd: u64) -> Device {
+        Device { fd }
+    }
+
+    /// `passing`, and this after what it has.
+    pub fn pass(&self, passing: Passing) -> Passing {
+        passing.fd(self.fd)
+    }
+
+    /// What the kernel knows of the disk.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn stat(&self) -> Result<Stat> {
+        syscall::stat(self.fd)
+    }
+
+    /// What the kernel has counted, which is its own driver's requests; of a process that drives the
+    /// disk it sees the interrupts, and how much ran beside it.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn disk_stats(&self) -> Result<DiskStats> {
+        syscall::disk_stats(self.fd, 0)
+    }
+
+    /// Starts the kernel's counts anew.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn reset_stats(&self) -> Result<()> {
+        syscall::disk_stats(self.fd, stats::RESET).map(drop)
+    }
+
+    /// Takes the device over, and initialises it. Until the value goes, the disk is this process's.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if somebody uses the disk, `ENODEV` if this is no device or its registers share a page
+    /// with another's, `EIO` if the disk could not be initialised, `ENOMEM`.
+    pub fn drive(self) -> Result<DrivenDisk> {
+        let grant = syscall::device_start(self.fd)?;
+        let bytes = Disk::<MmioRegisters>::DMA_BYTES;
+        let (address, physical) = syscall::dma_alloc(self.fd, bytes)?;
+        let registers = NonNull::new(grant.registers as *mut u8).ok_or(Errno::EIO)?;
+        let memory = NonNull::new(address as *mut u8).ok_or(Errno::EIO)?;
+        // SAFETY: the kernel has mapped the registers and the zeroed, contiguous memory for this
+        // process alone, until the device is closed, which is after the driver has gone.
+        let driver = unsafe {
+            let registers = MmioRegisters::new(registers);
+            Disk::new(registers, DmaRegion::new(memory, physical, bytes))
+        };
+        Ok(DrivenDisk {
+            driver: driver.map_err(|_| Errno::EIO)?,
+            device: self,
+        })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = syscall::close(self.fd);
+    }
+}
+
+/// A disk that this process drives.
+pub struct DrivenDisk {
+    /// The driver.
+    pub driver: Disk<MmioRegisters>,
+    device: Device,
+}
+
+/// A channel's memory as the device finds it.
+#[derive(Debug)]
+pub struct DmaChannel {
+    address: u64,
+    pages: Vec<u64>,
+}
+
+impl DrivenDisk {
+    /// Has the device reach a channel's memory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if it reaches too much already.
+    pub fn map(&self, channel: &Channel) -> Result<DmaChannel> {
+        let address = channel.address();
+        let pages = syscall::dma_map(self.device.fd, address, channel.len())?;
+        Ok(DmaChannel { address, pages })
+    }
+
+    /// Ends that: no request that uses it is in flight.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it was not mapped.
+    pub fn unmap(&self, channel: DmaChannel) -> Result<()> {
+        syscall::dma_unmap(self.device.fd, channel.address)
+    }
+}
+
+impl DmaChannel {
+    /// The bytes `[at, at + len)` of the channel's memory as segments, pages that follow each other
+    /// joined; `None` if they are not all there, or are more than `N` segments.
+    pub fn segments<const N: usize>(&self, at: u64, len: u32) -> Option<([Segment; N], usize)> {
+        let mut segments = [Segment::default(); N];
+        let mut count = 0usize;
+        let (mut at, end) = (at, at.checked_add(len.into())?);
+        while at < end {
+            let offset = at % PAGE_BYTES as u64;
+            let bytes = (PAGE_BYTES as u64 - offset).min(end - at);
+            let physical = self.pages.get((at / PAGE_BYTES as u64) as usize)? + offset;
+            match count.checked_sub(1).map(|last| &mut segments[last]) {
+                Some(last) if last.physical + u64::from(last.bytes) == physical => {
+                    last.bytes += bytes as u32;
+                }
+                _ => {
+                    *segments.get_mut(count)? = Segment {
+                        physical,
+                        bytes: bytes as u32,
+                    };
+                    count += 1;
+                }
+            }
+            at += bytes;
+        }
+        Some((segments, count))
+    }
+}
+
+impl Pollable for DrivenDisk {
+    fn fd(&self) -> u64 {
+        self.device.fd
+    }
+}
