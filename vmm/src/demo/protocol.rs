@@ -141,7 +141,7 @@ impl<'a> Fields<'a> {
         (plain && (1..=MAX_WORD_BYTES).contains(&word.len())).then(|| word.to_owned())
     }
 
-    fn one_of(&mut self, key: &str, words: [&str; 2]) -> Option<String> {
+    fn one_of<const N: usize>(&mut self, key: &str, words: [&str; N]) -> Option<String> {
         self.word(key).filter(|word| words.contains(&word.as_str()))
     }
 
