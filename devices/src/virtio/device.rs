@@ -31,6 +31,17 @@ pub trait VirtioDevice: Send + Sync {
     /// Reads the device configuration space; zeros past its end.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
+    /// Writes to the device configuration space. Called only after
+    /// [`settle`](VirtioDevice::settle).
+    fn write_config(&self, offset: u64, data: &[u8]);
+
+    /// ConfigGeneration: another value after the device has changed its configuration space by
+    /// itself.
+    fn config_generation(&self) -> u32;
+
+    /// Features are negotiated (FEATURES_OK). Called only while inactive.
+    fn settle(&self, features: u64);
+
     /// The driver is set up: the device is live from now on. Called only while inactive.
     fn activate(&self, activation: Activation);
 

@@ -93,7 +93,8 @@ impl VirtioMmio {
             reg::SHM_LEN_LOW | reg::SHM_LEN_HIGH | reg::SHM_BASE_LOW | reg::SHM_BASE_HIGH => {
                 u32::MAX
             }
-            // Reserved or write-only; ConfigGeneration, too, is 0: nothing changes.
+            reg::CONFIG_GENERATION => self.device.config_generation(),
+            // Reserved or write-only.
             _ => 0,
         }
     }
@@ -167,6 +168,7 @@ impl VirtioMmio {
         registers.status |= new & !FEATURES_OK;
         if new & FEATURES_OK != 0 && self.features_acceptable(registers) {
             registers.status |= FEATURES_OK;
+            self.device.settle(registers.driver_features);
         }
     }
 
@@ -281,6 +283,14 @@ impl VirtioMmio {
         }
     }
 
+    /// What can be written belongs to features, which are settled first.
+    fn write_config(&self, offset: u64, data: &[u8]) {
+        let registers = self.lock();
+        if registers.phase != Phase::Draining && registers.status & FEATURES_OK != 0 {
+            self.device.write_config(offset, data);
+        }
+    }
+
     fn refuse_queue(&self, error: &SetupError) {
         self.complain(format_args!("{error}: the device needs a reset"));
         self.notifier.fail_silently();
@@ -304,9 +314,10 @@ impl BusDevice for VirtioMmio {
 
     fn write(&self, offset: u64, data: &[u8]) {
         log::trace!("{}: write {offset:#x} <- {data:02x?}", self.name);
-        // Registers are accessed whole (section 4.2.2.2); the configuration space is read-only.
-        if let Ok(bytes) = data.try_into()
-            && offset < reg::CONFIG
+        // Registers are accessed whole (section 4.2.2.2).
+        if offset >= reg::CONFIG {
+            self.write_config(offset - reg::CONFIG, data);
+        } else if let Ok(bytes) = data.try_into()
             && offset.is_multiple_of(4)
         {
             self.write_register(offset, u32::from_le_bytes(bytes));

@@ -33,6 +33,11 @@ impl Notifier {
         self.raise(INTERRUPT_USED_RING);
     }
 
+    /// Sends a configuration change notification (virtio 1.2, section 2.4).
+    pub fn config_changed(&self) {
+        self.raise(INTERRUPT_CONFIG_CHANGE);
+    }
+
     /// Sets DEVICE_NEEDS_RESET and sends a configuration change notification (virtio 1.2, section
     /// 2.1.2), once until the next reset.
     pub fn fail(&self) {

@@ -13,7 +13,7 @@ use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
-use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, BlockError};
 use iolite_devices_abi::blk::{RequestHeader, S_OK, T_IN};
 use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::ring::{
@@ -162,13 +162,18 @@ pub fn config() -> BlockConfig {
 impl Driver {
     /// A machine with a fresh disk; nothing is set up.
     pub fn cold(backend: Arc<dyn Backend>, config: BlockConfig) -> Self {
+        Self::try_cold(backend, config).unwrap()
+    }
+
+    /// A machine with a disk that may not be possible.
+    pub fn try_cold(backend: Arc<dyn Backend>, config: BlockConfig) -> Result<Self, BlockError> {
         let ranges = RAM.map(|(base, len)| (GuestAddress(base), len));
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
         let edges = Arc::new(Edges::default());
         let size = config.queue_size;
-        let device = BlockDevice::new(memory.clone(), backend, config, edges.clone()).unwrap();
+        let device = BlockDevice::new(memory.clone(), backend, config, edges.clone())?;
         let window = device.bus_device();
-        Driver {
+        Ok(Driver {
             memory,
             device,
             window,
@@ -176,7 +181,7 @@ impl Driver {
             size,
             avail_idx: 0,
             used_seen: 0,
-        }
+        })
     }
 
     /// A live disk of [`SECTORS`] sectors.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 mod concurrency;
+mod configuration;
 mod driver;
 mod host;
 mod injection;

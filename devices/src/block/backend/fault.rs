@@ -185,6 +185,14 @@ impl Backend for FaultBackend {
         self.inner.capacity()
     }
 
+    fn refresh(&self) -> io::Result<u64> {
+        self.inner.refresh()
+    }
+
+    fn block_size(&self) -> u32 {
+        self.inner.block_size()
+    }
+
     fn read_only(&self) -> bool {
         self.inner.read_only()
     }

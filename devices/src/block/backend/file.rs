@@ -1,8 +1,8 @@
 //! A raw disk image: a file, or a block device of the host.
 //!
 //! Transfers go straight between the file and guest memory. The capacity is what the image had
-//! when it was opened: an image that is truncated under the machine gives errors where bytes are
-//! missing, one that grows stays as large as it was.
+//! when it was opened, until somebody asks anew ([`Backend::refresh`]): an image that is truncated
+//! under the machine gives errors where bytes are missing, one that grows stays as large as it was.
 //!
 //! The image is locked (an open file description lock over all of it: shared for readers,
 //! exclusive for a writer) for as long as it is open.
@@ -25,6 +25,7 @@ const IOV_MAX: usize = 1024;
 pub struct FileBackend {
     file: File,
     capacity: u64,
+    block_size: u32,
     read_only: bool,
     flush: Flush,
 }
@@ -36,10 +37,12 @@ impl FileBackend {
     /// [`OpenError`] says what is wrong with the image, and what to do.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let (file, capacity) = image::open(path, read_only)?;
+        let block_size = image::block_size(&file);
         let flush = Flush::default();
         Ok(FileBackend {
             file,
             capacity,
+            block_size,
             read_only,
             flush,
         })
@@ -90,6 +93,14 @@ impl FileBackend {
 impl Backend for FileBackend {
     fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    fn refresh(&self) -> io::Result<u64> {
+        image::size(&self.file)
+    }
+
+    fn block_size(&self) -> u32 {
+        self.block_size
     }
 
     fn read_only(&self) -> bool {

@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why an image cannot be used.
@@ -72,14 +72,13 @@ pub(super) fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenErro
     if !kind.is_file() && !kind.is_block_device() {
         return Err(OpenError::NotADisk(path.to_owned()));
     }
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(!read_only)
         .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path)
         .map_err(|error| refused(path, error))?;
-    // The end is the size, for files and block devices alike.
-    let size = file.seek(SeekFrom::End(0)).map_err(io_error)?;
+    let size = size(&file).map_err(io_error)?;
     if size == 0 {
         return Err(OpenError::Empty(path.to_owned()));
     }
@@ -93,6 +92,19 @@ pub(super) fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenErro
         return Err(OpenError::Locked(path.to_owned()));
     }
     Ok((file, size))
+}
+
+/// The size of an image in bytes: where its end is, for files and block devices alike.
+pub(super) fn size(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
+}
+
+/// Size in bytes of the blocks in which an image is best read and written: what its file system
+/// says, within reason.
+pub(super) fn block_size(file: &File) -> u32 {
+    let says = file.metadata().map_or(0, |metadata| metadata.blksize());
+    let reasonable = |size: &u32| size.is_power_of_two() && (512..=65536).contains(size);
+    u32::try_from(says).ok().filter(reasonable).unwrap_or(4096)
 }
 
 fn refused(path: &Path, error: io::Error) -> OpenError {

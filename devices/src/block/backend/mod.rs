@@ -19,11 +19,25 @@ use super::buffers::GuestBuffers;
 
 /// Something that holds the bytes of a disk.
 pub trait Backend: Send + Sync {
-    /// Size of the disk in bytes, a multiple of 512. It never changes.
+    /// Size of the disk in bytes, a multiple of 512, when it was made.
     fn capacity(&self) -> u64;
+
+    /// Size of the disk in bytes now, where it can change.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    fn refresh(&self) -> io::Result<u64> {
+        Ok(self.capacity())
+    }
 
     /// Whether writes are refused.
     fn read_only(&self) -> bool;
+
+    /// Size in bytes of the blocks that the backend handles best, a power of two from 512 to 65536:
+    /// less than one, or parts of two, cost more. It never changes.
+    fn block_size(&self) -> u32 {
+        4096
+    }
 
     /// Fills all of `buffers` from byte `offset` on. The range lies inside the capacity.
     ///

@@ -2,69 +2,88 @@
 //! its fields a meaning.
 
 use iolite_devices_abi::blk::{
-    F_BLK_SIZE, F_DISCARD, F_FLUSH, F_RO, F_SEG_MAX, F_WRITE_ZEROES, SECTOR_SIZE, config,
+    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY,
+    F_WRITE_ZEROES, SECTOR_SIZE, config,
 };
 use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 
-use super::queue::Disk;
+use super::disk::Disk;
 use super::ranges::{DISCARD, WRITE_ZEROES};
 
-/// Discarding less than a page of the host, or from a place between two, frees nothing.
-const DISCARD_ALIGNMENT: u32 = 4096 / SECTOR_SIZE as u32;
-
-/// `struct virtio_blk_config`; what belongs to features that are not offered stays zero.
-pub(super) struct ConfigSpace {
-    bytes: [u8; config::SIZE],
-}
-
-impl ConfigSpace {
-    /// What `disk` says of itself when its queue has `queue_size` entries.
-    pub(super) fn new(disk: &Disk, queue_size: u16) -> Self {
-        let bytes = [0; config::SIZE];
-        let mut space = ConfigSpace { bytes };
-        let sectors = disk.capacity / SECTOR_SIZE;
-        space.put(config::CAPACITY, &sectors.to_le_bytes());
-        // A chain, indirect or not, is never longer than its queue (section 2.7.5.3.1), and header
-        // and status take one descriptor each. This also stays below IOV_MAX.
-        space.put32(config::SEG_MAX, u32::from(queue_size - 2));
-        space.put32(config::BLK_SIZE, SECTOR_SIZE as u32);
-        if !disk.read_only {
-            space.put32(config::MAX_DISCARD_SECTORS, DISCARD.sectors);
-            space.put32(config::MAX_DISCARD_SEG, DISCARD.ranges);
-            space.put32(config::DISCARD_SECTOR_ALIGNMENT, DISCARD_ALIGNMENT);
-            space.put32(config::MAX_WRITE_ZEROES_SECTORS, WRITE_ZEROES.sectors);
-            space.put32(config::MAX_WRITE_ZEROES_SEG, WRITE_ZEROES.ranges);
-            space.put(config::WRITE_ZEROES_MAY_UNMAP, &[1]);
-        }
-        space
-    }
-
-    /// Reads from `offset` on; zeros past the end.
-    pub(super) fn read(&self, offset: u64, data: &mut [u8]) {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.bytes.len());
-        let len = data.len().min(self.bytes.len() - start);
-        data[..len].copy_from_slice(&self.bytes[start..start + len]);
-        data[len..].fill(0);
-    }
-
-    fn put32(&mut self, offset: u64, value: u32) {
-        self.put(offset, &value.to_le_bytes());
-    }
-
-    fn put(&mut self, offset: u64, bytes: &[u8]) {
-        let start = offset as usize;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-}
+/// The longest segment in bytes. The device could take longer ones; drivers that believe there is
+/// no limit where none is announced have been wrong before.
+const SIZE_MAX: u32 = 1 << 30;
 
 /// device_features of `disk`.
 pub(super) fn features(disk: &Disk) -> u64 {
-    let always = F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC | F_FLUSH | F_SEG_MAX | F_BLK_SIZE;
+    let always = F_VERSION_1
+        | F_EVENT_IDX
+        | F_INDIRECT_DESC
+        | F_FLUSH
+        | F_SIZE_MAX
+        | F_SEG_MAX
+        | F_BLK_SIZE
+        | F_TOPOLOGY
+        | F_CONFIG_WCE;
     if disk.read_only {
         always | F_RO
     } else {
         always | F_DISCARD | F_WRITE_ZEROES
     }
+}
+
+/// Reads the configuration space of a disk whose queue has `queue_size` entries; zeros past the
+/// end.
+pub(super) fn read(disk: &Disk, queue_size: u16, offset: u64, data: &mut [u8]) {
+    let space = layout(disk, queue_size);
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let from = space.get(start..).unwrap_or_default();
+    let len = data.len().min(from.len());
+    data[..len].copy_from_slice(&from[..len]);
+    data[len..].fill(0);
+}
+
+/// Writes to the configuration space: the cache mode alone can be written, whole (section 5.2.5).
+pub(super) fn write(disk: &Disk, offset: u64, data: &[u8]) {
+    if let (config::WRITEBACK, &[mode @ (0 | 1)]) = (offset, data) {
+        disk.choose_write_back(mode == 1);
+    }
+}
+
+/// `struct virtio_blk_config`; what belongs to features that are not offered is zero.
+fn layout(disk: &Disk, queue_size: u16) -> [u8; config::SIZE] {
+    // A resize comes before or after.
+    let _generation = disk.generation();
+    let mut space = [0; config::SIZE];
+    let mut put = |offset: u64, bytes: &[u8]| {
+        let start = offset as usize;
+        space[start..start + bytes.len()].copy_from_slice(bytes);
+    };
+    let sectors = disk.capacity() / SECTOR_SIZE;
+    put(config::CAPACITY, &sectors.to_le_bytes());
+    put(config::SIZE_MAX, &SIZE_MAX.to_le_bytes());
+    // A chain, indirect or not, is never longer than its queue (section 2.7.5.3.1), and header
+    // and status take one descriptor each. This also stays below IOV_MAX.
+    put(config::SEG_MAX, &u32::from(queue_size - 2).to_le_bytes());
+    put(config::BLK_SIZE, &disk.block_size.to_le_bytes());
+    // Both are powers of two.
+    let physical = disk.physical_block / disk.block_size;
+    put(config::PHYSICAL_BLOCK_EXP, &[physical.ilog2() as u8]);
+    put(config::MIN_IO_SIZE, &(physical as u16).to_le_bytes());
+    put(config::WRITEBACK, &[disk.is_write_back().into()]);
+    if !disk.read_only {
+        // Less than a physical block, or parts of two, cannot be given back.
+        let alignment = disk.physical_block / SECTOR_SIZE as u32;
+        put(config::MAX_DISCARD_SECTORS, &DISCARD.sectors.to_le_bytes());
+        put(config::MAX_DISCARD_SEG, &DISCARD.ranges.to_le_bytes());
+        put(config::DISCARD_SECTOR_ALIGNMENT, &alignment.to_le_bytes());
+        let zeroes = WRITE_ZEROES;
+        put(
+            config::MAX_WRITE_ZEROES_SECTORS,
+            &zeroes.sectors.to_le_bytes(),
+        );
+        put(config::MAX_WRITE_ZEROES_SEG, &zeroes.ranges.to_le_bytes());
+        put(config::WRITE_ZEROES_MAY_UNMAP, &[1]);
+    }
+    space
 }

@@ -5,97 +5,29 @@
 //! are due. vCPU threads only write registers and eventfds.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use iolite_devices_abi::blk::{self, ID_BYTES, SECTOR_SIZE};
+use iolite_devices_abi::blk;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Counters;
-use super::config_space::{self, ConfigSpace};
-use super::queue::{Disk, RequestQueue};
+use super::config::{BlockConfig, BlockError};
+use super::config_space;
+use super::disk::Disk;
+use super::queue::RequestQueue;
 use super::queue_thread;
 use crate::block::backend::Backend;
 use crate::block::engine::Engine;
 use crate::block::engine::pool::Pool;
-use crate::block::inject::{Injection, Which};
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
 use crate::virtio::device::{Activation, VirtioDevice};
 use crate::virtio::mmio::VirtioMmio;
 use crate::virtio::notifier::Notifier;
-
-/// The largest QueueNumMax.
-const MAX_QUEUE_SIZE: u16 = 1024;
-/// The smallest: a request takes three descriptors, and sizes are powers of two.
-const MIN_QUEUE_SIZE: u16 = 4;
-/// The most workers a disk may have.
-const MAX_WORKERS: usize = 64;
-
-/// What can be chosen for a disk.
-#[derive(Clone, Debug)]
-pub struct BlockConfig {
-    /// Short name for log lines and thread names: `vda`.
-    pub name: String,
-    /// What GET_ID answers; the first 20 bytes count.
-    pub id: String,
-    /// How many worker threads, 1 to 64.
-    pub workers: usize,
-    /// QueueNumMax: a power of two from 4 to 1024.
-    pub queue_size: u16,
-    /// Refuse writes even where the backend would take them.
-    pub read_only: bool,
-    /// How slow and faulty the disk is on purpose.
-    pub injection: Injection,
-}
-
-impl BlockConfig {
-    /// Worker threads of a disk where nobody says otherwise.
-    pub const DEFAULT_WORKERS: usize = 4;
-    /// QueueNumMax of a disk where nobody says otherwise.
-    pub const DEFAULT_QUEUE_SIZE: u16 = 256;
-
-    /// The defaults for a disk of this name.
-    pub fn new(name: &str) -> Self {
-        BlockConfig {
-            name: name.to_owned(),
-            id: name.to_owned(),
-            workers: Self::DEFAULT_WORKERS,
-            queue_size: Self::DEFAULT_QUEUE_SIZE,
-            read_only: false,
-            injection: Injection::default(),
-        }
-    }
-}
-
-/// Why a disk cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum BlockError {
-    /// The queue size is not one of those possible.
-    #[error("queue size {0} is not possible: use a power of two from 4 to 1024")]
-    QueueSize(u16),
-    /// The number of workers is not one of those possible.
-    #[error("{0} workers are not possible: use 1 to 64")]
-    Workers(usize),
-    /// A sector that is to fail lies beyond the disk.
-    #[error("sector {sector} cannot fail: the disk has {sectors}, counted from 0")]
-    FailingSector {
-        /// The sector.
-        sector: u64,
-        /// How many the disk has.
-        sectors: u64,
-    },
-    /// The system refused something.
-    #[error("cannot {what}: {error}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// What it said.
-        error: io::Error,
-    },
-}
 
 /// A virtio block device.
 pub struct BlockDevice {
@@ -120,29 +52,16 @@ impl BlockDevice {
         config: BlockConfig,
         interrupt: Arc<dyn Interrupt>,
     ) -> Result<Self, BlockError> {
+        config.check(&*backend)?;
+        let disk = Arc::new(Disk::new(&config, &*backend));
+        let notifier = Arc::new(Notifier::new(interrupt));
         let BlockConfig {
             name,
-            id,
             workers,
             queue_size,
-            read_only,
             injection,
+            ..
         } = config;
-        if !queue_size.is_power_of_two() || !(MIN_QUEUE_SIZE..=MAX_QUEUE_SIZE).contains(&queue_size)
-        {
-            return Err(BlockError::QueueSize(queue_size));
-        }
-        if !(1..=MAX_WORKERS).contains(&workers) {
-            return Err(BlockError::Workers(workers));
-        }
-        check_failures(&injection, backend.capacity() / SECTOR_SIZE)?;
-        let disk = Disk {
-            name: name.clone(),
-            id: id_bytes(&id),
-            capacity: backend.capacity(),
-            read_only: read_only || backend.read_only(),
-        };
-        let notifier = Arc::new(Notifier::new(interrupt));
         let core = Arc::new(Core::new(
             disk,
             queue_size,
@@ -185,6 +104,24 @@ impl BlockDevice {
         self.core.queue.counters.snapshot()
     }
 
+    /// Looks how large the backend is now; if that has changed the driver gets a new capacity and a
+    /// configuration change notification. Returns the capacity in bytes.
+    ///
+    /// # Errors
+    /// If the backend cannot say, or has become empty; then nothing changes.
+    pub fn resize(&self) -> io::Result<u64> {
+        let disk = &self.core.disk;
+        let size = self.backend.refresh()?;
+        let capacity = size - size % u64::from(disk.block_size);
+        if capacity == 0 {
+            return Err(io::Error::other("there is not one block left"));
+        }
+        if disk.resize(capacity) {
+            self.core.notify_change();
+        }
+        Ok(capacity)
+    }
+
     /// Stops the disk for good: no request is pulled any more, those in flight are finished, the
     /// backend is flushed, the threads end. Waits for as long as the backend takes. Idempotent;
     /// dropping the device does the same.
@@ -208,7 +145,7 @@ impl BlockDevice {
         if thread.join().is_err() {
             log::error!("{}: the queue thread panicked", self.core.name());
         }
-        self.backend.flush()
+        self.core.disk.last_flush(&*self.backend)
     }
 }
 
@@ -227,31 +164,38 @@ impl Drop for BlockDevice {
 pub(super) struct Core {
     pub(super) queue: Arc<RequestQueue>,
     pub(super) notify: EventFd,
-    name: String,
+    disk: Arc<Disk>,
+    notifier: Arc<Notifier>,
+    /// There is a driver that is to hear of changes.
+    live: AtomicBool,
     queue_sizes: [u16; 1],
-    features: u64,
-    config: ConfigSpace,
 }
 
 impl Core {
     fn new(
-        disk: Disk,
+        disk: Arc<Disk>,
         queue_size: u16,
         memory: Arc<GuestMemoryMmap>,
         notifier: Arc<Notifier>,
     ) -> Result<Self, BlockError> {
         Ok(Core {
-            name: disk.name.clone(),
-            features: config_space::features(&disk),
-            config: ConfigSpace::new(&disk, queue_size),
+            disk: Arc::clone(&disk),
+            notifier: Arc::clone(&notifier),
+            live: AtomicBool::new(false),
             queue_sizes: [queue_size],
             notify: EventFd::new(EFD_NONBLOCK).map_err(system("create an eventfd"))?,
             queue: Arc::new(RequestQueue::new(disk, memory, notifier)),
         })
     }
 
+    fn notify_change(&self) {
+        if self.live.load(Ordering::Acquire) {
+            self.notifier.config_changed();
+        }
+    }
+
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.disk.name
     }
 }
 
@@ -261,7 +205,7 @@ impl VirtioDevice for Core {
     }
 
     fn device_features(&self) -> u64 {
-        self.features
+        config_space::features(&self.disk)
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -269,10 +213,23 @@ impl VirtioDevice for Core {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        self.config.read(offset, data);
+        config_space::read(&self.disk, self.queue_sizes[0], offset, data);
+    }
+
+    fn write_config(&self, offset: u64, data: &[u8]) {
+        config_space::write(&self.disk, offset, data);
+    }
+
+    fn config_generation(&self) -> u32 {
+        *self.disk.generation()
+    }
+
+    fn settle(&self, features: u64) {
+        self.disk.settle(features);
     }
 
     fn activate(&self, activation: Activation) {
+        self.live.store(true, Ordering::Release);
         let Activation { features, queues } = activation;
         if let Some(queue) = queues.into_iter().flatten().next() {
             self.queue.activate(queue, features);
@@ -293,30 +250,9 @@ impl VirtioDevice for Core {
     }
 
     fn reset(&self, wait: Duration) -> bool {
+        self.live.store(false, Ordering::Release);
         self.queue.deactivate(wait)
     }
-}
-
-/// A failure that cannot happen is a mistake in the sector.
-fn check_failures(injection: &Injection, sectors: u64) -> Result<(), BlockError> {
-    for failure in &injection.failures {
-        match failure.which {
-            Which::Sectors { last: sector, .. } if sector >= sectors => {
-                return Err(BlockError::FailingSector { sector, sectors });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// What GET_ID answers: NUL-padded, and without a NUL when it fills all 20 bytes.
-fn id_bytes(id: &str) -> [u8; ID_BYTES] {
-    let mut bytes = [0; ID_BYTES];
-    for (to, from) in bytes.iter_mut().zip(id.bytes()) {
-        *to = from;
-    }
-    bytes
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> BlockError {

@@ -7,14 +7,17 @@
 
 pub mod chain;
 pub mod completion;
+pub mod config;
 mod config_space;
 pub mod counters;
 pub mod device;
+mod disk;
 pub mod queue;
 mod queue_thread;
 mod ranges;
 pub mod request;
 mod ring;
 
+pub use config::{BlockConfig, BlockError, Cache};
 pub use counters::Counters;
-pub use device::{BlockConfig, BlockDevice, BlockError};
+pub use device::BlockDevice;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use iolite_devices_abi::blk::{F_FLUSH, ID_BYTES, S_OK};
+use iolite_devices_abi::blk::S_OK;
 use iolite_devices_abi::status::F_INDIRECT_DESC;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
@@ -21,7 +21,8 @@ use vm_memory::GuestMemoryMmap;
 use super::chain::{self, ChainError, DescriptorTable};
 use super::completion::{Answer, Pending};
 use super::counters::Live;
-use super::request::{self, Limits, Parsed, Transfer};
+use super::disk::Disk;
+use super::request::{self, Parsed, Transfer};
 use super::ring::{Popped, Ring, RingError};
 use crate::block::gate::Gate;
 use crate::block::request::{Completion, Kind, Outcome, Request};
@@ -29,21 +30,9 @@ use crate::block::source::{Pulled, RequestSource};
 use crate::throttle::Throttle;
 use crate::virtio::notifier::Notifier;
 
-/// What a queue knows of its disk.
-pub(super) struct Disk {
-    /// For log lines.
-    pub(super) name: String,
-    /// What GET_ID answers.
-    pub(super) id: [u8; ID_BYTES],
-    /// Size in bytes.
-    pub(super) capacity: u64,
-    /// Writes are refused.
-    pub(super) read_only: bool,
-}
-
 /// The request queue of a block device, live or not.
 pub struct RequestQueue {
-    disk: Disk,
+    disk: Arc<Disk>,
     memory: Arc<GuestMemoryMmap>,
     notifier: Arc<Notifier>,
     gate: Gate,
@@ -64,7 +53,7 @@ struct Active {
 #[derive(Clone, Copy)]
 struct Terms {
     table: DescriptorTable,
-    limits: Limits,
+    features: u64,
 }
 
 /// Why the queue is broken until the next reset.
@@ -77,7 +66,11 @@ enum Broken {
 }
 
 impl RequestQueue {
-    pub(super) fn new(disk: Disk, memory: Arc<GuestMemoryMmap>, notifier: Arc<Notifier>) -> Self {
+    pub(super) fn new(
+        disk: Arc<Disk>,
+        memory: Arc<GuestMemoryMmap>,
+        notifier: Arc<Notifier>,
+    ) -> Self {
         RequestQueue {
             disk,
             memory,
@@ -93,16 +86,10 @@ impl RequestQueue {
     /// The driver is set up: requests may be pulled from now on.
     pub(super) fn activate(&self, queue: Queue, features: u64) {
         let mut ring = Ring::new(queue);
-        let limits = Limits {
-            capacity: self.disk.capacity,
-            read_only: self.disk.read_only,
-            write_through: features & F_FLUSH == 0,
-            features,
-        };
         // The ring is in memory, so this does not fail; should it, the first pop says so.
         let _ = ring.ask_for_notification(&self.memory);
         let table = ring.table(features & F_INDIRECT_DESC != 0);
-        let terms = Terms { table, limits };
+        let terms = Terms { table, features };
         *self.lock() = Some(Active { ring, terms });
         self.gate.open();
     }
@@ -140,13 +127,13 @@ impl RequestQueue {
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let chain = chain::walk(&self.memory, terms.table, head)?;
-        match request::parse(&self.memory, &chain, terms.limits) {
+        let limits = self.disk.limits(terms.features);
+        match request::parse(&self.memory, &chain, limits) {
             Parsed::Transfer(transfer) => {
                 let request = self.begin(id, head, transfer);
                 Ok(Step::Pulled(Pulled { request, more }))
             }
             other => {
-                self.counters.others.add(1);
                 self.publish(id, head, self.answer_now(id, other))?;
                 Ok(Step::Answered)
             }
@@ -207,10 +194,18 @@ impl RequestQueue {
     fn answer_now(&self, id: u64, parsed: Parsed) -> Answer {
         let name = &self.disk.name;
         match parsed {
+            Parsed::Flushed { .. } => self.counters.flushes.add(1),
+            _ => self.counters.others.add(1),
+        }
+        match parsed {
             Parsed::Identify { buffers, status } => {
                 log::debug!("{name} #{id} popped: GET_ID");
                 let copied = buffers.copy_from(&self.disk.id);
                 Answer::new(status, S_OK, copied as u64)
+            }
+            Parsed::Flushed { status } => {
+                log::debug!("{name} #{id} popped: Flush, which is ignored");
+                Answer::new(status, S_OK, 0)
             }
             Parsed::Refused { reason, status } => {
                 self.complain(format_args!("#{id} is refused: {reason}"));

@@ -30,9 +30,10 @@ pub struct Limits {
     pub capacity: u64,
     /// Writes are refused.
     pub read_only: bool,
-    /// The driver did not accept VIRTIO_BLK_F_FLUSH: writes are durable when they complete
-    /// (section 5.2.6.2).
+    /// Writes are durable when they complete.
     pub write_through: bool,
+    /// Flushes are carried out, not only answered.
+    pub flushes: bool,
     /// The negotiated features.
     pub features: u64,
 }
@@ -46,6 +47,11 @@ pub enum Parsed {
     Identify {
         /// [`ID_BYTES`] bytes of memory.
         buffers: GuestBuffers,
+        /// Where the status byte goes.
+        status: GuestAddress,
+    },
+    /// A flush of a disk whose flushes do nothing.
+    Flushed {
         /// Where the status byte goes.
         status: GuestAddress,
     },
@@ -194,6 +200,9 @@ impl<'a> Parts<'a> {
             T_IN => self.transfer(Kind::Read, sector),
             T_OUT => self.transfer(Kind::Write { durable }, sector),
             // Sector and data mean nothing here; a driver that sends them still gets its flush.
+            T_FLUSH if !self.limits.flushes => Ok(Parsed::Flushed {
+                status: self.status,
+            }),
             T_FLUSH => Ok(self.without_data(Kind::Flush, Vec::new())),
             T_DISCARD if negotiated(F_DISCARD) => {
                 let Ranges { ranges, .. } = self.ranges(ranges::DISCARD)?;
