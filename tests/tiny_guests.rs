@@ -131,11 +131,34 @@ fn standard_input_reaches_the_guest_and_its_end_is_ctrl_d() {
     check(&output, 0, "from a file\x04");
 }
 
+#[test]
+fn a_disk_that_grows_while_the_guest_looks() {
+    if !kvm::usable() {
+        return;
+    }
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    disk.as_file().set_len(8 * 512).unwrap();
+    // again: mov eax, [capacity of the first disk]; cmp eax, 9; jne again
+    let wait = [0xa1, 0x00, 0x01, 0x00, 0xd0, 0x83, 0xf8, 9, 0x75, 0xf6];
+    let kernel = Tiny::new(Entry::Pvh).print("ready\n").raw(&wait).exit(9);
+    let disk_path = disk.path().to_str().unwrap();
+    let (child, _kernel) = start_with(kernel, &["-d", disk_path]);
+    disk.as_file().set_len(9 * 512).unwrap();
+    signal(&child, "-USR1");
+    check(&child.wait_with_output().unwrap(), 19, "");
+}
+
 /// Starts a kernel that prints `ready` and then does what `rest` does; waits for it.
 fn start(rest: fn(Tiny) -> Tiny) -> (Child, tempfile::NamedTempFile) {
-    let kernel = rest(Tiny::new(Entry::Pvh).print("ready\n")).file();
+    start_with(rest(Tiny::new(Entry::Pvh).print("ready\n")), &[])
+}
+
+/// Starts a kernel that prints `ready`, and waits for it.
+fn start_with(kernel: Tiny, args: &[&str]) -> (Child, tempfile::NamedTempFile) {
+    let kernel = kernel.file();
     let mut child = iolite()
         .arg(kernel.path())
+        .args(args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -150,20 +173,22 @@ fn start(rest: fn(Tiny) -> Tiny) -> (Child, tempfile::NamedTempFile) {
     (child, kernel)
 }
 
+fn signal(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args([signal, &pid]).status().unwrap();
+    assert!(kill.success());
+}
+
 #[test]
 fn signals_stop_a_guest_that_spins_or_sleeps() {
     if !kvm::usable() {
         return;
     }
     for rest in [Tiny::halt as fn(Tiny) -> Tiny, Tiny::spin] {
-        for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        for (name, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
             let (child, _kernel) = start(rest);
             let sent = Instant::now();
-            let kill = Command::new("kill")
-                .arg(signal)
-                .arg(child.id().to_string())
-                .status();
-            assert!(kill.unwrap().success());
+            signal(&child, name);
             check(&child.wait_with_output().unwrap(), code, "");
             assert!(sent.elapsed() < Duration::from_secs(5));
         }
@@ -193,11 +218,6 @@ fn a_console_that_nobody_reads_does_not_hinder_a_stop() {
     let (mut child, _kernel) = start(|tiny| tiny.raw(&[0xee, 0xeb, 0xfd]));
     // The pipe fills, and the vCPU blocks in write(2).
     std::thread::sleep(Duration::from_millis(300));
-    let kill = Command::new("kill")
-        .arg("-TERM")
-        .arg(child.id().to_string())
-        .status()
-        .unwrap();
-    assert!(kill.success());
+    signal(&child, "-TERM");
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }

@@ -17,6 +17,8 @@ mod contents;
 mod cost;
 #[path = "whole_vm/demo.rs"]
 mod demo;
+#[path = "whole_vm/disks.rs"]
+mod disks;
 #[path = "whole_vm/ends.rs"]
 mod ends;
 #[path = "whole_vm/log.rs"]
@@ -38,6 +40,7 @@ fn main() {
         contents::tests(),
         cost::tests(),
         demo::tests(),
+        disks::tests(),
         ends::tests(),
         console::tests(),
         log::tests(),

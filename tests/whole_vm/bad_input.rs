@@ -109,6 +109,24 @@ const TABLE: &[(&str, &[&str], i32, &[&str])] = &[
         &["colour", "workers"],
     ),
     (
+        "disk_of_no_bytes",
+        &["run", "-d", "null:0M"],
+        USAGE,
+        &["no bytes", "64M"],
+    ),
+    (
+        "disk_of_a_third_of_a_block",
+        &["run", "-d", "DIR/three_sectors,block-size=4096"],
+        DISK,
+        &["1536", "4096"],
+    ),
+    (
+        "disk_key_that_does_nothing",
+        &["run", "-d", "mem:1M,cache=unsafe"],
+        USAGE,
+        &["cache", "does nothing"],
+    ),
+    (
         "disk_workers_zero",
         &["run", "-d", "DIR/disk,workers=0"],
         USAGE,
@@ -268,6 +286,7 @@ fn files() -> Result<TempDir, std::io::Error> {
     let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes);
     write("disk", &[0; 8192])?;
     write("odd", &[0; 1000])?;
+    write("three_sectors", &[0; 1536])?;
     write("empty", b"")?;
     write(
         "text",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use iolite_devices::block::backend::Backend;
 use iolite_devices::block::backend::file::FileBackend;
 use iolite_devices::block::backend::memory::MemoryBackend;
+use iolite_devices::block::backend::null::NullBackend;
 use iolite_devices::bus::Bus;
 use iolite_devices::exit::{self, ExitPort};
 use iolite_devices::i8042::{self, I8042};
@@ -20,7 +21,7 @@ use kvm_ioctls::{IoEventAddress, VmFd};
 use linux_loader::cmdline::Cmdline;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use crate::config::{DiskSpec, MachineConfig};
+use crate::config::{DiskSpec, MachineConfig, Source};
 use crate::error::Error;
 use crate::exits::Buses;
 use crate::kvm::KvmError;
@@ -127,15 +128,25 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
         ));
     }
     for spec in &config.disks {
-        let backend = FileBackend::open(&spec.path, spec.read_only)?;
-        backends.push((spec.clone(), Arc::new(backend)));
+        backends.push((spec.clone(), backend(spec)?));
     }
     Ok(backends)
 }
 
-/// The kernel's command line: the user's text, then the windows of all disks, and of the trace.
-fn cmdline(config: &MachineConfig, disks: usize) -> Result<Cmdline, LoaderError> {
-    let cmdline = match config.cmdline.trim() {
+fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
+    Ok(match &spec.source {
+        Source::Image(path) => Arc::new(FileBackend::open(path, spec.read_only)?),
+        Source::Memory(bytes) => {
+            let what = format!("cannot map a disk of {bytes} bytes");
+            Arc::new(MemoryBackend::zeroed(*bytes).map_err(Error::host(what))?)
+        }
+        Source::Null(bytes) => Arc::new(NullBackend::new(*bytes)),
+    })
+}
+
+/// The kernel's command line: the user's text, then the windows of all disks.
+fn cmdline(text: &str, disks: usize) -> Result<Cmdline, LoaderError> {
+    let cmdline = match text.trim() {
         "" => Cmdline::new(CMDLINE_BYTES),
         text => Cmdline::try_from(text, CMDLINE_BYTES),
     };
@@ -179,6 +190,8 @@ fn attach(
         workers: spec.workers,
         queue_size: spec.queue_size,
         read_only: spec.read_only,
+        cache: spec.cache,
+        block_size: spec.block_size,
         injection: spec.injection.clone(),
     };
     let interrupt = Arc::new(irq::line(vm, line)?);
@@ -197,7 +210,7 @@ fn attach(
         .map_err(KvmError::call("connect a queue's notification"))?;
     log::debug!(
         "{name}: {} at {base:#x}, interrupt line {line}",
-        spec.path.display()
+        spec.source
     );
     Ok(Disk { name, device })
 }

@@ -157,9 +157,16 @@ struct Run {
 
 /// The keys of a disk, in lines that fit 80 columns with clap's indentation.
 const DISK_HELP: &str = "\
-A disk image, raw file or block device, and its keys; repeat for more
+A disk and its keys; repeat for more. PATH is a disk image, raw file or
+block device; or mem:SIZE, a disk in memory, at first all zeros; or
+null:SIZE, which reads as zeros and forgets what is written. SIGUSR1
+tells the guest of images that have grown
 
 readonly, ro     refuse writes
+cache=MODE       writeback: writes are durable after a flush, or at once
+                 for a guest that cannot flush; writethrough: at once;
+                 unsafe: flushes do nothing (writeback)
+block-size=N     what the guest is told to count in, 512 or 4096 (512)
 workers=N        worker threads, 1 to 64 (4)
 queue-size=N     entries of the queue, a power of two up to 1024 (256)
 id=TEXT          what the guest reads as identification (its name)

@@ -15,6 +15,7 @@ use crate::console::{CharacterMode, Input, Wait};
 use crate::error::Error;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
+use crate::vm::Disk;
 
 /// Which descriptor an event is about.
 mod source {
@@ -28,6 +29,7 @@ mod source {
 /// What the main thread looks after while a guest runs.
 struct Attendant<'a> {
     power: Arc<Power>,
+    disks: &'a [Disk],
     signals: &'a mut Signals,
     timeout: Option<TimerFd>,
     input: Option<Input>,
@@ -42,6 +44,7 @@ struct Attendant<'a> {
 /// If the system refuses a descriptor, or the terminal cannot be changed.
 pub fn attend(
     power: &Arc<Power>,
+    disks: &[Disk],
     signals: &mut Signals,
     timeout: Option<Duration>,
     input: Option<Input>,
@@ -54,6 +57,7 @@ pub fn attend(
     let input = input.filter(|input| terminal.is_some() || !input.is_terminal());
     let attendant = Attendant {
         power: power.clone(),
+        disks,
         signals,
         timeout: timeout
             .map(timer)
@@ -122,10 +126,20 @@ impl MutEventSubscriber for Attendant<'_> {
 impl Attendant<'_> {
     fn signal(&mut self) {
         while let Some(number) = self.signals.pending() {
-            if number == libc::SIGTSTP {
-                self.suspend();
-            } else {
-                self.power.stop(Stop::Signal(number));
+            match number {
+                libc::SIGTSTP => self.suspend(),
+                libc::SIGUSR1 => self.resize(),
+                _ => self.power.stop(Stop::Signal(number)),
+            }
+        }
+    }
+
+    /// SIGUSR1: images may have grown.
+    fn resize(&self) {
+        for Disk { name, device } in self.disks {
+            match device.resize() {
+                Ok(bytes) => log::info!("{name}: {bytes} bytes now"),
+                Err(error) => log::warn!("{name}: its size stays as it is: {error}"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The signals that stop a machine, taken by the main thread from a descriptor.
+//! The signals that stop a machine, and the one that has it look at its disks anew, taken by the main thread from a descriptor.
 //!
 //! They are blocked from [`Signals::take`] on, in every thread started after it. When the guard is
 //! dropped they are as before, and end the process at once.
@@ -19,7 +19,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes SIGINT, SIGTERM, SIGQUIT, SIGTSTP, and SIGHUP unless it is ignored (nohup).
+    /// Takes SIGINT, SIGTERM, SIGQUIT, SIGTSTP, SIGUSR1, and SIGHUP unless it is ignored (nohup).
     ///
     /// # Errors
     /// What the system says.
@@ -30,6 +30,7 @@ impl Signals {
             Signal::SIGTERM,
             Signal::SIGQUIT,
             Signal::SIGTSTP,
+            Signal::SIGUSR1,
         ] {
             set.add(signal);
         }

@@ -79,7 +79,7 @@ impl Machine {
         let vcpu = self
             .vcpu
             .start(self.buses, self.memory.clone(), self.power.clone())?;
-        let attended = events::attend(&self.power, &mut signals, timeout, input);
+        let attended = events::attend(&self.power, &self.disks, &mut signals, timeout, input);
         // Whatever happened: nobody may wait for a vCPU that still runs.
         self.power.stop(Stop::Reset);
         // A second Ctrl-C is for who does not want to wait for a slow disk. Otherwise signals wait

@@ -1,22 +1,27 @@
 //! A disk as people name it: `PATH[,key[=value]]...`, with the keys of crosvm and Cloud Hypervisor.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use iolite_devices::block::inject::{Injection, Latency, Which};
-use iolite_devices::virtio::blk::BlockConfig;
+use iolite_devices::block::inject::{Injection, Latency, Operation, Which};
+use iolite_devices::virtio::blk::{BlockConfig, Cache};
 use iolite_devices_abi::blk::ID_BYTES;
 
-use super::ConfigError;
 use super::injection::{parse_failure, parse_latency};
+use super::{ConfigError, parse_size};
 
 /// One disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
-    /// The image: a file or a block device.
-    pub path: PathBuf,
+    /// Where its bytes are.
+    pub source: Source,
     /// Refuse writes.
     pub read_only: bool,
+    /// When writes are durable.
+    pub cache: Cache,
+    /// Size in bytes of a logical block.
+    pub block_size: u32,
     /// How many worker threads.
     pub workers: usize,
     /// QueueNumMax.
@@ -27,12 +32,57 @@ pub struct DiskSpec {
     pub injection: Injection,
 }
 
+/// Where a disk's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In an image: a file or a block device.
+    Image(PathBuf),
+    /// In memory: so many bytes, at first zeros, gone with the machine.
+    Memory(u64),
+    /// Nowhere: so many bytes that are always zeros.
+    Null(u64),
+}
+
+impl Source {
+    fn parse(text: &str) -> Result<Self, ConfigError> {
+        match text.split_once(':') {
+            Some(("mem", size)) => disk_size(size).map(Source::Memory),
+            Some(("null", size)) => disk_size(size).map(Source::Null),
+            _ => Ok(Source::Image(text.into())),
+        }
+    }
+}
+
+fn disk_size(text: &str) -> Result<u64, ConfigError> {
+    match parse_size(text)? {
+        0 => Err(ConfigError::EmptyDisk),
+        bytes => Ok(bytes),
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Image(path) => path.display().fmt(f),
+            Source::Memory(bytes) => write!(f, "memory of {bytes} bytes"),
+            Source::Null(bytes) => write!(f, "nothing of {bytes} bytes"),
+        }
+    }
+}
+
 impl DiskSpec {
-    /// A writable disk with the defaults.
+    /// A writable image with the defaults.
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::of(Source::Image(path.into()))
+    }
+
+    /// A writable disk with the defaults.
+    pub fn of(source: Source) -> Self {
         DiskSpec {
-            path: path.into(),
+            source,
             read_only: false,
+            cache: Cache::default(),
+            block_size: BlockConfig::DEFAULT_BLOCK_SIZE,
             workers: BlockConfig::DEFAULT_WORKERS,
             queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
             id: None,
@@ -57,6 +107,21 @@ impl DiskSpec {
                     None | Some("true" | "on") => true,
                     Some("false" | "off") => false,
                     Some(_) => return Err(bad("readonly", "alone, or true or false")),
+                }
+            }
+            "cache" => {
+                self.cache = match value {
+                    Some("writeback") => Cache::WriteBack,
+                    Some("writethrough") => Cache::WriteThrough,
+                    Some("unsafe") => Cache::Unsafe,
+                    _ => return Err(bad("cache", "writeback, writethrough or unsafe")),
+                }
+            }
+            "block-size" => {
+                self.block_size = match value {
+                    Some("512") => 512,
+                    Some("4096" | "4K") => 4096,
+                    _ => return Err(bad("block-size", "512 or 4096")),
                 }
             }
             "workers" => {
@@ -92,6 +157,26 @@ impl DiskSpec {
         Ok(())
     }
 
+    /// Checks that every one of these keys does something.
+    fn check_idle(&self, keys: &[&str]) -> Result<(), ConfigError> {
+        let given = |name: &str| keys.iter().any(|key| key.split('=').next() == Some(name));
+        let idle = |key, why| Err(ConfigError::IdleKey { key, why });
+        if given("seed") && !self.has_random_choices() {
+            return idle("seed", "it is for a latency range or a failure of P%");
+        }
+        if given("cache") && !matches!(self.source, Source::Image(_)) {
+            return idle("cache", "mem: and null: have nothing to make durable");
+        }
+        let fails = |operation| {
+            let mut failures = self.injection.failures.iter();
+            failures.any(|failure| failure.operation == operation)
+        };
+        if self.cache == Cache::Unsafe && fails(Operation::Flush) {
+            return idle("fail=flush", "with cache=unsafe there are no flushes");
+        }
+        Ok(())
+    }
+
     fn has_random_choices(&self) -> bool {
         let Injection {
             latency, failures, ..
@@ -123,15 +208,11 @@ impl FromStr for DiskSpec {
         }
         let path = path.filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| ConfigError::DiskWithoutPath(text.to_owned()))?;
-        let mut disk = DiskSpec::new(path);
-        let mut seeded = false;
-        for key in keys {
+        let mut disk = DiskSpec::of(Source::parse(path)?);
+        for key in &keys {
             disk.set(key)?;
-            seeded |= key.starts_with("seed=");
         }
-        if seeded && !disk.has_random_choices() {
-            return Err(ConfigError::IdleSeed);
-        }
+        disk.check_idle(&keys)?;
         Ok(disk)
     }
 }
@@ -149,19 +230,22 @@ mod tests {
     #[test]
     fn keys_are_taken_in_any_order() {
         let wanted = DiskSpec {
-            path: "x".into(),
+            source: Source::Image("x".into()),
             read_only: true,
+            cache: Cache::WriteThrough,
+            block_size: 4096,
             workers: 7,
             queue_size: 64,
             id: Some("left".into()),
             injection: Injection::default(),
         };
         assert_eq!(
-            "x,ro,workers=7,queue-size=64,id=left".parse(),
+            "x,ro,workers=7,cache=writethrough,block-size=4096,queue-size=64,id=left".parse(),
             Ok(wanted.clone())
         );
         assert_eq!(
-            "id=left,readonly=true,path=x,queue-size=64,workers=7".parse(),
+            "id=left,readonly=true,path=x,block-size=4K,queue-size=64,cache=writethrough,workers=7"
+                .parse(),
             Ok(wanted)
         );
         assert_eq!("x,ro=false".parse(), Ok(DiskSpec::new("x")));
@@ -183,9 +267,43 @@ mod tests {
             assert!(format!("x,{random},seed=1").parse::<DiskSpec>().is_ok());
         }
         for fixed in ["ro", "latency=2ms", "fail=read:every:3"] {
-            let seeded = format!("x,seed=1,{fixed}").parse::<DiskSpec>();
-            assert_eq!(seeded, Err(ConfigError::IdleSeed));
+            assert_eq!(idle(&format!("x,seed=1,{fixed}")), Some("seed"));
         }
+    }
+
+    /// The key of a disk that does nothing, if it is refused for that.
+    fn idle(text: &str) -> Option<&'static str> {
+        match text.parse::<DiskSpec>() {
+            Err(ConfigError::IdleKey { key, .. }) => Some(key),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn keys_that_do_nothing_are_refused() {
+        for text in ["mem:1M,cache=writeback", "null:1M,cache=unsafe"] {
+            assert_eq!(idle(text), Some("cache"), "{text}");
+        }
+        for text in ["x,cache=unsafe,fail=flush", "x,fail=flush:1%,cache=unsafe"] {
+            assert_eq!(idle(text), Some("fail=flush"), "{text}");
+        }
+        for text in ["x,cache=unsafe,fail=read", "x,cache=writeback,fail=flush"] {
+            assert!(text.parse::<DiskSpec>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn disks_without_an_image() {
+        let source = |text: &str| text.parse::<DiskSpec>().map(|disk| disk.source);
+        assert_eq!(source("mem:1M"), Ok(Source::Memory(1 << 20)));
+        assert_eq!(source("null:2G,ro"), Ok(Source::Null(2 << 30)));
+        assert_eq!(source("ro,path=null:4K"), Ok(Source::Null(4096)));
+        assert_eq!(source("./mem:1M"), Ok(Source::Image("./mem:1M".into())));
+        assert_eq!(source("a:b"), Ok(Source::Image("a:b".into())));
+        for text in ["mem:", "mem:12", "mem:-1M", "null:1X"] {
+            assert!(matches!(source(text), Err(ConfigError::Size(_))), "{text}");
+        }
+        assert_eq!(source("null:0M"), Err(ConfigError::EmptyDisk));
     }
 
     #[test]
@@ -211,6 +329,10 @@ mod tests {
             "x,queue-size=2048",
             "x,queue-size=65536",
             "x,ro=maybe",
+            "x,cache",
+            "x,cache=none",
+            "x,block-size=1024",
+            "x,block-size",
             "x,seed",
             "x,seed=-1",
             "x,id=",

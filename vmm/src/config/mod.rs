@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use iolite_devices_abi::machine::VIRTIO_MMIO_WINDOWS;
 
-pub use disk::DiskSpec;
+pub use disk::{DiskSpec, Source};
 pub use injection::parse_latency;
 pub use units::{parse_duration, parse_size};
 
@@ -33,18 +33,26 @@ pub enum ConfigError {
     /// Not a kind of failure.
     #[error("`{0}` does not say which requests fail: write {FAILURE}")]
     Failure(String),
-    /// A disk with a seed and nothing random.
-    #[error("disk key `seed` does nothing here: it is for a latency range or a failure of P%")]
-    IdleSeed,
+    /// A key that does nothing together with the others.
+    #[error("disk key `{key}` does nothing here: {why}")]
+    IdleKey {
+        /// The key.
+        key: &'static str,
+        /// What it is for, or what keeps it from doing anything.
+        why: &'static str,
+    },
     /// A disk without a path.
     #[error("disk `{0}` names no file: write PATH[,key[=value]]...")]
     DiskWithoutPath(String),
+    /// A disk of no bytes.
+    #[error("a disk of no bytes is none: give it a size like 64M")]
+    EmptyDisk,
     /// A disk with two paths.
     #[error("disk `{0}` names two files: give each disk its own -d")]
     DiskWithTwoPaths(String),
     /// A key that no disk has.
     #[error(
-        "unknown disk key `{0}`: known are path, readonly (ro), workers, queue-size, id, latency, fail and seed"
+        "unknown disk key `{0}`: known are path, readonly (ro), cache, block-size, workers, queue-size, id, latency, fail and seed"
     )]
     UnknownKey(String),
     /// A key with a value that it cannot have.

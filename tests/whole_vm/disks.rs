@@ -1,0 +1,71 @@
+//! Kinds of disks, and their keys that whoever is inside can tell apart.
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::ensure;
+use crate::support::Outcome;
+use crate::support::image::Image;
+use crate::support::trial;
+use crate::support::vm::{Ended, Iolite};
+
+const SIZE: usize = 1 << 20;
+/// What `zeros` says of an empty disk of that size.
+const ALL_ZEROS: &str = "1048576 of 1048576 bytes are zero";
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial::test("disks::memory_keeps_what_is_written", memory),
+        trial::test("disks::null_forgets_what_is_written", null),
+        trial::test("disks::every_cache_brings_bytes_to_the_file", caches),
+        trial::test("disks::large_blocks", large_blocks),
+        trial::test("disks::readonly_memory_is_read_only", read_only_memory),
+    ]
+}
+
+fn memory() -> Outcome {
+    let ended = shell(
+        "mem:1M",
+        "zeros /dev/vdb\nfill /dev/vdb 7\nverify /dev/vdb 7\n",
+    )?;
+    ended.says(ALL_ZEROS)?.says("seed 7: ok").map(|_| ())
+}
+
+fn null() -> Outcome {
+    let ended = shell("null:1M", "fill /dev/vdb 7\nzeros /dev/vdb\n")?;
+    ended
+        .says("written and flushed")?
+        .says(ALL_ZEROS)
+        .map(|_| ())
+}
+
+/// What the guest's shell says to these lines.
+fn shell(disk: &str, lines: &str) -> Result<Ended, Failed> {
+    let mut running = Iolite::run().disk(disk).start()?;
+    running.send(&format!("{lines}exit 0\n"))?;
+    running.finish_with_input_open()?.expect(0)
+}
+
+fn caches() -> Outcome {
+    for cache in ["writeback", "writethrough", "unsafe"] {
+        let image = Image::zeroed(SIZE as u64)?;
+        let keys = format!("cache={cache}");
+        let fill = Iolite::program("fill /dev/vdb 7");
+        fill.disk(image.with(&keys)).expect(0)?;
+        image.holds(7, SIZE)?;
+    }
+    Ok(())
+}
+
+fn large_blocks() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let verify = Iolite::program("verify /dev/vdb 9");
+    verify.disk(image.with("block-size=4096")).expect(0)?;
+    Ok(())
+}
+
+fn read_only_memory() -> Outcome {
+    let fill = Iolite::program("fill /dev/vdb 7").disk("mem:1M,ro");
+    let ended = fill.finish()?;
+    ensure!(ended.code() % 2 == 1, "{}", ended.report());
+    Ok(())
+}
