@@ -144,9 +144,9 @@ fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
     })
 }
 
-/// The kernel's command line: the user's text, then the windows of all disks.
-fn cmdline(text: &str, disks: usize) -> Result<Cmdline, LoaderError> {
-    let cmdline = match text.trim() {
+/// The kernel's command line: the user's text, then the windows of all disks, and of the trace.
+fn cmdline(config: &MachineConfig, disks: usize) -> Result<Cmdline, LoaderError> {
+    let cmdline = match config.cmdline.trim() {
         "" => Cmdline::new(CMDLINE_BYTES),
         text => Cmdline::try_from(text, CMDLINE_BYTES),
     };
