@@ -8,6 +8,7 @@ mod configuration;
 mod driver;
 mod host;
 mod injection;
+mod other_driver;
 mod random;
 mod rows_chain;
 mod rows_ranges;
