@@ -8,6 +8,7 @@ mod configuration;
 mod driver;
 mod host;
 mod injection;
+mod model;
 mod other_driver;
 mod random;
 mod rows_chain;
