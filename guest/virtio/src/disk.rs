@@ -1,7 +1,7 @@
 //! The block device (virtio 1.2, section 5.2): initialisation, requests and their outcome.
 
 use crate::dma::{DmaRegion, Segment};
-use crate::queue::{Queue, Setup, dma_bytes};
+use crate::queue::{Queue, Setup, Used, dma_bytes};
 use crate::registers::Registers;
 use iolite_devices_abi::blk;
 use iolite_devices_abi::{mmio, status};
@@ -157,6 +157,12 @@ impl<R: Registers> Disk<R> {
         &self.info
     }
 
+    /// How many requests are in flight.
+    #[inline(always)]
+    pub fn in_flight(&self) -> u16 {
+        self.queue.in_flight()
+    }
+
     /// Is there room for another request?
     #[inline(always)]
     pub fn has_room(&self) -> bool {
@@ -217,16 +223,28 @@ impl<R: Registers> Disk<R> {
     /// The next completion, if there is one.
     #[inline]
     pub fn harvest(&mut self) -> Option<Done> {
-        let used = self.queue.harvest()?;
+        self.queue.harvest().map(Done::from_used)
+    }
+
+    /// Calls `ended` with every completion there is.
+    #[inline(always)]
+    pub fn harvest_all(&mut self, mut ended: impl FnMut(Done)) {
+        self.queue.harvest_all(|used| ended(Done::from_used(used)));
+    }
+}
+
+impl Done {
+    #[inline(always)]
+    fn from_used(used: Used) -> Done {
         let outcome = match used.status {
             _ if used.ok() => Outcome::Ok,
             blk::S_UNSUPP => Outcome::Unsupported,
             _ => Outcome::Failed,
         };
-        Some(Done {
+        Done {
             cookie: used.cookie,
             outcome,
-        })
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //! 2. calls [`Disk::submit`] with physical segments and a cookie: `Ok` means that exactly one
 //!    completion will come, `Err` that none will,
 //! 3. calls [`Disk::notify`] after the last one of a batch,
-//! 4. on an interrupt calls [`Disk::acknowledge`], then [`Disk::harvest`] until it gives `None`.
+//! 4. on an interrupt calls [`Disk::acknowledge`], then [`Disk::harvest_all`] (or [`Disk::harvest`]
+//!    until it gives `None`).
 //!
 //! Nothing here allocates, blocks, spins or calls back. The device is not trusted: what it writes
 //! into shared memory is checked before it is used, and what the driver needs to know later is kept
@@ -19,6 +20,7 @@ mod disk;
 mod dma;
 mod queue;
 mod registers;
+mod table;
 
 pub use disk::{Disk, DiskError, Done, Info, Operation, Outcome, SubmitError};
 pub use dma::{DmaRegion, Segment};

@@ -2,17 +2,17 @@
 //! byte and a table of descriptors that never move, so that a request costs a handful of stores.
 //!
 //! With VIRTIO_F_INDIRECT_DESC a slot's table is an indirect one in its own memory, and descriptor
-//! `i` of the queue points to it for good. Without, the slot owns [`DIRECT_TABLE`] descriptors of
-//! the queue itself.
+//! `i` of the queue points to all of it for good. Without, the slot owns [`DIRECT_TABLE`]
+//! descriptors of the queue itself.
 
 #![allow(unsafe_code)]
 
 use crate::dma::{DmaRegion, Segment};
+use crate::table;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use iolite_devices_abi::blk::{RequestHeader, S_OK};
 use iolite_devices_abi::ring::{
-    DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor, avail_ring_bytes, desc_table_bytes,
-    need_event, used_ring_bytes,
+    DESC_F_INDIRECT, Descriptor, avail_ring_bytes, desc_table_bytes, need_event, used_ring_bytes,
 };
 
 /// Most data segments of a request (with indirect descriptors): 32 pages that lie anywhere, and two
@@ -80,6 +80,8 @@ pub(crate) struct Queue {
     region: DmaRegion,
     setup: Setup,
     size: u16,
+    /// The size less one: what an index is cut to.
+    mask: u16,
     indirect: bool,
     event_idx: bool,
     descriptors: *mut Descriptor,
@@ -97,10 +99,14 @@ pub(crate) struct Queue {
     notified: u16,
     last_used: u16,
     /// Free slots, as a stack; what is in flight has its cookie here, not in shared memory.
-    free: [u16; MAX_SLOTS as usize],
+    free: [u8; MAX_SLOTS as usize],
     free_count: u16,
-    in_flight: [Option<u32>; MAX_SLOTS as usize],
+    slot_count: u16,
+    in_flight: [u64; MAX_SLOTS as usize],
 }
+
+/// Beside a cookie: the slot is in flight.
+const IN_FLIGHT: u64 = 1 << 32;
 
 // SAFETY: the pointers are into the region, which the queue owns.
 unsafe impl Send for Queue {}
@@ -120,6 +126,7 @@ impl Queue {
         let mut queue = Queue {
             setup,
             size,
+            mask: size - 1,
             indirect,
             event_idx,
             descriptors: region.at(0),
@@ -138,7 +145,12 @@ impl Queue {
             last_used: 0,
             free: [0; MAX_SLOTS as usize],
             free_count: 0,
-            in_flight: [None; MAX_SLOTS as usize],
+            slot_count: if indirect {
+                size.min(MAX_SLOTS)
+            } else {
+                (size / DIRECT_TABLE).min(MAX_SLOTS)
+            },
+            in_flight: [0; MAX_SLOTS as usize],
         };
         queue.free_all();
         queue
@@ -151,7 +163,7 @@ impl Queue {
         self.next_avail = 0;
         self.notified = 0;
         self.last_used = 0;
-        self.in_flight.fill(None);
+        self.in_flight.fill(0);
         self.free_all();
     }
 
@@ -164,7 +176,7 @@ impl Queue {
         let slots = self.slots();
         for slot in 0..slots {
             // The lowest slot on top of the stack.
-            self.free[usize::from(slots - 1 - slot)] = slot;
+            self.free[usize::from(slots - 1 - slot)] = slot as u8;
             self.prepare(slot);
         }
         self.free_count = slots;
@@ -176,17 +188,17 @@ impl Queue {
         let physical = self.slot_physical(slot);
         // SAFETY: the slot's own table and descriptor.
         unsafe {
-            let header = RequestHeader::SIZE as u32;
-            set(
+            table::prepare(
                 table,
+                first,
                 physical + HEADER_AT as u64,
-                header,
-                DESC_F_NEXT,
-                first + 1,
+                physical + STATUS_AT as u64,
             );
             if self.indirect {
                 let own = self.descriptors.add(usize::from(slot));
-                set(own, physical + TABLE_AT as u64, 0, DESC_F_INDIRECT, 0);
+                let bytes = (TABLE * size_of::<Descriptor>()) as u32;
+                table::set_address(own, physical + TABLE_AT as u64);
+                table::set_rest(own, bytes, DESC_F_INDIRECT, 0);
             }
         }
     }
@@ -213,13 +225,15 @@ impl Queue {
         self.free_count > 0
     }
 
+    /// How many slots are in flight.
+    #[inline(always)]
+    pub fn in_flight(&self) -> u16 {
+        self.slot_count - self.free_count
+    }
+
     /// How many requests fit at once.
     pub fn slots(&self) -> u16 {
-        if self.indirect {
-            self.size.min(MAX_SLOTS)
-        } else {
-            (self.size / DIRECT_TABLE).min(MAX_SLOTS)
-        }
+        self.slot_count
     }
 
     /// Makes a request available, to be noticed after [`Queue::publish`]. The caller has checked
@@ -238,13 +252,10 @@ impl Queue {
             return;
         };
         self.free_count = top;
-        let slot = self.free[usize::from(top)];
-        let in_flight = &mut self.in_flight[usize::from(slot)];
-        *in_flight = Some(cookie);
+        // An index of 8 bits is in bounds.
+        let slot = self.free[usize::from(top as u8)];
+        self.in_flight[usize::from(slot)] = IN_FLIGHT | u64::from(cookie);
 
-        let (table, first) = self.table(slot);
-        let physical = self.slot_physical(slot);
-        let flags = DESC_F_NEXT | if device_writes { DESC_F_WRITE } else { 0 };
         // SAFETY: a free slot is ours alone, and its table has an entry for each segment and two
         // more; the available ring has `size` entries, a power of two.
         unsafe {
@@ -255,33 +266,25 @@ impl Queue {
             header.add(1).write_volatile(sector);
             base.add(STATUS_AT).write_volatile(STATUS_PENDING);
 
-            let mut entry = table;
-            let mut index = first;
-            for segment in segments {
-                entry = entry.add(1);
-                index += 1;
-                set(entry, segment.physical, segment.bytes, flags, index + 1);
-            }
-            set(
-                entry.add(1),
-                physical + STATUS_AT as u64,
-                1,
-                DESC_F_WRITE,
-                0,
-            );
-
             let head = if self.indirect {
-                let bytes = (segments.len() as u32 + 2) * size_of::<Descriptor>() as u32;
-                let own = self.descriptors.add(usize::from(slot));
-                (&raw mut (*own).len).write_volatile(bytes);
-                slot
+                table::fill(base.add(TABLE_AT).cast(), 0, segments, device_writes);
+                u16::from(slot)
             } else {
-                first
+                self.fill_direct(slot, segments, device_writes)
             };
-            let place = usize::from(self.next_avail & (self.size - 1));
+            let place = usize::from(self.next_avail & self.mask);
             self.avail_ring.add(place).write_volatile(head);
         }
         self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    /// Without indirect descriptors: fills the slot's descriptors of the queue, and gives the first.
+    #[cold]
+    fn fill_direct(&mut self, slot: u8, segments: &[Segment], device_writes: bool) -> u16 {
+        let (table, first) = self.table(slot.into());
+        // SAFETY: the slot's own table, which has an entry for each segment and two more.
+        unsafe { table::fill(table, first, segments, device_writes) };
+        first
     }
 
     /// Shows the device what was added, and says whether it wants to be notified (sections 2.7.13.3
@@ -310,41 +313,80 @@ impl Queue {
     /// next one.
     #[inline]
     pub fn harvest(&mut self) -> Option<Used> {
-        // SAFETY: the fields and entries read lie in the region; `place` is below the size.
-        unsafe {
-            if (*self.used_idx).load(Ordering::Acquire) == self.last_used {
-                if !self.event_idx {
-                    return None;
-                }
-                // A full barrier: the wish is seen before the index is read again.
-                (*self.used_event).swap(self.last_used, Ordering::SeqCst);
-                if (*self.used_idx).load(Ordering::SeqCst) == self.last_used {
-                    return None;
+        if self.used() == self.last_used && !self.asks_for_interrupt() {
+            return None;
+        }
+        self.take_used()
+    }
+
+    /// Calls `ended` with every request that the device has used, and asks for an interrupt at the
+    /// next one.
+    #[inline(always)]
+    pub fn harvest_all(&mut self, mut ended: impl FnMut(Used)) {
+        loop {
+            let used = self.used();
+            while self.last_used != used {
+                if let Some(used) = self.take_used() {
+                    ended(used);
                 }
             }
-            let place = usize::from(self.last_used & (self.size - 1));
-            self.last_used = self.last_used.wrapping_add(1);
-            let id = (*self.used_ring.add(2 * place)).load(Ordering::Relaxed);
-            let (slot, cookie) = self.take(id)?;
-            self.free[usize::from(self.free_count)] = slot;
-            self.free_count += 1;
-            let status = self.slots.add(usize::from(slot) * SLOT_BYTES + STATUS_AT);
-            let status = (*status.cast::<AtomicU8>()).load(Ordering::Relaxed);
-            Some(Used { cookie, status })
+            if !self.asks_for_interrupt() {
+                return;
+            }
         }
+    }
+
+    /// How far the device has come.
+    #[inline(always)]
+    fn used(&self) -> u16 {
+        // SAFETY: the field lies in the region.
+        unsafe { (*self.used_idx).load(Ordering::Acquire) }
+    }
+
+    /// Asks for an interrupt at the next request used. Has one been used meanwhile?
+    #[inline(always)]
+    fn asks_for_interrupt(&mut self) -> bool {
+        if !self.event_idx {
+            return false;
+        }
+        // SAFETY: the fields lie in the region. The swap is a full barrier: the wish is seen before
+        // the index is read again.
+        unsafe {
+            (*self.used_event).swap(self.last_used, Ordering::SeqCst);
+            (*self.used_idx).load(Ordering::SeqCst) != self.last_used
+        }
+    }
+
+    /// Takes the next used entry, which is there. `None` if it makes no sense.
+    #[inline(always)]
+    fn take_used(&mut self) -> Option<Used> {
+        let place = usize::from(self.last_used & self.mask);
+        self.last_used = self.last_used.wrapping_add(1);
+        // SAFETY: the entry lies in the region; `place` is below the size.
+        let id = unsafe { (*self.used_ring.add(2 * place)).load(Ordering::Relaxed) };
+        let (slot, cookie) = self.take(id)?;
+        // As many slots are free at most as there are.
+        self.free[usize::from(self.free_count as u8)] = slot;
+        self.free_count += 1;
+        // SAFETY: a slot that is in flight is one of the region's.
+        let status = unsafe {
+            let status = self.slots.add(usize::from(slot) * SLOT_BYTES + STATUS_AT);
+            (*status.cast::<AtomicU8>()).load(Ordering::Relaxed)
+        };
+        Some(Used { cookie, status })
     }
 
     /// The slot and cookie of a head index that is in flight. A device that names another one is
     /// broken, and what it says of it is ignored.
     #[inline(always)]
-    fn take(&mut self, id: u32) -> Option<(u16, u32)> {
+    fn take(&mut self, id: u32) -> Option<(u8, u32)> {
         let slot = if self.indirect {
             id
         } else {
             id / u32::from(DIRECT_TABLE)
         };
-        let cookie = self.in_flight.get_mut(slot as usize)?.take()?;
-        Some((slot as u16, cookie))
+        let cookie = core::mem::take(self.in_flight.get_mut(slot as usize)?);
+        (cookie != 0).then_some((slot as u8, cookie as u32))
     }
 
     /// A slot's table, and the index that its first entry has for the device.
@@ -362,20 +404,6 @@ impl Queue {
     #[inline(always)]
     fn slot_physical(&self, slot: u16) -> u64 {
         self.slots_physical + u64::from(slot) * SLOT_BYTES as u64
-    }
-}
-
-/// Writes a descriptor with two stores.
-///
-/// # Safety
-/// `to` is a descriptor of the queue's memory.
-#[inline(always)]
-unsafe fn set(to: *mut Descriptor, address: u64, bytes: u32, flags: u16, next: u16) {
-    let rest = u64::from(bytes) | u64::from(flags) << 32 | u64::from(next) << 48;
-    // SAFETY: the caller's promise; a descriptor is two little-endian words.
-    unsafe {
-        to.cast::<u64>().write_volatile(address);
-        to.cast::<u64>().add(1).write_volatile(rest);
     }
 }
 

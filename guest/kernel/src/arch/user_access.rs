@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use arrayvec::ArrayVec;
 use core::mem::MaybeUninit;
 use iolite_guest_abi::{Errno, USER_END, USER_START};
 
@@ -90,6 +91,22 @@ pub fn read_value<T: Plain>(from: u64) -> Result<T, Errno> {
     done(unsafe { copy_user(value.as_mut_ptr().cast(), from as *const u8, size_of::<T>()) })?;
     // SAFETY: every byte was written, and every bit pattern of a `Plain` type is valid.
     Ok(unsafe { value.assume_init() })
+}
+
+/// Copies up to `most` structures from the process, as many as fit.
+pub fn read_values<T: Plain, const N: usize>(
+    from: u64,
+    most: usize,
+) -> Result<ArrayVec<T, N>, Errno> {
+    let count = most.min(N);
+    let bytes = count * size_of::<T>();
+    check_range(from, bytes as u64)?;
+    let mut values = ArrayVec::<T, N>::new();
+    // SAFETY: there is room for `count` values; the source is user memory, where a fault is handled.
+    done(unsafe { copy_user(values.as_mut_ptr().cast(), from as *const u8, bytes) })?;
+    // SAFETY: every byte of these was written, and every bit pattern of a `Plain` type is valid.
+    unsafe { values.set_len(count) };
+    Ok(values)
 }
 
 /// Where to go on after a fault that cannot be resolved, if it was one of this module's accesses.

@@ -10,9 +10,11 @@ use crate::mm::layout::PAGE;
 use crate::mm::{frame, mmio};
 use crate::println;
 use crate::sync::{CpuCell, WaitQueue};
+use crate::task::process;
 use crate::task::scheduler;
 use crate::task::{ProcessId, ThreadId};
 use alloc::vec::Vec;
+use core::cell::RefMut;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use iolite_devices_abi::blk::ID_BYTES;
@@ -45,7 +47,7 @@ impl Owner {
             Owner::Thread(thread) => u32::from(thread.number()),
             Owner::Pages(page) => PAGES | page.number(),
             Owner::Async(process, request) => {
-                ASYNC | u32::from(process.number()) << REQUEST_BITS | u32::from(request)
+                ASYNC | (process.slot() as u32) << REQUEST_BITS | u32::from(request)
             }
         }
     }
@@ -59,7 +61,7 @@ impl Owner {
         if cookie & ASYNC == 0 {
             return ThreadId::from_number(u64::from(cookie)).map(Owner::Thread);
         }
-        let process = ProcessId::from_number(u64::from((cookie & !ASYNC) >> REQUEST_BITS))?;
+        let process = ProcessId::at((cookie & !ASYNC) >> REQUEST_BITS);
         Some(Owner::Async(process, (cookie % (1 << REQUEST_BITS)) as u16))
     }
 }
@@ -179,7 +181,51 @@ pub fn submit(
     segments: &[Segment],
     owner: Owner,
 ) -> Result<(), SubmitError> {
-    DISKS.borrow_mut()[usize::from(disk.0)].submit(operation, segments, owner)
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[usize::from(disk.0)];
+    disk.submit(operation, segments, owner)?;
+    disk.begin();
+    Ok(())
+}
+
+/// A disk to which several requests are submitted one after the other. It is notified of them when
+/// the value goes.
+pub struct Submitter {
+    disk: RefMut<'static, Disk>,
+    id: DiskId,
+}
+
+/// See [`Submitter`].
+#[inline(always)]
+pub fn submitter(id: DiskId) -> Submitter {
+    let disk = RefMut::map(DISKS.borrow_mut(), |disks| &mut disks[usize::from(id.0)]);
+    Submitter { disk, id }
+}
+
+impl Submitter {
+    /// Which disk.
+    pub fn id(&self) -> DiskId {
+        self.id
+    }
+
+    /// See [`submit`].
+    #[inline(always)]
+    pub fn submit(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        owner: Owner,
+    ) -> Result<(), SubmitError> {
+        self.disk.submit(operation, segments, owner)
+    }
+}
+
+impl Drop for Submitter {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.disk.driver.notify();
+        self.disk.begin();
+    }
 }
 
 /// [`submit`] and [`notify`] for one request.
@@ -194,6 +240,7 @@ pub fn submit_and_notify(
     let disk = &mut disks[usize::from(disk.0)];
     disk.submit(operation, segments, owner)?;
     disk.driver.notify();
+    disk.begin();
     Ok(())
 }
 
@@ -220,20 +267,22 @@ pub fn wait_for_room(disk: DiskId) {
 
 /// Interrupt line `line`: harvests the completions of the disks on it.
 pub fn interrupt(line: u8) {
-    let mut disks = DISKS.borrow_mut();
     let mut left = ON_LINE[usize::from(line)].load(Ordering::Relaxed);
-    while left != 0 {
-        let number = left.trailing_zeros();
-        let disk = &mut disks[number as usize];
-        if disk.owner == DrivenBy::Kernel {
-            disk.harvest();
-        } else {
-            disk.stats.interrupts += 1;
-            lent::interrupt(DiskId(number as u8));
+    if left != 0 {
+        let mut disks = DISKS.borrow_mut();
+        let mut processes = process::table();
+        while left != 0 {
+            let number = left.trailing_zeros();
+            let disk = &mut disks[number as usize];
+            if disk.owner == DrivenBy::Kernel {
+                disk.harvest(&mut processes);
+            } else {
+                disk.stats.interrupts += 1;
+                lent::interrupt(DiskId(number as u8));
+            }
+            left &= left - 1;
         }
-        left &= left - 1;
     }
-    drop(disks);
     async_io::move_on();
 }
 
@@ -260,6 +309,7 @@ pub fn stats(disk: DiskId, reset: bool) -> DiskStats {
     let notifications = disk.driver.notifications();
     let now = cpu::tsc();
     let mut stats = disk.stats;
+    stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
     if in_flight() & disk.bit != 0 {
         stats.in_flight_ticks += now - disk.busy_since;
     }
@@ -336,19 +386,11 @@ impl Disk {
     ) -> Result<(), SubmitError> {
         self.driver.submit(operation, segments, owner.to_cookie())?;
         let stats = &mut self.stats;
-        if stats.in_flight == 0 {
-            self.busy_since = cpu::tsc();
-            IN_FLIGHT.store(in_flight() | self.bit, Ordering::Relaxed);
-        }
-        stats.in_flight += 1;
-        stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
         // Counted when submitted: what is asked for is known here, and a completion says only how
         // it ended.
-        let bytes = || {
-            segments
-                .iter()
-                .map(|segment| u64::from(segment.bytes))
-                .sum::<u64>()
+        let bytes = || match segments {
+            [segment] => u64::from(segment.bytes),
+            _ => sum_of(segments),
         };
         match operation {
             Operation::Read { .. } => {
@@ -365,30 +407,50 @@ impl Disk {
         Ok(())
     }
 
-    fn harvest(&mut self) {
-        self.driver.acknowledge();
-        self.stats.interrupts += 1;
-        while let Some(done) = self.driver.harvest() {
+    /// Takes note of what was submitted.
+    #[inline(always)]
+    fn begin(&mut self) {
+        self.stats.in_flight = u64::from(self.driver.in_flight());
+        if in_flight() & self.bit == 0 && self.stats.in_flight != 0 {
+            self.busy_since = cpu::tsc();
+            IN_FLIGHT.store(in_flight() | self.bit, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn harvest(&mut self, processes: &mut process::Table) {
+        let Disk { driver, stats, .. } = self;
+        driver.acknowledge();
+        stats.interrupts += 1;
+        // There were never more since the last interrupt than there are now.
+        stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
+        driver.harvest_all(|done| {
             let ok = done.outcome == Outcome::Ok;
-            self.stats.in_flight -= 1;
             if !ok {
-                self.stats.errors += 1;
+                stats.errors += 1;
             }
             match Owner::from_cookie(done.cookie) {
                 Some(Owner::Thread(thread)) => scheduler::request_ended(thread, ok),
                 Some(Owner::Pages(first)) => cache::request_ended(first, ok),
                 Some(Owner::Async(process, request)) => {
-                    async_io::request_ended(process, request, ok);
+                    async_io::request_ended(processes, process, request, ok);
                 }
                 None => {}
             }
-        }
+        });
+        self.stats.in_flight = u64::from(self.driver.in_flight());
         if self.stats.in_flight == 0 {
             self.stats.in_flight_ticks += cpu::tsc() - self.busy_since;
             IN_FLIGHT.store(in_flight() & !self.bit, Ordering::Relaxed);
         }
         self.waiting_for_room.wake_all();
     }
+}
+
+#[inline(never)]
+fn sum_of(segments: &[Segment]) -> u64 {
+    let bytes = segments.iter().map(|segment| u64::from(segment.bytes));
+    bytes.sum()
 }
 
 impl DiskId {

@@ -18,7 +18,7 @@ pub mod lent;
 mod sync;
 
 pub use disk::{
-    DiskId, Owner, count, count_work, disks, in_flight, init, interrupt, notify, stats, submit,
-    submit_and_notify, system_disk, wait_for_room,
+    DiskId, Owner, Submitter, count, count_work, disks, in_flight, init, interrupt, notify, stats,
+    submit, submit_and_notify, submitter, system_disk, wait_for_room,
 };
 pub use sync::{flush, identify, read_sector, transfer};

@@ -104,6 +104,13 @@ impl Files {
             .ok_or(Errno::EBADF)
     }
 
+    /// What `fd` stands for, in place.
+    #[inline(always)]
+    pub fn get_ref(&self, fd: u64) -> Result<&File, Errno> {
+        let file = self.0.get(fd as usize).and_then(Option::as_ref);
+        file.ok_or(Errno::EBADF)
+    }
+
     /// Takes what `fd` stands for away from it.
     fn take(&mut self, fd: u64) -> Result<File, Errno> {
         self.0

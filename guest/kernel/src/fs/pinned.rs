@@ -6,6 +6,7 @@ use crate::mm::layout::PAGE;
 use crate::mm::paging::Root;
 use crate::mm::{pager, paging};
 use crate::task::process;
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use iolite_devices_abi::blk::SECTOR_SIZE;
 use iolite_guest_abi::{Errno, Fault};
@@ -36,11 +37,7 @@ impl Pinned {
             let at = address + done;
             let bytes = (PAGE - at % PAGE).min(len - done);
             let frame = hold_page(self.root, at, write)?;
-            let physical = frame.physical() + at % PAGE;
-            self.segments.push(Segment {
-                physical,
-                bytes: bytes as u32,
-            });
+            self.segments.push(segment(frame, at, bytes));
             done += bytes;
         }
         let partial = done % SECTOR_SIZE;
@@ -59,12 +56,11 @@ impl Pinned {
     }
 
     /// Leaves the segments, and the duty to release their frames, to `to`, which is empty.
-    #[inline(always)]
-    pub fn hand_over(&mut self, to: &mut ArrayVec<Segment, MAX_SEGMENTS>) {
-        for segment in &self.segments {
-            to.push(*segment);
-        }
-        self.segments.clear();
+    pub fn hand_over(&mut self, to: &mut Vec<Segment>) -> Result<(), Errno> {
+        let count = self.segments.len();
+        to.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+        to.extend(self.segments.drain(..));
+        Ok(())
     }
 }
 
@@ -80,18 +76,31 @@ impl Drop for Pinned {
 /// The frame behind a user address, brought in if need be, held once more.
 #[inline(always)]
 pub fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, Errno> {
-    let needed = paging::PRESENT | paging::USER | if for_writing { paging::WRITABLE } else { 0 };
-    // Registers are not memory.
-    let mask = needed | paging::UNCACHED;
     loop {
-        if let Some(entry) = root.find(address)
-            && entry.get() & mask == needed
-            && let Some(frame) = entry.frame()
-        {
+        if let Some(frame) = present(root, address, for_writing) {
             frame::hold(frame);
             return Ok(frame);
         }
         pager::bring_in(address, for_writing).map_err(errno_of)?;
+    }
+}
+
+/// The frame behind a user address, if a process can reach it in this way.
+#[inline(always)]
+pub fn present(root: Root, address: u64, for_writing: bool) -> Option<Frame> {
+    let writable = if for_writing { paging::WRITABLE } else { 0 };
+    let needed = paging::PRESENT | paging::USER | writable;
+    // Registers are not memory.
+    let mask = needed | paging::UNCACHED;
+    let value = root.find(address)?.get();
+    (value & mask == needed).then(|| Frame::containing(value & paging::ADDRESS))
+}
+
+#[inline(always)]
+fn segment(frame: Frame, address: u64, bytes: u64) -> Segment {
+    Segment {
+        physical: frame.physical() + address % PAGE,
+        bytes: bytes as u32,
     }
 }
 

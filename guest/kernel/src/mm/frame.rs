@@ -55,10 +55,8 @@ struct Frames {
 /// How many runs of adjacent frames are kept together; others join the stack frame by frame.
 const MAX_RUNS: usize = 16;
 
-// How many hold each frame: a table in the first frames of memory, for the frames from FIRST on.
-// Those below belong to the kernel's image and to what never comes back.
+// How many hold each frame, by its number: a table in the first frames of memory.
 static HOLDERS: AtomicPtr<u16> = AtomicPtr::new(ptr::null_mut());
-static FIRST: AtomicU32 = AtomicU32::new(0);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 static FRAMES: CpuCell<Frames> = CpuCell::new(Frames {
@@ -99,11 +97,10 @@ pub fn end_of_memory() -> u64 {
 pub fn start_counting() {
     let mut frames = FRAMES.borrow_mut();
     let table = Frame(frames.unused);
-    let bytes = u64::from(frames.end - frames.unused) * size_of::<u16>() as u64;
+    let bytes = u64::from(frames.end) * size_of::<u16>() as u64;
     frames.unused += bytes.div_ceil(PAGE) as u32;
     frames.free = frames.end - frames.unused;
-    FIRST.store(frames.unused, Ordering::Relaxed);
-    COUNT.store(frames.free, Ordering::Relaxed);
+    COUNT.store(frames.end, Ordering::Relaxed);
     HOLDERS.store(table.address() as *mut u16, Ordering::Relaxed);
 }
 
@@ -229,14 +226,13 @@ impl Frames {
 /// How many hold a frame. The reference is used at once and not kept.
 #[inline(always)]
 fn holders<'a>(frame: Frame) -> &'a mut u16 {
-    let index = frame.0.wrapping_sub(FIRST.load(Ordering::Relaxed));
     assert!(
-        index < COUNT.load(Ordering::Relaxed),
+        frame.0 < COUNT.load(Ordering::Relaxed),
         "not a frame that can be held"
     );
     // SAFETY: the table has an entry for each of the COUNT frames, only this module reaches it, and
     // each use of the reference ends before the next begins.
-    unsafe { &mut *HOLDERS.load(Ordering::Relaxed).add(index as usize) }
+    unsafe { &mut *HOLDERS.load(Ordering::Relaxed).add(frame.0 as usize) }
 }
 
 /// Zeroes a frame from byte `from` on.

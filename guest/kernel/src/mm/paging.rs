@@ -27,7 +27,8 @@ const HUGE: u64 = 1 << 7;
 /// It cannot be executed.
 pub const NO_EXECUTE: u64 = 1 << 63;
 
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// The bits of an entry that are an address.
+pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const ENTRIES: usize = 512;
 const HUGE_PAGE: u64 = 2 << 20;
 

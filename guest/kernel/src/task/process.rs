@@ -52,8 +52,15 @@ impl ProcessId {
         NonZeroU16::new(number).map(ProcessId)
     }
 
+    /// The process with this slot.
     #[inline(always)]
-    fn slot(self) -> usize {
+    pub fn at(slot: u32) -> ProcessId {
+        ProcessId(NonZeroU16::MIN.saturating_add(slot as u16))
+    }
+
+    /// Its number, counted from 0.
+    #[inline(always)]
+    pub fn slot(self) -> usize {
         usize::from(self.0.get()) - 1
     }
 }
@@ -100,7 +107,7 @@ pub fn add(
     processes[slot] = Some(Box::new(Process {
         space,
         files,
-        async_io: AsyncIo::default(),
+        async_io: AsyncIo::new(),
         rights,
         name,
         parent,
@@ -146,6 +153,23 @@ pub fn get(id: ProcessId) -> RefMut<'static, Process> {
             None => panic!("process {} is gone", id.0),
         }
     })
+}
+
+/// All processes, borrowed once for many looks.
+pub struct Table(RefMut<'static, Vec<Option<Box<Process>>>>);
+
+/// All processes.
+#[inline(always)]
+pub fn table() -> Table {
+    Table(PROCESSES.borrow_mut())
+}
+
+impl Table {
+    /// A process, if it is there.
+    #[inline(always)]
+    pub fn get(&mut self, id: ProcessId) -> Option<&mut Process> {
+        self.0.get_mut(id.slot())?.as_deref_mut()
+    }
 }
 
 /// How many processes there are; ended ones count until they are waited for.

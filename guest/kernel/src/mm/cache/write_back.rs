@@ -113,13 +113,19 @@ fn write_and_wait(object: ObjectId) {
     }
 }
 
+/// Is anything at all dirty or being written?
+#[inline(always)]
+pub fn is_any_unwritten() -> bool {
+    UNWRITTEN.load(Ordering::Relaxed) != 0
+}
+
 /// [`sync`], unless nothing at all is dirty or being written.
 #[inline]
 pub fn sync_if_dirty(object: ObjectId) -> Result<(), Errno> {
-    if UNWRITTEN.load(Ordering::Relaxed) == 0 {
-        Ok(())
-    } else {
+    if is_any_unwritten() {
         sync(object)
+    } else {
+        Ok(())
     }
 }
 

@@ -1,0 +1,304 @@
+//! Asynchronous system calls: a process submits requests, runs on, and collects completions.
+//!
+//! A request goes straight to the disk. While the disk's queue is full it waits in a list of its
+//! process, the only place where a request can be cancelled; the interrupt that makes room moves
+//! it on. Its pages are held from the submission to the completion, so whatever the process does
+//! to its mappings, the device writes into frames that nobody else has got.
+//!
+//! ```text
+//!   submit -> waiting -> in flight -> done -> collected
+//!                 +-- cancelled -------^
+//! ```
+//!
+//! Submitting comes in two ways. Plain requests are started in batches: descriptor, process and disk
+//! are looked up once for all of them. One that is long, that is wrong, or that has to wait for a page
+//! or a write-back, is started alone. `table` holds a process's requests.
+
+mod table;
+
+use super::file::{File, OpenObject};
+use super::pinned::{self, Pinned};
+use crate::arch::user_access;
+use crate::block::{self, Submitter};
+use crate::mm::cache::write_back;
+use crate::mm::frame;
+use crate::mm::layout::PAGE;
+use crate::mm::paging::Root;
+use crate::task::process::{self, Process, ProcessId};
+use crate::task::scheduler::{self, Wait};
+use arrayvec::ArrayVec;
+use iolite_devices_abi::blk::SECTOR_SIZE;
+use iolite_guest_abi::{Errno, IoCompletion, IoRequest, MAX_IO, MAX_IO_BYTES, USER_END, io};
+use table::{Ask, COPIED_AT_ONCE, Kind};
+
+pub use table::AsyncIo;
+
+/// How many requests are read from a process at a time, and the disk notified after them: while it
+/// does these, the next ones are submitted.
+const SUBMITTED_AT_ONCE: usize = 16;
+
+/// Submits up to `count` requests that lie at `requests` in the running process.
+pub fn submit(requests: u64, count: u64) -> Result<u64, Errno> {
+    let id = scheduler::current_process().ok_or(Errno::ESRCH)?;
+    let mut submitted = 0;
+    while submitted < count {
+        let at = requests.wrapping_add(submitted.wrapping_mul(size_of::<IoRequest>() as u64));
+        let step =
+            read_some(at, count - submitted).and_then(|batch| match start_plain(id, &batch) {
+                0 => start_any(id, &batch[0]).map(|()| 1),
+                started => Ok(started),
+            });
+        match step {
+            Ok(started) => submitted += started,
+            Err(error) if submitted == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(submitted)
+}
+
+/// Up to `most` requests at `at`, at least one.
+fn read_some(at: u64, most: u64) -> Result<ArrayVec<IoRequest, SUBMITTED_AT_ONCE>, Errno> {
+    user_access::read_values(at, most as usize)
+        // Perhaps the first ones lie in memory that is there.
+        .or_else(|_| user_access::read_value(at).map(|first| core::iter::once(first).collect()))
+}
+
+/// Starts requests up to the first that is not plain: a read or write that is in order, of one disk,
+/// and of memory in one page that is there. Gives their number.
+#[inline(never)]
+fn start_plain(id: ProcessId, batch: &[IoRequest]) -> u64 {
+    let mut process = process::current();
+    let Process {
+        space,
+        files,
+        async_io,
+        ..
+    } = &mut *process;
+    let Some(first) = batch.first() else { return 0 };
+    let Ok(File::Object(file)) = files.get_ref(u64::from(first.fd)) else {
+        return 0;
+    };
+    if !file.direct || write_back::is_any_unwritten() {
+        return 0;
+    }
+    let root = space.root();
+    let mut places = async_io.room();
+    let mut disk = block::submitter(file.extent.disk);
+    let mut started = 0;
+    for entry in batch {
+        if entry.fd != first.fd
+            || places == 0
+            || !start_if_plain(id, root, async_io, file, &mut disk, entry)
+        {
+            break;
+        }
+        places -= 1;
+        started += 1;
+    }
+    started
+}
+
+/// See [`start_plain`]. What is wrong with a request [`start_any`] finds out.
+#[inline(always)]
+fn start_if_plain(
+    id: ProcessId,
+    root: Root,
+    async_io: &mut AsyncIo,
+    file: &OpenObject,
+    disk: &mut Submitter,
+    entry: &IoRequest,
+) -> bool {
+    let &IoRequest {
+        buf, len, offset, ..
+    } = entry;
+    let kind = match entry.operation {
+        io::READ => Kind::Read,
+        io::WRITE if file.write => Kind::Write(file.object),
+        _ => return false,
+    };
+    let aligned = (buf | len | offset).is_multiple_of(SECTOR_SIZE);
+    // Neither empty nor longer than what is left of the page.
+    let one_page = len.wrapping_sub(1) < PAGE - buf % PAGE;
+    let Some(end) = offset.checked_add(len) else {
+        return false;
+    };
+    if !aligned || !one_page || end > file.extent.bytes || buf >= USER_END {
+        return false;
+    }
+    let Some(frame) = pinned::present(root, buf, kind == Kind::Read) else {
+        return false;
+    };
+    let Some(place) = async_io.take_place() else {
+        return false;
+    };
+    frame::hold(frame);
+    let ask = Ask {
+        kind,
+        sector: file.extent.first_sector + offset / SECTOR_SIZE,
+        bytes: len as u32,
+        user_data: entry.user_data,
+    };
+    async_io.start(id, place, disk, ask, Some(frame.physical() + buf % PAGE));
+    true
+}
+
+/// Starts any request, waiting for what has to come first.
+#[inline(never)]
+fn start_any(id: ProcessId, entry: &IoRequest) -> Result<(), Errno> {
+    let (file, root) = {
+        let process = process::current();
+        let File::Object(file) = process.files.get(u64::from(entry.fd))? else {
+            return Err(Errno::ENODEV);
+        };
+        (file, process.space.root())
+    };
+    let ask = check(&file, entry)?;
+    write_back::sync_if_dirty(file.object)?;
+    let mut buffer = Pinned::new(root);
+    let read = ask.kind == Kind::Read;
+    if buffer.fill(entry.buf, entry.len, read, file.max_segments)? < entry.len {
+        return Err(Errno::EINVAL); // the disk takes no request of so many pages
+    }
+    let mut process = process::current();
+    let async_io = &mut process.async_io;
+    let place = async_io.make_place()?;
+    if let Err(error) = buffer.hand_over(async_io.segments(place)) {
+        async_io.give_back(place);
+        return Err(error);
+    }
+    let mut disk = block::submitter(file.extent.disk);
+    async_io.start(id, place, &mut disk, ask, None);
+    Ok(())
+}
+
+/// Is the request one that the process may make? What does it ask for?
+fn check(file: &OpenObject, entry: &IoRequest) -> Result<Ask, Errno> {
+    let &IoRequest {
+        operation,
+        buf,
+        len,
+        offset,
+        user_data,
+        ..
+    } = entry;
+    if !file.direct {
+        return Err(Errno::EINVAL);
+    }
+    let kind = match operation {
+        io::READ => Kind::Read,
+        io::WRITE if file.write => Kind::Write(file.object),
+        io::WRITE => return Err(Errno::EROFS),
+        io::FLUSH if buf | len | offset == 0 => Kind::Flush,
+        _ => return Err(Errno::EINVAL),
+    };
+    let unaligned = !(buf | len | offset).is_multiple_of(SECTOR_SIZE);
+    if unaligned || len > MAX_IO_BYTES || len == 0 && kind != Kind::Flush {
+        return Err(Errno::EINVAL);
+    }
+    let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+    if end > file.extent.bytes {
+        return Err(Errno::ENOSPC);
+    }
+    user_access::check_range(buf, len)?;
+    Ok(Ask {
+        kind,
+        sector: file.extent.first_sector + offset / SECTOR_SIZE,
+        bytes: len as u32,
+        user_data,
+    })
+}
+
+/// Moves completions to `completions` in the running process: see guest/abi.
+pub fn wait(completions: u64, max: u64, min: u64, timeout_ns: u64) -> Result<u64, Errno> {
+    let id = scheduler::current_process().ok_or(Errno::ESRCH)?;
+    if max == 0 || min > max {
+        return Err(Errno::EINVAL);
+    }
+    let max = max.min(MAX_IO as u64);
+    pinned::prepare_for_writing(completions, max * size_of::<IoCompletion>() as u64)?;
+    let timed_out = wait_for(id, min as usize, timeout_ns)?;
+    let mut copied = 0;
+    while copied < max {
+        let most = (max - copied).min(COPIED_AT_ONCE as u64) as usize;
+        let batch = process::current().async_io.collect(most);
+        if batch.is_empty() {
+            break;
+        }
+        let at = completions + copied * size_of::<IoCompletion>() as u64;
+        user_access::write_values(at, &batch)?;
+        copied += batch.len() as u64;
+    }
+    if copied == 0 && timed_out {
+        Err(Errno::ETIMEDOUT)
+    } else {
+        Ok(copied)
+    }
+}
+
+/// Blocks until `min` completions are there. Was time up before?
+fn wait_for(id: ProcessId, min: usize, timeout_ns: u64) -> Result<bool, Errno> {
+    let mut deadline = None;
+    loop {
+        {
+            let async_io = &mut process::current().async_io;
+            if async_io.done() >= min {
+                return Ok(false);
+            }
+            if async_io.open() < min {
+                return Err(Errno::EINVAL);
+            }
+            async_io.wake_at(min);
+        }
+        if scheduler::current_is_killed() {
+            return Err(Errno::EINTR);
+        }
+        let deadline = *deadline.get_or_insert_with(|| scheduler::deadline(timeout_ns));
+        if scheduler::is_past(deadline) {
+            return Ok(true);
+        }
+        scheduler::block_until(Wait::Completions(id), deadline);
+    }
+}
+
+/// Cancels a request of the running process that its disk has not been given.
+pub fn cancel(user_data: u64) -> Result<u64, Errno> {
+    process::current().async_io.cancel(user_data).map(|()| 0)
+}
+
+/// A request of a process has ended: called by the interrupt handler.
+#[inline(always)]
+pub fn request_ended(processes: &mut process::Table, id: ProcessId, number: u16, ok: bool) {
+    if let Some(process) = processes.get(id)
+        && process.async_io.ended(number, ok)
+    {
+        scheduler::wake_matching(Wait::Completions(id));
+    }
+}
+
+/// Gives waiting requests to disks that may have room again.
+#[inline(always)]
+pub fn move_on() {
+    if table::any_waits() {
+        process::for_each(|id, process| process.async_io.start_waiting(id));
+    }
+}
+
+/// Blocks until nothing of the running process is in flight; what waits is dropped. The process is
+/// about to be torn down.
+pub fn drain() {
+    let Some(id) = scheduler::current_process() else {
+        return;
+    };
+    loop {
+        {
+            let async_io = &mut process::current().async_io;
+            async_io.drop_waiting();
+            if async_io.in_flight() == 0 {
+                return;
+            }
+            async_io.wake_at(async_io.done() + async_io.in_flight());
+        }
+        scheduler::block(Wait::Completions(id));
+    }
+}
