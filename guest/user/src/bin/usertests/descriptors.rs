@@ -146,7 +146,7 @@ fn open_with_bad_path() -> Check {
 }
 
 fn open_with_bad_flags() -> Check {
-    for flags in [1 << 2, 1 << 63, u64::MAX] {
+    for flags in [open::DEVICE | open::WRITE, 1 << 3, 1 << 63, u64::MAX] {
         refused("open", File::open_with(SCRATCH, flags), Errno::EINVAL)?;
     }
     for flags in [open::WRITE, open::WRITE | open::DIRECT] {
