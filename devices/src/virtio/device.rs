@@ -39,7 +39,8 @@ pub trait VirtioDevice: Send + Sync {
     /// itself.
     fn config_generation(&self) -> u32;
 
-    /// Features are negotiated (FEATURES_OK). Called only while inactive.
+    /// Features are negotiated (FEATURES_OK), or none any more after a reset. Called only while
+    /// inactive.
     fn settle(&self, features: u64);
 
     /// The driver is set up: the device is live from now on. Called only while inactive.

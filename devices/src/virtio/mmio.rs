@@ -227,6 +227,7 @@ impl VirtioMmio {
         log::debug!("{}: reset", self.name);
         *registers = Registers::after_reset(&*self.device);
         self.notifier.reset();
+        self.device.settle(0);
     }
 
     fn notify(&self, registers: &Registers, queue: u32) {

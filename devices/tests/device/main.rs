@@ -11,6 +11,7 @@ mod injection;
 mod model;
 mod other_driver;
 mod random;
+mod registers;
 mod rows_chain;
 mod rows_ranges;
 mod rows_register;
