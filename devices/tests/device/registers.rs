@@ -67,7 +67,11 @@ fn access() -> impl Strategy<Value = Access> {
         1 => sizes.prop_map(|size| Write(reg::QUEUE_NUM, size)),
         1 => prop_oneof![4 => Just(0), 1 => any::<u32>()].prop_map(|n| Write(reg::QUEUE_SEL, n)),
         2 => config.prop_map(|(offset, byte)| Configure(offset, byte)),
-        3 => (registers, values).prop_map(|(offset, value)| Write(offset, value)),
+        // No address is 0, which a device may take for one that was never set.
+        3 => (registers, values).prop_map(|(offset, value)| match offset {
+            reg::QUEUE_DESC_LOW.. => Write(offset, value.max(1)),
+            _ => Write(offset, value),
+        }),
     ]
 }
 
