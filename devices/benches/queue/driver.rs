@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::file::FileBackend;
-use iolite_devices::block::inject::Injection;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
 use iolite_devices_abi::blk::{F_FLUSH, T_IN, T_OUT};
 use iolite_devices_abi::mmio as reg;
@@ -135,14 +134,7 @@ impl Server {
         let memory = Memory::new();
         let backend = Arc::new(FileBackend::open(path, false).unwrap());
         let interrupt = EventFd::new(0).unwrap();
-        let config = BlockConfig {
-            name: "bench".into(),
-            id: "bench".into(),
-            workers: 4,
-            queue_size: QUEUE_SIZE,
-            read_only: false,
-            injection: Injection::default(),
-        };
+        let config = BlockConfig::new("bench");
         let line = Arc::new(interrupt.try_clone().unwrap());
         let device = BlockDevice::new(memory.memory.clone(), backend, config, line).unwrap();
         let window = device.bus_device();

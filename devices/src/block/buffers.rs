@@ -8,19 +8,21 @@
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, VolatileSlice,
 };
 
 /// Scattered guest memory: `iovec`s, and the hold on the memory that they point into.
 pub struct GuestBuffers {
-    iovecs: Vec<libc::iovec>,
+    /// Most requests have one piece, or few: these are kept without an allocation.
+    iovecs: SmallVec<[libc::iovec; 2]>,
     len: u64,
-    _memory: Arc<GuestMemoryMmap>,
+    memory: Arc<GuestMemoryMmap>,
 }
 
 // SAFETY: an iovec is an address and a length; the mapping it points into is kept alive by
-// `_memory` and may be accessed from any thread (the accesses are the kernel's, or volatile).
+// `memory` and may be accessed from any thread (the accesses are the kernel's, or volatile).
 unsafe impl Send for GuestBuffers {}
 // SAFETY: as above; a shared GuestBuffers only lends its iovecs.
 unsafe impl Sync for GuestBuffers {}
@@ -29,9 +31,9 @@ impl GuestBuffers {
     /// No buffers yet, in `memory`.
     pub fn new(memory: Arc<GuestMemoryMmap>) -> Self {
         GuestBuffers {
-            iovecs: Vec::new(),
+            iovecs: SmallVec::new(),
             len: 0,
-            _memory: memory,
+            memory,
         }
     }
 
@@ -40,8 +42,7 @@ impl GuestBuffers {
     /// # Errors
     /// If any of them lies outside guest memory; the buffers are not to be used then.
     pub fn push(&mut self, addr: GuestAddress, len: u32) -> Result<(), GuestMemoryError> {
-        let memory = Arc::clone(&self._memory);
-        for slice in GuestMemoryBackend::get_slices(&*memory, addr, len as usize) {
+        for slice in GuestMemoryBackend::get_slices(&*self.memory, addr, len as usize) {
             let slice = slice?;
             self.iovecs.push(libc::iovec {
                 iov_base: slice.ptr_guard_mut().as_ptr().cast(),
@@ -119,7 +120,7 @@ impl GuestBuffers {
 
     fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
         self.iovecs.iter().map(|iovec| {
-            // SAFETY: `push` took address and length from the guest memory that `_memory` keeps
+            // SAFETY: `push` took address and length from the guest memory that `memory` keeps
             // mapped at least as long as the returned slice borrows `self`.
             unsafe { VolatileSlice::new(iovec.iov_base.cast(), iovec.iov_len) }
         })

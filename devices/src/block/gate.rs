@@ -58,6 +58,11 @@ impl Gate {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
+    /// Whether somebody may come in.
+    pub fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) & CLOSED == 0
+    }
+
     /// Whether nobody is inside.
     pub fn is_empty(&self) -> bool {
         self.state.load(Ordering::Acquire) & !CLOSED == 0

@@ -16,9 +16,10 @@ pub struct Pulled {
 
 /// A queue of requests, as engines see it.
 pub trait RequestSource: Send + Sync {
-    /// The next request, or none: then the source has arranged to have the engine notified about
-    /// the next one. Any thread may call, at any time.
+    /// The next request, or none: then the source has arranged to have the queue's thread woken for
+    /// the next one, unless that thread polls anyway. Any thread may call, at any time.
     fn next(&self) -> Option<Pulled>;
+
     /// Takes the answer to a request that [`next`](RequestSource::next) gave out. Exactly one for
     /// each, in any order, from any thread.
     fn complete(&self, completion: Completion);
@@ -27,23 +28,36 @@ pub trait RequestSource: Send + Sync {
 /// A request in flight. It ends by [`finish`](InFlight::finish); one that is dropped without it is
 /// a bug, which shows itself in the log, and in the guest as an I/O error.
 pub struct InFlight<'a> {
-    source: &'a dyn RequestSource,
     request: Request,
-    finished: bool,
+    answer: AnswerDue<'a>,
 }
 
 impl<'a> InFlight<'a> {
     /// Pulls a request, if there is one. The boolean is [`Pulled::more`].
     pub fn pull(source: &'a dyn RequestSource) -> Option<(Self, bool)> {
         let Pulled { request, more } = source.next()?;
-        Some((
-            InFlight {
-                source,
-                request,
-                finished: false,
-            },
-            more,
-        ))
+        Some((Self::resume(source, request), more))
+    }
+
+    /// Takes over a request that another thread has [handed over](InFlight::hand_over).
+    pub fn resume(source: &'a dyn RequestSource, request: Request) -> Self {
+        let answer = AnswerDue {
+            source,
+            id: request.id,
+            tag: request.tag,
+            given: false,
+        };
+        InFlight { request, answer }
+    }
+
+    /// Leaves the request to another thread, which is to [`resume`](InFlight::resume) it.
+    pub fn hand_over(self) -> Request {
+        let InFlight {
+            request,
+            mut answer,
+        } = self;
+        answer.given = true;
+        request
     }
 
     /// What is asked for.
@@ -52,25 +66,39 @@ impl<'a> InFlight<'a> {
     }
 
     /// Ends the request.
-    pub fn finish(mut self, outcome: Outcome) {
-        self.complete(outcome);
+    pub fn finish(self, outcome: Outcome) {
+        let InFlight {
+            request,
+            mut answer,
+        } = self;
+        // Nothing of the guest's memory is held any more when the driver hears of it.
+        drop(request);
+        answer.give(outcome);
     }
+}
 
-    fn complete(&mut self, outcome: Outcome) {
-        self.finished = true;
-        let Request { id, tag, .. } = self.request;
+/// That a request is to be answered.
+struct AnswerDue<'a> {
+    source: &'a dyn RequestSource,
+    id: u64,
+    tag: u16,
+    given: bool,
+}
+
+impl AnswerDue<'_> {
+    fn give(&mut self, outcome: Outcome) {
+        self.given = true;
+        let (id, tag) = (self.id, self.tag);
         self.source.complete(Completion { id, tag, outcome });
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for AnswerDue<'_> {
     fn drop(&mut self) {
-        if !self.finished {
-            log::error!(
-                "request {} was dropped unfinished: it fails (please report this bug)",
-                self.request.id
-            );
-            self.complete(Outcome::Failed);
+        if !self.given {
+            let id = self.id;
+            log::error!("request {id} was dropped unfinished: it fails (please report this bug)");
+            self.give(Outcome::Failed);
         }
     }
 }

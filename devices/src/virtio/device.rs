@@ -6,15 +6,28 @@
 
 use std::time::Duration;
 
-use virtio_queue::Queue;
+use vm_memory::GuestAddress;
+
+/// A split virtqueue as its driver has set it up, checked: the size is a power of two up to
+/// QueueNumMax; the three parts are aligned, and each lies in one region of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLayout {
+    /// Queue size in entries.
+    pub size: u16,
+    /// The descriptor table.
+    pub desc_table: GuestAddress,
+    /// The available ring ("driver area").
+    pub avail_ring: GuestAddress,
+    /// The used ring ("device area").
+    pub used_ring: GuestAddress,
+}
 
 /// What a driver has set up when it sets DRIVER_OK.
 pub struct Activation {
     /// The negotiated features: offered by the device and accepted by the driver.
     pub features: u64,
-    /// One for each of the device's queues, checked: its three parts are aligned and lie in guest
-    /// memory. None where the driver left the queue disabled.
-    pub queues: Vec<Option<Queue>>,
+    /// One for each of the device's queues. None where the driver left the queue disabled.
+    pub queues: Vec<Option<QueueLayout>>,
 }
 
 /// A virtio device behind a transport. All calls come from vCPU threads, one at a time.

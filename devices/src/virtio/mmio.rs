@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::status::{
-    ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, F_EVENT_IDX, F_VERSION_1, FAILED,
-    FEATURES_OK,
+    ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, F_VERSION_1, FAILED, FEATURES_OK,
 };
 use vm_memory::GuestMemoryMmap;
 
 use super::device::{Activation, VirtioDevice};
 use super::notifier::Notifier;
 use super::registers::{Phase, Registers, half};
-use super::setup::{QueueRegisters, SetupError};
+use super::setup::SetupError;
 use crate::bus::BusDevice;
 use crate::throttle::Throttle;
 
@@ -193,7 +192,7 @@ impl VirtioMmio {
         let features = registers.driver_features;
         let mut queues = Vec::with_capacity(registers.queues.len());
         for queue in &registers.queues {
-            let built = queue.ready.then(|| self.build(queue, features)).transpose();
+            let built = queue.ready.then(|| queue.check(&self.memory)).transpose();
             match built {
                 Ok(queue) => queues.push(queue),
                 Err(error) => return self.refuse_queue(&error),
@@ -203,14 +202,6 @@ impl VirtioMmio {
         registers.status |= DRIVER_OK;
         registers.phase = Phase::Live;
         self.device.activate(Activation { features, queues });
-    }
-
-    fn build(
-        &self,
-        queue: &QueueRegisters,
-        features: u64,
-    ) -> Result<virtio_queue::Queue, SetupError> {
-        queue.build(&self.memory, features & F_EVENT_IDX != 0)
     }
 
     fn reset(&self, registers: &mut Registers) {
@@ -249,13 +240,12 @@ impl VirtioMmio {
     }
 
     fn write_queue_ready(&self, registers: &mut Registers, value: u32) {
-        let features = registers.driver_features;
         let Some(queue) = registers.queue_mut() else {
             return;
         };
         match value {
             0 => queue.ready = false,
-            1 if !queue.ready => match self.build(queue, features) {
+            1 if !queue.ready => match queue.check(&self.memory) {
                 Ok(_) => queue.ready = true,
                 Err(error) => self.refuse_queue(&error),
             },

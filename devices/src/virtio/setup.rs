@@ -1,11 +1,12 @@
-//! A virtqueue while its driver sets it up: registers that become a checked [`Queue`], or do not.
+//! A virtqueue while its driver sets it up: registers that become a [`QueueLayout`], or do not.
 
 use iolite_devices_abi::ring::{
     AVAIL_RING_ALIGN, DESC_TABLE_ALIGN, USED_RING_ALIGN, avail_ring_bytes, desc_table_bytes,
     used_ring_bytes,
 };
-use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use super::device::QueueLayout;
 
 /// Why a queue cannot be enabled.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -86,41 +87,30 @@ impl QueueRegisters {
     }
 
     /// The queue that these registers describe.
-    pub(super) fn build(
-        &self,
-        memory: &GuestMemoryMmap,
-        event_idx: bool,
-    ) -> Result<Queue, SetupError> {
+    pub(super) fn check(&self, memory: &GuestMemoryMmap) -> Result<QueueLayout, SetupError> {
         let part = |part, register: AddressRegister, align, bytes| {
             let addr = register.get().ok_or(SetupError::NoAddress(part))?;
             if !addr.is_multiple_of(align) {
                 return Err(SetupError::Misaligned { part, addr, align });
             }
+            let bytes = bytes as u64;
             if !in_one_region(memory, addr, bytes) {
                 return Err(SetupError::NotInMemory { part, addr, bytes });
             }
-            Ok((Some(addr as u32), Some((addr >> 32) as u32)))
+            Ok(GuestAddress(addr))
         };
         let size = self.size;
-        let table = desc_table_bytes(size) as u64;
-        let (low, high) = part("descriptor table", self.desc, DESC_TABLE_ALIGN, table)?;
-        let mut queue =
-            Queue::new(self.max_size).map_err(|_| SetupError::Size(self.max_size.into()))?;
-        queue.set_size(size);
-        queue.set_desc_table_address(low, high);
-        let avail = avail_ring_bytes(size) as u64;
-        let (low, high) = part("available ring", self.driver, AVAIL_RING_ALIGN, avail)?;
-        queue.set_avail_ring_address(low, high);
-        let used = used_ring_bytes(size) as u64;
-        let (low, high) = part("used ring", self.device, USED_RING_ALIGN, used)?;
-        queue.set_used_ring_address(low, high);
-        queue.set_event_idx(event_idx);
-        queue.set_ready(true);
-        // virtio-queue takes an available ring at address 0 for one that was never set.
-        if queue.avail_ring() == 0 {
-            return Err(SetupError::NoAddress("available ring"));
-        }
-        Ok(queue)
+        let (table, avail, used) = (
+            desc_table_bytes(size),
+            avail_ring_bytes(size),
+            used_ring_bytes(size),
+        );
+        Ok(QueueLayout {
+            size,
+            desc_table: part("descriptor table", self.desc, DESC_TABLE_ALIGN, table)?,
+            avail_ring: part("available ring", self.driver, AVAIL_RING_ALIGN, avail)?,
+            used_ring: part("used ring", self.device, USED_RING_ALIGN, used)?,
+        })
     }
 }
 

@@ -15,7 +15,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::image::{self, OpenError};
-use super::{Backend, hole};
+use super::now::Now;
+use super::{Backend, Waits, hole};
 use crate::block::buffers::GuestBuffers;
 
 /// The most pieces that one `preadv` or `pwritev` takes (IOV_MAX of Linux).
@@ -28,6 +29,7 @@ pub struct FileBackend {
     block_size: u32,
     read_only: bool,
     flush: Flush,
+    now: Now,
 }
 
 impl FileBackend {
@@ -38,13 +40,13 @@ impl FileBackend {
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let (file, capacity) = image::open(path, read_only)?;
         let block_size = image::block_size(&file);
-        let flush = Flush::default();
         Ok(FileBackend {
             file,
             capacity,
             block_size,
             read_only,
-            flush,
+            flush: Flush::default(),
+            now: Now::default(),
         })
     }
 
@@ -105,6 +107,18 @@ impl Backend for FileBackend {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::Sometimes
+    }
+
+    fn read_now(&self, offset: u64, buffers: &GuestBuffers) -> bool {
+        self.now.read(&self.file, offset, buffers)
+    }
+
+    fn write_now(&self, offset: u64, buffers: &GuestBuffers) -> bool {
+        !self.read_only && self.now.write(&self.file, offset, buffers)
     }
 
     fn read(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()> {

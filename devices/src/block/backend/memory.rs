@@ -9,7 +9,7 @@ use std::io;
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::Backend;
+use super::{Backend, Waits};
 use crate::block::buffers::{GuestBuffers, zero};
 
 /// The host's page, the least that memory is given back by.
@@ -102,6 +102,10 @@ impl Backend for MemoryBackend {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::Never
     }
 
     fn read(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()> {

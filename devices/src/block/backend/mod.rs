@@ -2,13 +2,16 @@
 //! ([`null`]); and the wrapper by which tests make any of them slow or faulty ([`fault`]).
 //!
 //! A backend is called from several threads at once, one call for each request in flight. It
-//! blocks its caller until the request is done, and knows nothing of queues and guests.
+//! blocks its caller until the request is done, and knows nothing of queues and guests. One that
+//! can often do without waiting for a disk says so ([`Waits`]): then the queue's thread asks it
+//! itself, which saves waking a worker.
 
 pub mod fault;
 pub mod file;
 mod hole;
 mod image;
 pub mod memory;
+mod now;
 pub mod null;
 
 pub use image::OpenError;
@@ -16,6 +19,17 @@ pub use image::OpenError;
 use std::io;
 
 use super::buffers::GuestBuffers;
+
+/// Whether the calls of a backend keep their caller waiting for something slower than memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// They never do.
+    Never,
+    /// They may; [`Backend::read_now`] and [`Backend::write_now`] try without.
+    Sometimes,
+    /// They may, and nothing else can be tried.
+    Always,
+}
 
 /// Something that holds the bytes of a disk.
 pub trait Backend: Send + Sync {
@@ -73,4 +87,21 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// If that cannot be promised; then every later flush fails as well.
     fn flush(&self) -> io::Result<()>;
+
+    /// Whether calls wait. It never changes.
+    fn waits(&self) -> Waits {
+        Waits::Always
+    }
+
+    /// As [`read`](Backend::read), but does nothing that takes long. True if every byte was read;
+    /// otherwise the caller asks again by `read`, which also finds out what is wrong.
+    fn read_now(&self, _offset: u64, _buffers: &GuestBuffers) -> bool {
+        false
+    }
+
+    /// As [`write`](Backend::write), but does nothing that as a rule takes long. True if every byte
+    /// was written; otherwise the caller asks again by `write`.
+    fn write_now(&self, _offset: u64, _buffers: &GuestBuffers) -> bool {
+        false
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::Backend;
+use super::{Backend, Waits};
 use crate::block::buffers::GuestBuffers;
 
 /// A disk without bytes.
@@ -27,6 +27,10 @@ impl Backend for NullBackend {
 
     fn read_only(&self) -> bool {
         false
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::Never
     }
 
     fn read(&self, _offset: u64, buffers: &GuestBuffers) -> io::Result<()> {

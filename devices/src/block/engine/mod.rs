@@ -1,51 +1,50 @@
 //! Who carries requests out, on which thread.
 //!
-//! An engine holds a [`RequestSource`] to pull from and a [`Backend`] to call. It is told when
-//! there may be requests, and decides itself where to do the work: [`pool`] has workers for it.
-//! An engine without threads of its own pulls in [`Engine::notify`], which runs on the queue's
-//! thread.
+//! Each queue has a thread, and the thread has an engine: it gives the engine one [turn](Engine::turn)
+//! after the other for as long as there is something to do, and lets it [wait](Engine::wait) when
+//! there is not. In a turn the engine pulls from its [`RequestSource`] and either carries requests
+//! out on the spot or starts them elsewhere: [`pool`] has workers for those that may have to wait
+//! for the disk.
 //!
 //! [`RequestSource`]: super::source::RequestSource
 
+mod executor;
 pub mod pool;
 
-use std::io;
+use vmm_sys_util::eventfd::EventFd;
 
-use super::backend::Backend;
-use super::request::{Kind, Request};
+/// How many requests an engine pulls in a turn at most: a driver that waits for an interrupt gets
+/// it after as many.
+const MAX_TURN: usize = 32;
 
-/// Carries requests out.
-pub trait Engine: Send + Sync {
-    /// There may be requests in the source. Called on the queue's thread, seldom: the source
-    /// keeps quiet while it is being pulled from.
-    fn notify(&self);
-
-    /// Finishes what is in flight and ends the engine's threads. Idempotent; nothing is pulled
-    /// afterwards.
-    fn stop(&self);
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something was done: the next turn may follow at once.
+    Busy,
+    /// There was nothing to do.
+    Idle,
+    /// Nothing is to be done on this thread until somebody rings the doorbell.
+    Elsewhere,
 }
 
-/// Carries one request out on the calling thread, and returns when it is done.
-///
-/// # Errors
-/// The backend's.
-pub fn execute(backend: &dyn Backend, request: &Request) -> io::Result<()> {
-    let ranges = || request.ranges.iter().map(|r| (r.start, r.end - r.start));
-    match request.kind {
-        Kind::Read => backend.read(request.offset, &request.buffers),
-        Kind::Write { durable } => {
-            backend.write(request.offset, &request.buffers)?;
-            flush_if(durable, backend)
-        }
-        Kind::Flush => backend.flush(),
-        Kind::Discard => ranges().try_for_each(|(at, len)| backend.discard(at, len)),
-        Kind::WriteZeroes { unmap, durable } => {
-            ranges().try_for_each(|(at, len)| backend.write_zeroes(at, len, unmap))?;
-            flush_if(durable, backend)
-        }
+impl Turn {
+    /// Of a turn in which `pulled` requests were pulled; `otherwise` if that was none.
+    fn of(pulled: usize, otherwise: Turn) -> Turn {
+        if pulled > 0 { Turn::Busy } else { otherwise }
     }
 }
 
-fn flush_if(durable: bool, backend: &dyn Backend) -> io::Result<()> {
-    if durable { backend.flush() } else { Ok(()) }
+/// Carries requests out. All calls come from the queue's thread, which also drops the engine: that
+/// finishes what is in flight, and ends the engine's threads.
+pub trait Engine: Send {
+    /// Does what there is to do, without waiting for it to come.
+    fn turn(&mut self) -> Turn;
+
+    /// Sleeps until somebody rings `doorbell` or, in engines that wait for the disk on this thread,
+    /// a request has ended. May return early.
+    fn wait(&mut self, doorbell: &EventFd) {
+        // An error is a wake-up for nothing.
+        let _ = doorbell.read();
+    }
 }

@@ -28,7 +28,9 @@ pub use latency::Latency;
 use std::io;
 use std::sync::Arc;
 
-use super::engine::Engine;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::engine::{Engine, Turn};
 use super::source::RequestSource;
 use delay::Delay;
 use failing::Failing;
@@ -49,12 +51,12 @@ impl Injection {
     ///
     /// # Errors
     /// Those of `make`, and if the system refuses a thread.
-    pub fn engine<E: Engine + 'static>(
+    pub fn engine(
         self,
         name: &str,
         mut source: Arc<dyn RequestSource>,
-        make: impl FnOnce(Arc<dyn RequestSource>) -> io::Result<E>,
-    ) -> io::Result<Arc<dyn Engine>> {
+        make: impl FnOnce(Arc<dyn RequestSource>) -> io::Result<Box<dyn Engine>>,
+    ) -> io::Result<Box<dyn Engine>> {
         let delay = match self.latency {
             Some(latency) => Some(Delay::new(name, source.clone(), latency, self.seed)?),
             None => None,
@@ -67,32 +69,28 @@ impl Injection {
         }
         let engine = make(source)?;
         Ok(match delay {
-            Some(delay) => Arc::new(Delayed { engine, delay }),
-            None => Arc::new(engine),
+            Some(delay) => Box::new(Delayed {
+                engine,
+                _delay: delay,
+            }),
+            None => engine,
         })
     }
 }
 
-/// An engine whose completions are delayed. It ends in this order: the engine, after which nothing
-/// new can be held back; then the delay, which lets go of all that it holds.
-struct Delayed<E: Engine> {
-    engine: E,
-    delay: Delay,
+/// An engine whose completions are delayed. What is declared first is dropped first: the engine, after
+/// which nothing new can be held back; then the delay, which lets go of all that it holds.
+struct Delayed {
+    engine: Box<dyn Engine>,
+    _delay: Delay,
 }
 
-impl<E: Engine> Engine for Delayed<E> {
-    fn notify(&self) {
-        self.engine.notify();
+impl Engine for Delayed {
+    fn turn(&mut self) -> Turn {
+        self.engine.turn()
     }
 
-    fn stop(&self) {
-        self.engine.stop();
-        self.delay.stop();
-    }
-}
-
-impl<E: Engine> Drop for Delayed<E> {
-    fn drop(&mut self) {
-        self.stop();
+    fn wait(&mut self, doorbell: &EventFd) {
+        self.engine.wait(doorbell);
     }
 }

@@ -6,8 +6,12 @@
 //! A chain that breaks the rules of the ring is a [`ChainError`]: driver and device disagree about
 //! the ring itself, and the device needs a reset. What the buffers *mean* is not decided here.
 
+use std::sync::Arc;
+
 use iolite_devices_abi::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::ring_memory::RingMemory;
 
 /// Size in bytes of a descriptor.
 const DESC_BYTES: u64 = Descriptor::SIZE as u64;
@@ -55,44 +59,36 @@ pub enum ChainError {
 }
 
 /// A queue's descriptor table, as negotiated.
-#[derive(Clone, Copy, Debug)]
-pub struct DescriptorTable {
-    /// Where it begins.
-    pub addr: GuestAddress,
-    /// The queue size.
-    pub size: u16,
+pub(super) struct DescriptorTable {
+    pub(super) rings: Arc<RingMemory>,
     /// INDIRECT_DESC was negotiated.
-    pub indirect: bool,
+    pub(super) indirect: bool,
 }
 
-/// Follows the chain that begins at `head`.
+/// Follows the chain that begins at `head`, and leaves its buffers in `buffers`.
 ///
 /// # Errors
 /// [`ChainError`] for every breach of section 2.7.5.
-pub fn walk(
+pub(super) fn walk(
     memory: &GuestMemoryMmap,
-    table: DescriptorTable,
+    table: &DescriptorTable,
     head: u16,
-) -> Result<Vec<Buffer>, ChainError> {
-    let mut buffers = Vec::with_capacity(4);
-    let mut visited = 0;
-    let mut current = Part {
-        addr: table.addr.0,
-        size: table.size.into(),
-        is_indirect: false,
-    };
+    buffers: &mut Vec<Buffer>,
+) -> Result<(), ChainError> {
+    buffers.clear();
+    let size = table.rings.size();
+    let mut current = Part::Direct(&table.rings);
     let mut index = head;
     loop {
         let descriptor = current.read(memory, index)?;
         // The indirect descriptor itself holds no buffer: it does not count.
         if descriptor.flags & DESC_F_INDIRECT != 0 {
-            current = enter_indirect(table, current, descriptor)?;
+            current = enter_indirect(table, &current, descriptor)?;
             index = 0;
             continue;
         }
-        visited += 1;
-        if visited > table.size {
-            return Err(ChainError::TooLong(table.size));
+        if buffers.len() == usize::from(size) {
+            return Err(ChainError::TooLong(size));
         }
         buffers.push(Buffer {
             addr: GuestAddress(descriptor.addr),
@@ -100,25 +96,25 @@ pub fn walk(
             writable: descriptor.flags & DESC_F_WRITE != 0,
         });
         if descriptor.flags & DESC_F_NEXT == 0 {
-            return Ok(buffers);
+            return Ok(());
         }
         index = descriptor.next;
     }
 }
 
 /// The table that an indirect descriptor names (section 2.7.5.3). Its WRITE flag means nothing.
-fn enter_indirect(
-    table: DescriptorTable,
-    current: Part,
+fn enter_indirect<'a>(
+    table: &DescriptorTable,
+    current: &Part<'_>,
     descriptor: Descriptor,
-) -> Result<Part, ChainError> {
+) -> Result<Part<'a>, ChainError> {
     let Descriptor {
         addr, len, flags, ..
     } = descriptor;
     if !table.indirect {
         return Err(ChainError::NotNegotiated);
     }
-    if current.is_indirect {
+    if matches!(current, Part::Indirect { .. }) {
         return Err(ChainError::Nested);
     }
     if flags & DESC_F_NEXT != 0 {
@@ -127,35 +123,47 @@ fn enter_indirect(
     if len == 0 || !u64::from(len).is_multiple_of(DESC_BYTES) {
         return Err(ChainError::IndirectLength(len));
     }
-    Ok(Part {
+    Ok(Part::Indirect {
         addr,
         size: len / DESC_BYTES as u32,
-        is_indirect: true,
     })
 }
 
-/// A table of descriptors: the queue's, or an indirect one.
-#[derive(Clone, Copy)]
-struct Part {
-    addr: u64,
-    size: u32,
-    is_indirect: bool,
+/// A table of descriptors.
+enum Part<'a> {
+    /// The queue's.
+    Direct(&'a RingMemory),
+    /// One that an indirect descriptor names.
+    Indirect { addr: u64, size: u32 },
 }
 
-impl Part {
-    fn read(self, memory: &GuestMemoryMmap, index: u16) -> Result<Descriptor, ChainError> {
-        if u32::from(index) >= self.size {
-            return Err(ChainError::Index {
-                index,
-                size: self.size,
-            });
+impl Part<'_> {
+    fn read(&self, memory: &GuestMemoryMmap, index: u16) -> Result<Descriptor, ChainError> {
+        let size = match self {
+            Part::Direct(rings) => rings.size().into(),
+            Part::Indirect { size, .. } => *size,
+        };
+        if u32::from(index) >= size {
+            return Err(ChainError::Index { index, size });
         }
-        let addr = self.addr.checked_add(u64::from(index) * DESC_BYTES);
-        let addr = addr.ok_or(ChainError::Unreadable(self.addr))?;
-        let mut bytes = [0; Descriptor::SIZE];
-        memory
-            .read_slice(&mut bytes, GuestAddress(addr))
-            .map_err(|_| ChainError::Unreadable(addr))?;
-        Ok(Descriptor::from_le_bytes(bytes))
+        match self {
+            Part::Direct(rings) => Ok(rings.descriptor(index)),
+            Part::Indirect { addr, .. } => read_indirect(memory, *addr, index),
+        }
     }
+}
+
+/// Descriptor `index` of the indirect table at `table`, which may lie anywhere.
+fn read_indirect(
+    memory: &GuestMemoryMmap,
+    table: u64,
+    index: u16,
+) -> Result<Descriptor, ChainError> {
+    let addr = table.checked_add(u64::from(index) * DESC_BYTES);
+    let addr = addr.ok_or(ChainError::Unreadable(table))?;
+    let mut bytes = [0; Descriptor::SIZE];
+    memory
+        .read_slice(&mut bytes, GuestAddress(addr))
+        .map_err(|_| ChainError::Unreadable(addr))?;
+    Ok(Descriptor::from_le_bytes(bytes))
 }

@@ -1,6 +1,7 @@
 //! What can be chosen for a disk, and what cannot.
 
 use std::io;
+use std::time::Duration;
 
 use iolite_devices_abi::blk::SECTOR_SIZE;
 
@@ -25,6 +26,9 @@ pub struct BlockConfig {
     pub workers: usize,
     /// QueueNumMax: a power of two from 4 to 1024.
     pub queue_size: u16,
+    /// For how long at most the queue's thread looks for the next request before it sleeps; zero:
+    /// not at all.
+    pub poll: Duration,
     /// Refuse writes even where the backend would take them.
     pub read_only: bool,
     /// When writes are durable.
@@ -53,6 +57,8 @@ impl BlockConfig {
     pub const DEFAULT_WORKERS: usize = 4;
     /// QueueNumMax of a disk where nobody says otherwise.
     pub const DEFAULT_QUEUE_SIZE: u16 = 256;
+    /// Longest time of polling where nobody says otherwise.
+    pub const DEFAULT_POLL: Duration = Duration::from_micros(50);
     /// Logical block of a disk where nobody says otherwise.
     pub const DEFAULT_BLOCK_SIZE: u32 = SECTOR_SIZE as u32;
 
@@ -63,6 +69,7 @@ impl BlockConfig {
             id: name.to_owned(),
             workers: Self::DEFAULT_WORKERS,
             queue_size: Self::DEFAULT_QUEUE_SIZE,
+            poll: Self::DEFAULT_POLL,
             read_only: false,
             cache: Cache::default(),
             block_size: Self::DEFAULT_BLOCK_SIZE,

@@ -45,7 +45,8 @@ counters! {
     errors,
     /// Used buffer notifications sent.
     interrupts_sent,
-    /// Used buffer notifications that the driver did not want.
+    /// Completions for which no interrupt was sent: the driver did not want one, or one was sent for
+    /// several together.
     interrupts_suppressed,
     /// Available buffer notifications received; several may have been merged into one.
     notifications,
@@ -53,17 +54,20 @@ counters! {
     max_in_flight,
 }
 
-/// One counter. Counters order nothing.
+/// One counter, that one thread at a time writes (the queue's lock sees to it) and any thread reads.
+/// Counters order nothing.
 #[derive(Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
     pub(super) fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
+        self.0.store(self.get() + amount, Ordering::Relaxed);
     }
 
     pub(super) fn at_least(&self, value: u64) {
-        self.0.fetch_max(value, Ordering::Relaxed);
+        if value > self.get() {
+            self.0.store(value, Ordering::Relaxed);
+        }
     }
 
     fn get(&self) -> u64 {

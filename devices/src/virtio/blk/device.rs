@@ -1,27 +1,26 @@
 //! A disk as a whole: a register window, a queue, the queue's thread, an engine.
 //!
-//! Threads: `{name}-queue` waits for available buffer notifications and wakes the engine;
-//! `{name}-worker-N` carry requests out; `{name}-delay`, if there is a latency, ends them when they
-//! are due. vCPU threads only write registers and eventfds.
+//! Threads: `{name}-queue` is woken by available buffer notifications, and pulls and serves what can be
+//! served at once; `{name}-worker-N` carry out what may have to wait for the disk; `{name}-delay`, if
+//! there is a latency, ends requests when they are due. vCPU threads only write registers and
+//! eventfds.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use iolite_devices_abi::blk;
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::Counters;
 use super::config::{BlockConfig, BlockError};
 use super::config_space;
 use super::disk::Disk;
 use super::queue::RequestQueue;
-use super::queue_thread;
+use super::queue_thread::QueueThread;
 use crate::block::backend::Backend;
-use crate::block::engine::Engine;
 use crate::block::engine::pool::Pool;
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
@@ -33,11 +32,9 @@ use crate::virtio::notifier::Notifier;
 pub struct BlockDevice {
     core: Arc<Core>,
     window: Arc<VirtioMmio>,
-    engine: Arc<dyn Engine>,
     backend: Arc<dyn Backend>,
-    stop: EventFd,
     /// None after the shutdown.
-    queue_thread: Mutex<Option<JoinHandle<()>>>,
+    queue_thread: Mutex<Option<QueueThread>>,
 }
 
 impl BlockDevice {
@@ -59,6 +56,7 @@ impl BlockDevice {
             name,
             workers,
             queue_size,
+            poll,
             injection,
             ..
         } = config;
@@ -70,19 +68,17 @@ impl BlockDevice {
         )?);
         let engine = injection
             .engine(&name, core.queue.clone(), |source| {
-                Pool::new(&name, workers, source, Arc::clone(&backend))
+                let backend = Arc::clone(&backend);
+                let pool = Pool::new(&name, workers, source, backend, &core.doorbell)?;
+                Ok(Box::new(pool))
             })
             .map_err(system("start a worker"))?;
-        let stop = EventFd::new(EFD_NONBLOCK).map_err(system("create an eventfd"))?;
-        let queue_thread =
-            queue_thread::spawn(&name, Arc::clone(&core), Arc::clone(&engine), &stop)
-                .map_err(system("start a queue thread"))?;
+        let queue_thread = QueueThread::spawn(&name, Arc::clone(&core), engine, poll)
+            .map_err(system("start a queue thread"))?;
         Ok(BlockDevice {
             window: Arc::new(VirtioMmio::new(&name, memory, core.clone(), notifier)),
             core,
-            engine,
             backend,
-            stop,
             queue_thread: Mutex::new(Some(queue_thread)),
         })
     }
@@ -96,7 +92,7 @@ impl BlockDevice {
 
     /// What to register as ioeventfd for a write of 0 (4 bytes) to QueueNotify.
     pub fn queue_notify(&self) -> &EventFd {
-        &self.core.notify
+        &self.core.doorbell
     }
 
     /// What the disk has done so far.
@@ -137,12 +133,9 @@ impl BlockDevice {
             return Ok(());
         };
         self.core.queue.stop();
-        // Workers finish what they have; with the engine stopped nobody pulls, whatever a driver
-        // that still runs may activate.
-        self.engine.stop();
-        // It cannot fail: the counter is far from full.
-        let _ = self.stop.write(1);
-        if thread.join().is_err() {
+        // The thread ends its engine, which finishes what is in flight. Nobody pulls any more,
+        // whatever a driver that still runs may activate.
+        if thread.end().is_err() {
             log::error!("{}: the queue thread panicked", self.core.name());
         }
         self.core.disk.last_flush(&*self.backend)
@@ -163,7 +156,8 @@ impl Drop for BlockDevice {
 /// What the transport sees of the disk.
 pub(super) struct Core {
     pub(super) queue: Arc<RequestQueue>,
-    pub(super) notify: EventFd,
+    /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
+    pub(super) doorbell: EventFd,
     disk: Arc<Disk>,
     notifier: Arc<Notifier>,
     /// There is a driver that is to hear of changes.
@@ -183,7 +177,7 @@ impl Core {
             notifier: Arc::clone(&notifier),
             live: AtomicBool::new(false),
             queue_sizes: [queue_size],
-            notify: EventFd::new(EFD_NONBLOCK).map_err(system("create an eventfd"))?,
+            doorbell: EventFd::new(0).map_err(system("create an eventfd"))?,
             queue: Arc::new(RequestQueue::new(disk, memory, notifier)),
         })
     }
@@ -232,13 +226,13 @@ impl VirtioDevice for Core {
         self.live.store(true, Ordering::Release);
         let Activation { features, queues } = activation;
         if let Some(queue) = queues.into_iter().flatten().next() {
-            self.queue.activate(queue, features);
+            self.queue.activate(&queue, features);
         }
     }
 
     fn notify(&self, _queue: u16) {
-        // If the counter is full the thread has a notification to see already.
-        let _ = self.notify.write(1);
+        // It cannot fail or block: the counter is far from full.
+        let _ = self.doorbell.write(1);
     }
 
     fn stop(&self) {

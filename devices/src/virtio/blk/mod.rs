@@ -12,11 +12,13 @@ mod config_space;
 pub mod counters;
 pub mod device;
 mod disk;
+mod polling;
 pub mod queue;
 mod queue_thread;
 mod ranges;
 pub mod request;
 mod ring;
+mod ring_memory;
 
 pub use config::{BlockConfig, BlockError, Cache};
 pub use counters::Counters;

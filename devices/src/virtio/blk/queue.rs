@@ -1,24 +1,27 @@
 //! The request queue: the one owner of the ring. Who pops, who writes used entries and who decides
 //! about an interrupt is here, for every thread of the device.
 //!
-//! Workers pull through [`RequestSource`], in parallel: the lock is held to pop a head and to
-//! publish one, not while a chain is parsed or a request carried out. What can be answered without
-//! the disk is answered on the spot.
+//! The queue's thread and the workers pull through [`RequestSource`]. The lock is held to pop and
+//! parse one head, and to publish one; not while a request is carried out. What can be answered
+//! without the disk is answered on the spot.
+//!
+//! A completion is visible to the driver at once. The interrupt for it is decided on at once too,
+//! unless the queue's thread is in the middle of a *turn*: then at the end of the turn, for all of
+//! them together.
 //!
 //! Whoever holds something of the ring (a head, a request) is inside the [`Gate`]. To stop is to
 //! close the gate; once it is empty too, no thread touches the ring or the guest memory of any
 //! request, and the ring can go.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iolite_devices_abi::blk::S_OK;
-use iolite_devices_abi::status::F_INDIRECT_DESC;
-use virtio_queue::Queue;
+use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC};
 use vm_memory::GuestMemoryMmap;
 
-use super::chain::{self, ChainError, DescriptorTable};
+use super::chain::{self, Buffer, ChainError, DescriptorTable};
 use super::completion::{Answer, Pending};
 use super::counters::Live;
 use super::disk::Disk;
@@ -28,6 +31,7 @@ use crate::block::gate::Gate;
 use crate::block::request::{Completion, Kind, Outcome, Request};
 use crate::block::source::{Pulled, RequestSource};
 use crate::throttle::Throttle;
+use crate::virtio::device::QueueLayout;
 use crate::virtio::notifier::Notifier;
 
 /// The request queue of a block device, live or not.
@@ -36,22 +40,30 @@ pub struct RequestQueue {
     memory: Arc<GuestMemoryMmap>,
     notifier: Arc<Notifier>,
     gate: Gate,
-    active: Mutex<Option<Active>>,
-    next_id: AtomicU64,
+    state: Mutex<State>,
+    /// The queue's thread is in a turn: interrupts are decided on at its end.
+    in_turn: AtomicBool,
+    /// Something was published in this turn.
+    undecided: AtomicBool,
+    /// Written under the lock of `state`, but for those of notifications.
     pub(super) counters: Live,
     /// What the guest did wrong.
     complaints: Throttle,
 }
 
+/// What the lock guards.
+struct State {
+    active: Option<Active>,
+    last_id: u64,
+    /// Where chains are followed to.
+    chain: Vec<Buffer>,
+    /// For log lines: the requests that no interrupt has been decided for.
+    unsaid: Vec<u64>,
+}
+
 /// A live queue.
 struct Active {
     ring: Ring,
-    terms: Terms,
-}
-
-/// What was settled when the queue went live.
-#[derive(Clone, Copy)]
-struct Terms {
     table: DescriptorTable,
     features: u64,
 }
@@ -76,21 +88,32 @@ impl RequestQueue {
             memory,
             notifier,
             gate: Gate::closed(),
-            active: Mutex::new(None),
-            next_id: AtomicU64::new(1),
+            state: Mutex::new(State {
+                active: None,
+                last_id: 0,
+                chain: Vec::new(),
+                unsaid: Vec::new(),
+            }),
+            in_turn: AtomicBool::new(false),
+            undecided: AtomicBool::new(false),
             counters: Live::default(),
             complaints: Throttle::default(),
         }
     }
 
     /// The driver is set up: requests may be pulled from now on.
-    pub(super) fn activate(&self, queue: Queue, features: u64) {
-        let mut ring = Ring::new(queue);
-        // The ring is in memory, so this does not fail; should it, the first pop says so.
-        let _ = ring.ask_for_notification(&self.memory);
+    pub(super) fn activate(&self, layout: &QueueLayout, features: u64) {
+        let event_idx = features & F_EVENT_IDX != 0;
+        let Some(ring) = Ring::new(&self.memory, layout, event_idx) else {
+            // The transport has checked the layout against the same memory.
+            return self.notifier.fail();
+        };
         let table = ring.table(features & F_INDIRECT_DESC != 0);
-        let terms = Terms { table, features };
-        *self.lock() = Some(Active { ring, terms });
+        self.lock().active = Some(Active {
+            ring,
+            table,
+            features,
+        });
         self.gate.open();
     }
 
@@ -110,50 +133,81 @@ impl RequestQueue {
         self.gate.close();
         let drained = self.gate.wait_until_empty(wait);
         if drained {
-            *self.lock() = None;
+            let mut state = self.lock();
+            state.active = None;
+            state.unsaid.clear();
         }
         drained
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Active>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The queue's thread polls from now on: the driver is asked for no notifications.
+    pub(super) fn attend(&self) {
+        if let Some(active) = &mut self.lock().active {
+            active.ring.attend();
+        }
+    }
+
+    /// The queue's thread is about to sleep. True if there is something to pull already; otherwise
+    /// the driver notifies of the next buffer.
+    pub(super) fn rest(&self) -> bool {
+        let mut state = self.lock();
+        self.decide(&mut state);
+        match &mut state.active {
+            // Should the ring be broken, the next pop says so.
+            Some(active) => active.ring.rest().unwrap_or(true) && self.gate.is_open(),
+            None => false,
+        }
+    }
+
+    /// The queue's thread begins a turn: until its end nobody decides about interrupts.
+    pub(super) fn begin_turn(&self) {
+        self.in_turn.store(true, Ordering::Relaxed);
+    }
+
+    /// Decides about an interrupt for all that was completed in the turn.
+    pub(super) fn end_turn(&self) {
+        self.in_turn.store(false, Ordering::Relaxed);
+        // What a worker publishes just now and we do not see yet is decided on after the next turn,
+        // or before the sleep.
+        if self.undecided.load(Ordering::Relaxed) {
+            self.decide(&mut self.lock());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One head: a request to carry out, or one that is answered already, or none. The caller is
     /// inside the gate, and stays there with the request if it gets one.
-    fn step(&self) -> Result<Step, Broken> {
-        let Some((Popped { head, more }, terms)) = self.pop()? else {
+    fn step(&self, state: &mut State) -> Result<Step, Broken> {
+        let Some(active) = &mut state.active else {
             return Ok(Step::Empty);
         };
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let chain = chain::walk(&self.memory, terms.table, head)?;
-        let limits = self.disk.limits(terms.features);
-        match request::parse(&self.memory, &chain, limits) {
+        let Some(Popped { head, more }) = active.ring.pop()? else {
+            return Ok(Step::Empty);
+        };
+        let in_flight = active.ring.in_flight();
+        self.counters.max_in_flight.at_least(in_flight.into());
+        state.last_id += 1;
+        let id = state.last_id;
+        chain::walk(&self.memory, &active.table, head, &mut state.chain)?;
+        let limits = self.disk.limits(active.features);
+        match request::parse(&self.memory, &state.chain, limits) {
             Parsed::Transfer(transfer) => {
-                let request = self.begin(id, head, transfer);
+                let request = self.begin(&mut active.ring, id, head, transfer);
                 Ok(Step::Pulled(Pulled { request, more }))
             }
             other => {
-                self.publish(id, head, self.answer_now(id, other))?;
+                let answer = self.answer_now(id, other);
+                self.publish(state, id, head, answer);
                 Ok(Step::Answered)
             }
         }
     }
 
-    fn pop(&self) -> Result<Option<(Popped, Terms)>, RingError> {
-        let mut active = self.lock();
-        let Some(Active { ring, terms }) = active.as_mut() else {
-            return Ok(None);
-        };
-        let popped = ring.pop(&self.memory)?;
-        self.counters
-            .max_in_flight
-            .at_least(ring.in_flight().into());
-        Ok(popped.map(|popped| (popped, *terms)))
-    }
-
     /// A transfer becomes a request in flight.
-    fn begin(&self, id: u64, head: u16, transfer: Transfer) -> Request {
+    fn begin(&self, ring: &mut Ring, id: u64, head: u16, transfer: Transfer) -> Request {
         let Transfer {
             kind,
             offset,
@@ -170,16 +224,14 @@ impl RequestQueue {
             Kind::Discard => self.counters.discards.add(1),
             Kind::WriteZeroes { .. } => self.counters.write_zeroes.add(1),
         }
-        if let Some(active) = self.lock().as_mut() {
-            active.ring.start(
-                head,
-                Pending {
-                    status,
-                    kind,
-                    bytes: buffers.len(),
-                },
-            );
-        }
+        ring.start(
+            head,
+            Pending {
+                status,
+                kind,
+                bytes: buffers.len(),
+            },
+        );
         Request {
             id,
             tag: head,
@@ -221,30 +273,47 @@ impl RequestQueue {
     }
 
     /// Gives a head back to the driver, and notifies it if it wants that.
-    fn publish(&self, id: u64, head: u16, answer: Answer) -> Result<(), RingError> {
+    fn publish(&self, state: &mut State, id: u64, head: u16, answer: Answer) {
         // A broken queue is stopped: the driver gets nothing back until it has reset the device.
+        let Some(active) = &mut state.active else {
+            return;
+        };
         if self.notifier.needs_reset() {
-            return Ok(());
+            return;
         }
         answer.write_status(&self.memory);
-        let len = answer.len();
-        let wanted = match &mut *self.lock() {
-            Some(active) => active.ring.publish(&self.memory, head, len)?,
-            None => return Ok(()),
-        };
-        let name = &self.disk.name;
-        log::debug!("{name} #{id} used: len {len}, status {:?}", answer.code());
-        if wanted {
-            self.notifier.used_buffer();
-            self.counters.interrupts_sent.add(1);
-        } else {
-            self.counters.interrupts_suppressed.add(1);
+        active.ring.publish(head, answer.len());
+        if log::log_enabled!(log::Level::Debug) {
+            let (len, code) = (answer.len(), answer.code());
+            log::debug!("{} #{id} used: len {len}, status {code:?}", self.disk.name);
+            state.unsaid.push(id);
         }
-        log::debug!(
-            "{name} #{id} interrupt {}",
-            if wanted { "sent" } else { "suppressed" }
-        );
-        Ok(())
+        if self.in_turn.load(Ordering::Relaxed) {
+            self.undecided.store(true, Ordering::Relaxed);
+        } else {
+            self.decide(state);
+        }
+    }
+
+    /// Sends an interrupt if the driver wants one for what was published since the last decision.
+    /// The lock is held until it is sent, so that none comes after a reset.
+    fn decide(&self, state: &mut State) {
+        self.undecided.store(false, Ordering::Relaxed);
+        let Some(Active { ring, .. }) = &mut state.active else {
+            return;
+        };
+        let published = u64::from(ring.undecided());
+        let sent = ring.wants_interrupt();
+        if sent {
+            self.notifier.used_buffer();
+        }
+        self.counters.interrupts_sent.add(sent.into());
+        let suppressed = published.saturating_sub(sent.into());
+        self.counters.interrupts_suppressed.add(suppressed);
+        for id in state.unsaid.drain(..) {
+            let what = if sent { "sent" } else { "suppressed" };
+            log::debug!("{} #{id} interrupt {what}", self.disk.name);
+        }
     }
 
     /// Stops the queue until the next reset.
@@ -280,7 +349,8 @@ impl RequestSource for RequestQueue {
         // The gate is asked for every head: a driver that refills the ring with requests that are
         // answered on the spot cannot hold up a reset.
         while self.gate.enter() {
-            match self.step() {
+            let step = self.step(&mut self.lock());
+            match step {
                 Ok(Step::Pulled(pulled)) => return Some(pulled),
                 Ok(Step::Answered) => self.gate.leave(),
                 Ok(Step::Empty) => {
@@ -298,8 +368,9 @@ impl RequestSource for RequestQueue {
 
     fn complete(&self, completion: Completion) {
         let Completion { id, tag, outcome } = completion;
-        let pending = self
-            .lock()
+        let mut state = self.lock();
+        let pending = state
+            .active
             .as_ref()
             .and_then(|active| active.ring.pending(tag));
         let Some(pending) = pending else {
@@ -310,9 +381,8 @@ impl RequestSource for RequestQueue {
             return;
         };
         self.count_outcome(pending, outcome);
-        if let Err(error) = self.publish(id, tag, pending.answer(outcome)) {
-            self.break_down(&error.into());
-        }
+        self.publish(&mut state, id, tag, pending.answer(outcome));
+        drop(state);
         self.gate.leave();
     }
 }

@@ -1,71 +1,108 @@
-//! The queue's thread: it sleeps until the driver notifies (the ioeventfd of QueueNotify), and
-//! wakes the engine.
+//! The queue's thread. It sleeps until somebody rings the doorbell (the driver, through the ioeventfd
+//! of QueueNotify), then attends to the queue: it gives its engine one turn after the other, with
+//! notifications off, until nothing has come for the time that [`Polling`] allows. Then it asks for
+//! notifications, looks once more, and sleeps.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-
-use event_manager::{EventManager, EventOps, EventSet, EventSubscriber, Events, SubscriberOps};
-use vmm_sys_util::eventfd::EventFd;
+use std::time::{Duration, Instant};
 
 use super::device::Core;
-use crate::block::engine::Engine;
+use super::polling::Polling;
+use crate::block::engine::{Engine, Turn};
 use crate::thread;
 
-/// Events that one wake-up can bring: a notification and a stop, and event-manager's own.
-const EVENTS: usize = 3;
-
-/// Starts the thread; it ends when `stop` becomes readable.
-pub(super) fn spawn(
-    name: &str,
+/// A running queue thread.
+pub(super) struct QueueThread {
     core: Arc<Core>,
-    engine: Arc<dyn Engine>,
-    stop: &EventFd,
-) -> io::Result<JoinHandle<()>> {
-    let handler = Arc::new(Handler {
-        core,
-        engine,
-        stop: stop.try_clone()?,
-        stopped: AtomicBool::new(false),
-    });
-    let mut events = EventManager::new_with_capacity(EVENTS).map_err(io::Error::other)?;
-    events.add_subscriber(Arc::clone(&handler) as Arc<dyn EventSubscriber + Send + Sync>);
-    thread::spawn(format!("{name}-queue"), move || {
-        while !handler.stopped.load(Ordering::Relaxed) {
-            if let Err(error) = events.run() {
-                log::error!("{}: the queue thread ends: {error}", handler.core.name());
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl QueueThread {
+    /// Starts the thread, which owns `engine`, and polls for at most `poll`.
+    pub(super) fn spawn(
+        name: &str,
+        core: Arc<Core>,
+        engine: Box<dyn Engine>,
+        poll: Duration,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let attendant = Attendant {
+            core: Arc::clone(&core),
+            engine,
+            polling: Polling::new(poll),
+            stop: Arc::clone(&stop),
+        };
+        let thread = thread::spawn(format!("{name}-queue"), move || attendant.run())?;
+        Ok(QueueThread { core, stop, thread })
+    }
+
+    /// Ends the thread, and its engine with it. Waits for what is in flight.
+    pub(super) fn end(self) -> std::thread::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        // It cannot fail or block: the counter is far from full.
+        let _ = self.core.doorbell.write(1);
+        self.thread.join()
+    }
+}
+
+/// What the thread works with.
+struct Attendant {
+    core: Arc<Core>,
+    engine: Box<dyn Engine>,
+    polling: Polling,
+    stop: Arc<AtomicBool>,
+}
+
+impl Attendant {
+    fn run(mut self) {
+        let mut sleeps_since = Instant::now();
+        loop {
+            self.engine.wait(&self.core.doorbell);
+            if self.stop.load(Ordering::Relaxed) {
                 return;
             }
+            self.polling.slept(sleeps_since.elapsed());
+            self.core.queue.counters.notifications.add(1);
+            self.attend();
+            sleeps_since = Instant::now();
         }
-    })
-}
+    }
 
-struct Handler {
-    core: Arc<Core>,
-    engine: Arc<dyn Engine>,
-    stop: EventFd,
-    stopped: AtomicBool,
-}
-
-impl EventSubscriber for Handler {
-    fn init(&self, ops: &mut EventOps<'_>) {
-        for fd in [&self.core.notify, &self.stop] {
-            if let Err(error) = ops.add(Events::new(fd, EventSet::IN)) {
-                log::error!("{}: cannot watch an eventfd: {error}", self.core.name());
+    /// Serves the queue until there is nothing to do on this thread.
+    fn attend(&mut self) {
+        loop {
+            self.core.queue.attend();
+            self.poll();
+            if !self.core.queue.rest() {
+                return;
+            }
+            // Something came at the last moment; or it is there, and not for this thread.
+            match self.turn() {
+                Turn::Busy => {}
+                Turn::Idle | Turn::Elsewhere => return,
             }
         }
     }
 
-    fn process(&self, events: Events, _ops: &mut EventOps<'_>) {
-        if events.fd() == std::os::fd::AsRawFd::as_raw_fd(&self.stop) {
-            self.stopped.store(true, Ordering::Relaxed);
-            return;
+    fn poll(&mut self) {
+        self.polling.busy();
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.turn() {
+                Turn::Busy => self.polling.busy(),
+                Turn::Idle if self.polling.goes_on() => std::hint::spin_loop(),
+                Turn::Idle | Turn::Elsewhere => return,
+            }
         }
-        // Reading brings the counter to zero, however often the driver has notified.
-        if self.core.notify.read().is_ok() {
-            self.core.queue.counters.notifications.add(1);
-            self.engine.notify();
-        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.core.queue.begin_turn();
+        let turn = self.engine.turn();
+        self.core.queue.end_turn();
+        turn
     }
 }

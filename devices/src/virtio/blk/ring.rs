@@ -1,22 +1,38 @@
 //! The ring of a live queue, under the queue's lock: popping heads, using them, and deciding about
-//! notifications of both directions. virtio-queue's `Queue` does the reading and writing.
+//! notifications of both directions.
 //!
-//! Available buffer notifications: the device asks for one exactly while the ring is empty. Then
-//! the next buffer notifies; while there are buffers left, somebody is about to pull them anyway.
+//! Available buffer notifications (section 2.7.10): an *attended* ring is polled by the queue's
+//! thread, and the driver is asked for none. Otherwise the driver is asked for one exactly while the
+//! ring is empty: then the next buffer notifies; while there are buffers left, somebody is about to
+//! pull them anyway.
+//!
+//! Used buffer notifications (section 2.7.7): used entries are visible to the driver at once; the
+//! decision on an interrupt is made for all of them since the last decision.
 
-use std::num::Wrapping;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
-use iolite_devices_abi::ring::AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use iolite_devices_abi::ring::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, need_event};
+use vm_memory::GuestMemoryMmap;
 
 use super::chain::DescriptorTable;
 use super::completion::Pending;
+use super::ring_memory::RingMemory;
+use crate::virtio::device::QueueLayout;
 
 /// The ring breaks the rules: the device needs a reset.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RingError {
+    /// More heads than the queue has entries.
+    #[error("the available index {idx} is more than the queue of {size} ahead of {next}")]
+    Index {
+        /// The driver's index.
+        idx: u16,
+        /// The next one to pop.
+        next: u16,
+        /// The queue size.
+        size: u16,
+    },
     /// A head index that no descriptor has.
     #[error("head {head} is outside the queue of {size}")]
     Head {
@@ -28,9 +44,6 @@ pub(super) enum RingError {
     /// A head index that the device has already.
     #[error("head {0} is made available while it is in flight")]
     InFlight(u16),
-    /// The ring's memory or indices.
-    #[error("the available ring is broken: {0}")]
-    Queue(#[from] virtio_queue::Error),
 }
 
 /// A popped head.
@@ -53,29 +66,52 @@ enum Slot {
 
 /// A live ring.
 pub(super) struct Ring {
-    queue: Queue,
+    memory: Arc<RingMemory>,
     slots: Box<[Slot]>,
     in_flight: u16,
-    /// The driver is asked to notify (without EVENT_IDX: the flag is clear).
-    notifications_on: bool,
+    event_idx: bool,
+    /// The available index as last seen.
+    avail_idx: u16,
+    next_avail: u16,
+    next_used: u16,
+    /// `next_used` when an interrupt was last decided on.
+    decided: u16,
+    /// The queue's thread polls.
+    attended: bool,
+    /// VIRTQ_USED_F_NO_NOTIFY is set. With EVENT_IDX it never is.
+    silent: bool,
 }
 
 impl Ring {
-    /// Takes over a checked queue.
-    pub(super) fn new(queue: Queue) -> Self {
-        let slots = vec![Slot::Free; usize::from(queue.size())].into_boxed_slice();
-        Ring {
-            queue,
-            slots,
-            in_flight: 0,
-            notifications_on: true,
+    /// Takes over a checked queue; none if it is not in guest memory.
+    pub(super) fn new(
+        memory: &Arc<GuestMemoryMmap>,
+        layout: &QueueLayout,
+        event_idx: bool,
+    ) -> Option<Self> {
+        let memory = RingMemory::find(memory, layout)?;
+        // These are the device's, and the next buffer is to be heard.
+        memory.set_used_flags(0);
+        if event_idx {
+            memory.set_avail_event(0);
         }
+        Some(Ring {
+            memory: Arc::new(memory),
+            slots: vec![Slot::Free; usize::from(layout.size)].into_boxed_slice(),
+            in_flight: 0,
+            event_idx,
+            avail_idx: 0,
+            next_avail: 0,
+            next_used: 0,
+            decided: 0,
+            attended: false,
+            silent: false,
+        })
     }
 
     pub(super) fn table(&self, indirect: bool) -> DescriptorTable {
         DescriptorTable {
-            addr: GuestAddress(self.queue.desc_table()),
-            size: self.queue.size(),
+            rings: Arc::clone(&self.memory),
             indirect,
         }
     }
@@ -85,72 +121,78 @@ impl Ring {
         self.in_flight
     }
 
-    /// The next head, if there is one. Either there is more to pop afterwards, or the driver has
-    /// been asked to notify.
-    pub(super) fn pop(&mut self, memory: &GuestMemoryMmap) -> Result<Option<Popped>, RingError> {
-        let Some(head) = self.pop_head(memory)? else {
+    /// The next head, if there is one. If there is no other one afterwards, either the ring is
+    /// attended or the driver has been asked to notify.
+    pub(super) fn pop(&mut self) -> Result<Option<Popped>, RingError> {
+        if !self.is_ready()? && (self.attended || !self.ask_for_notification()?) {
             return Ok(None);
-        };
-        let slot = usize::from(head);
-        match self.slots.get(slot) {
+        }
+        let head = self.memory.avail_head(self.next_avail);
+        match self.slots.get_mut(usize::from(head)) {
             None => {
-                return Err(RingError::Head {
-                    head,
-                    size: self.queue.size(),
-                });
+                let size = self.memory.size();
+                return Err(RingError::Head { head, size });
             }
-            Some(Slot::Free) => self.slots[slot] = Slot::Popped,
+            Some(slot @ Slot::Free) => *slot = Slot::Popped,
             Some(_) => return Err(RingError::InFlight(head)),
         }
+        self.next_avail = self.next_avail.wrapping_add(1);
         self.in_flight += 1;
-        let more = if self.is_empty(memory)? {
-            self.ask_for_notification(memory)?
-        } else {
-            self.ask_for_silence(memory)?;
+        let more = if self.is_ready()? {
+            self.ask_for_silence();
             true
+        } else {
+            !self.attended && self.ask_for_notification()?
         };
         Ok(Some(Popped { head, more }))
     }
 
-    fn pop_head(&mut self, memory: &GuestMemoryMmap) -> Result<Option<u16>, RingError> {
-        // `iter` checks that the index is at most the queue size ahead.
-        if let Some(chain) = self.queue.iter(memory)?.next() {
-            return Ok(Some(chain.head_index()));
+    /// Whether there is a head to pop. The index is the driver's and shared, so it is read only when
+    /// what it said before is used up.
+    fn is_ready(&mut self) -> Result<bool, RingError> {
+        if self.avail_idx != self.next_avail {
+            return Ok(true);
         }
-        if !self.ask_for_notification(memory)? {
-            return Ok(None);
+        let (idx, next, size) = (self.memory.avail_idx(), self.next_avail, self.memory.size());
+        if idx.wrapping_sub(next) > size {
+            return Err(RingError::Index { idx, next, size });
         }
-        // One came just before the driver was asked to notify.
-        match self.queue.iter(memory)?.next() {
-            Some(chain) => Ok(Some(chain.head_index())),
-            None => Err(virtio_queue::Error::InvalidAvailRingIndex.into()),
-        }
+        self.avail_idx = idx;
+        Ok(idx != next)
     }
 
-    fn is_empty(&self, memory: &GuestMemoryMmap) -> Result<bool, RingError> {
-        let available = self.queue.avail_idx(memory, Ordering::Acquire)?;
-        Ok(available == Wrapping(self.queue.next_avail()))
+    /// The queue's thread polls from now on: the driver is asked for no notifications.
+    pub(super) fn attend(&mut self) {
+        self.attended = true;
+        self.ask_for_silence();
+    }
+
+    /// The queue's thread polls no more. True if there is something to pop already; otherwise the
+    /// next buffer notifies.
+    pub(super) fn rest(&mut self) -> Result<bool, RingError> {
+        self.attended = false;
+        Ok(self.is_ready()? || self.ask_for_notification()?)
     }
 
     /// From the next buffer on, the driver is to notify. True if there is one already.
-    pub(super) fn ask_for_notification(
-        &mut self,
-        memory: &GuestMemoryMmap,
-    ) -> Result<bool, RingError> {
-        if self.notifications_on && !self.queue.event_idx_enabled() {
-            return Ok(!self.is_empty(memory)?);
+    fn ask_for_notification(&mut self) -> Result<bool, RingError> {
+        if self.event_idx {
+            self.memory.set_avail_event(self.next_avail);
+        } else if self.silent {
+            self.silent = false;
+            self.memory.set_used_flags(0);
         }
-        self.notifications_on = true;
-        Ok(self.queue.enable_notification(memory)?)
+        // Either the driver sees what was just written, or we see its buffer (section 2.7.13.3).
+        fence(Ordering::SeqCst);
+        self.is_ready()
     }
 
     /// With EVENT_IDX silence is the default: the driver passed the last index it was given.
-    fn ask_for_silence(&mut self, memory: &GuestMemoryMmap) -> Result<(), RingError> {
-        if self.notifications_on && !self.queue.event_idx_enabled() {
-            self.notifications_on = false;
-            self.queue.disable_notification(memory)?;
+    fn ask_for_silence(&mut self) {
+        if !self.event_idx && !self.silent {
+            self.silent = true;
+            self.memory.set_used_flags(USED_F_NO_NOTIFY);
         }
-        Ok(())
     }
 
     /// A popped head has become a request in flight.
@@ -168,29 +210,37 @@ impl Ring {
         }
     }
 
-    /// Puts a head into the used ring; returns whether the driver wants to hear about it.
-    pub(super) fn publish(
-        &mut self,
-        memory: &GuestMemoryMmap,
-        head: u16,
-        len: u32,
-    ) -> Result<bool, RingError> {
+    /// Puts a head into the used ring, where the driver can see it.
+    pub(super) fn publish(&mut self, head: u16, len: u32) {
         // Free before it is published: the driver may make it available again at once.
         if let Some(slot) = self.slots.get_mut(usize::from(head)) {
             *slot = Slot::Free;
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        self.queue.add_used(memory, head, len)?;
-        // This includes the full barrier between the used index and what the driver wants.
-        let wanted = self.queue.needs_notification(memory)?;
-        Ok(wanted && (self.queue.event_idx_enabled() || !self.interrupts_off(memory)?))
+        self.memory.put_used(self.next_used, head, len);
+        self.next_used = self.next_used.wrapping_add(1);
+        self.memory.set_used_idx(self.next_used);
     }
 
-    /// VIRTQ_AVAIL_F_NO_INTERRUPT, which virtio-queue leaves to us (section 2.7.7).
-    fn interrupts_off(&self, memory: &GuestMemoryMmap) -> Result<bool, RingError> {
-        let flags: u16 = memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u16::from_le(flags) & AVAIL_F_NO_INTERRUPT != 0)
+    /// How many heads were published since the last decision on an interrupt.
+    pub(super) fn undecided(&self) -> u16 {
+        self.next_used.wrapping_sub(self.decided)
+    }
+
+    /// Decides for all that was published since the last decision: does the driver want an
+    /// interrupt?
+    pub(super) fn wants_interrupt(&mut self) -> bool {
+        let (new, old) = (self.next_used, self.decided);
+        if new == old {
+            return false;
+        }
+        self.decided = new;
+        // Either the driver sees the used index, or we see what it wants (section 2.7.7.2).
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            need_event(self.memory.used_event(), new, old)
+        } else {
+            self.memory.avail_flags() & AVAIL_F_NO_INTERRUPT == 0
+        }
     }
 }

@@ -1,0 +1,116 @@
+//! Calling a backend with care: a panic costs one request, and what fails is in the log.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::block::backend::{Backend, Waits};
+use crate::block::request::{Kind, Outcome, Request};
+use crate::throttle::Throttle;
+
+/// A backend, and how its failures are told.
+pub struct Executor {
+    /// The disk's name, for log lines.
+    name: String,
+    backend: Arc<dyn Backend>,
+    /// For failures that the guest can repeat as often as it likes.
+    failures: Throttle,
+}
+
+impl Executor {
+    /// For the disk called `name`.
+    pub fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
+        Executor {
+            name: name.to_owned(),
+            backend,
+            failures: Throttle::default(),
+        }
+    }
+
+    /// The disk's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether [`try_now`](Executor::try_now) is worth a try.
+    pub fn can_try(&self) -> bool {
+        self.backend.waits() != Waits::Always
+    }
+
+    /// Carries a request out if it need not wait for the disk; otherwise it is for
+    /// [`run`](Executor::run), as if nothing had been tried.
+    pub fn try_now(&self, request: &Request) -> Option<Outcome> {
+        let (offset, buffers) = (request.offset, &request.buffers);
+        self.guarded(request, |backend| match (backend.waits(), request.kind) {
+            (Waits::Never, _) => Some(carry_out(backend, request)),
+            (Waits::Sometimes, Kind::Read) => backend.read_now(offset, buffers).then_some(Ok(())),
+            (Waits::Sometimes, Kind::Write { durable: false }) => {
+                backend.write_now(offset, buffers).then_some(Ok(()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Carries a request out, and returns when it is done.
+    pub fn run(&self, request: &Request) -> Outcome {
+        self.guarded(request, |backend| Some(carry_out(backend, request)))
+            .unwrap_or(Outcome::Failed)
+    }
+
+    fn guarded(
+        &self,
+        request: &Request,
+        call: impl FnOnce(&dyn Backend) -> Option<io::Result<()>>,
+    ) -> Option<Outcome> {
+        // Unwind safety: the request is only read, and a backend that panicked is the same to us
+        // as one that returned an error half-way: it has to keep its own promises to later calls.
+        match catch_unwind(AssertUnwindSafe(|| call(&*self.backend))) {
+            Ok(None) => return None,
+            Ok(Some(Ok(()))) => return Some(Outcome::Done),
+            Ok(Some(Err(error))) => self.complain(request, format_args!("{error}")),
+            Err(_) => self.complain(
+                request,
+                format_args!("the backend panicked (please report this bug)"),
+            ),
+        }
+        Some(Outcome::Failed)
+    }
+
+    #[cold]
+    fn complain(&self, request: &Request, why: std::fmt::Arguments<'_>) {
+        let Request {
+            id,
+            kind,
+            offset,
+            buffers,
+            ..
+        } = request;
+        self.failures.warn(format_args!(
+            "{} #{id}: {kind:?} of {} bytes at {offset} failed: {why}",
+            self.name,
+            buffers.len()
+        ));
+    }
+}
+
+/// Carries one request out on the calling thread, and returns when it is done.
+fn carry_out(backend: &dyn Backend, request: &Request) -> io::Result<()> {
+    let ranges = || request.ranges.iter().map(|r| (r.start, r.end - r.start));
+    match request.kind {
+        Kind::Read => backend.read(request.offset, &request.buffers),
+        Kind::Write { durable } => {
+            backend.write(request.offset, &request.buffers)?;
+            flush_if(durable, backend)
+        }
+        Kind::Flush => backend.flush(),
+        Kind::Discard => ranges().try_for_each(|(at, len)| backend.discard(at, len)),
+        Kind::WriteZeroes { unmap, durable } => {
+            ranges().try_for_each(|(at, len)| backend.write_zeroes(at, len, unmap))?;
+            flush_if(durable, backend)
+        }
+    }
+}
+
+fn flush_if(durable: bool, backend: &dyn Backend) -> io::Result<()> {
+    if durable { backend.flush() } else { Ok(()) }
+}
