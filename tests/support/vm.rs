@@ -86,7 +86,8 @@ impl Iolite {
         strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
         strace.arg("--trace-path").arg(image);
         strace.args(["--trace=pread64,preadv,preadv2", "--seccomp-bpf"]);
-        strace.arg(format!("--inject=pread64,preadv,preadv2:{fault}"));
+        strace.arg("--inject=preadv2:error=EAGAIN");
+        strace.arg(format!("--inject=pread64,preadv:{fault}"));
         strace
             .arg(self.command.get_program())
             .args(self.command.get_args());

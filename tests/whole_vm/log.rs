@@ -37,11 +37,11 @@ fn five_steps() -> Outcome {
         ended.report()
     );
     for ((disk, id), mut found) in steps {
-        // GET_ID is answered on the spot: no worker ever sees it.
-        let by_worker = found.contains(&"started");
+        // GET_ID is answered on the spot: no backend ever sees it.
+        let by_backend = found.contains(&"started");
         let expected: Vec<&str> = STEPS
             .into_iter()
-            .filter(|step| by_worker || !is_of_worker(step))
+            .filter(|step| by_backend || !is_of_backend(step))
             .collect();
         found.sort_by_key(|step| STEPS.iter().position(|known| known == step));
         ensure!(
@@ -53,7 +53,7 @@ fn five_steps() -> Outcome {
     Ok(())
 }
 
-fn is_of_worker(step: &str) -> bool {
+fn is_of_backend(step: &str) -> bool {
     matches!(step, "started" | "finished")
 }
 

@@ -189,6 +189,7 @@ fn attach(
         id: spec.id.clone().unwrap_or_else(|| name.clone()),
         workers: spec.workers,
         queue_size: spec.queue_size,
+        poll: spec.poll,
         read_only: spec.read_only,
         cache: spec.cache,
         block_size: spec.block_size,

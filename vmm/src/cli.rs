@@ -169,6 +169,8 @@ cache=MODE       writeback: writes are durable after a flush, or at once
 block-size=N     what the guest is told to count in, 512 or 4096 (512)
 workers=N        worker threads, 1 to 64 (4)
 queue-size=N     entries of the queue, a power of two up to 1024 (256)
+poll=TIME        for how long at most the disk's thread looks for the
+                 next request before it sleeps; or off (50us)
 id=TEXT          what the guest reads as identification (its name)
 path=PATH        the path, if it is not the first item
 latency=TIME     each request takes at least this time, like 2ms or

@@ -3,13 +3,18 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use iolite_devices::block::inject::{Injection, Latency, Operation, Which};
 use iolite_devices::virtio::blk::{BlockConfig, Cache};
 use iolite_devices_abi::blk::ID_BYTES;
 
 use super::injection::{parse_failure, parse_latency};
+use super::units::time;
 use super::{ConfigError, parse_size};
+
+/// Nobody needs a processor to be kept busy for longer.
+const LONGEST_POLL: Duration = Duration::from_millis(10);
 
 /// One disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct DiskSpec {
     pub workers: usize,
     /// QueueNumMax.
     pub queue_size: u16,
+    /// For how long at most the queue's thread polls before it sleeps.
+    pub poll: Duration,
     /// What the guest gets as the disk's identification; its name in the guest if not given.
     pub id: Option<String>,
     /// How slow and faulty it is on purpose.
@@ -85,6 +92,7 @@ impl DiskSpec {
             block_size: BlockConfig::DEFAULT_BLOCK_SIZE,
             workers: BlockConfig::DEFAULT_WORKERS,
             queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
+            poll: BlockConfig::DEFAULT_POLL,
             id: None,
             injection: Injection::default(),
         }
@@ -135,6 +143,13 @@ impl DiskSpec {
                     .and_then(|value| value.parse().ok())
                     .filter(|size: &u16| size.is_power_of_two() && (4..=1024).contains(size))
                     .ok_or_else(|| bad("queue-size", "a power of two from 4 to 1024"))?;
+            }
+            "poll" => {
+                self.poll = match value {
+                    Some("off") => Some(Duration::ZERO),
+                    value => value.and_then(time).filter(|time| *time <= LONGEST_POLL),
+                }
+                .ok_or_else(|| bad("poll", "off, or a time up to 10ms"))?;
             }
             "id" => {
                 let id = value
@@ -236,15 +251,17 @@ mod tests {
             block_size: 4096,
             workers: 7,
             queue_size: 64,
+            poll: Duration::from_micros(7),
             id: Some("left".into()),
             injection: Injection::default(),
         };
         assert_eq!(
-            "x,ro,workers=7,cache=writethrough,block-size=4096,queue-size=64,id=left".parse(),
+            "x,ro,workers=7,cache=writethrough,block-size=4096,queue-size=64,poll=7us,id=left"
+                .parse(),
             Ok(wanted.clone())
         );
         assert_eq!(
-            "id=left,readonly=true,path=x,block-size=4K,queue-size=64,cache=writethrough,workers=7"
+            "id=left,readonly=true,path=x,block-size=4K,poll=7000ns,queue-size=64,cache=writethrough,workers=7"
                 .parse(),
             Ok(wanted)
         );
@@ -324,6 +341,9 @@ mod tests {
             "x,workers=0",
             "x,workers",
             "x,workers=99",
+            "x,poll",
+            "x,poll=5",
+            "x,poll=11ms",
             "x,queue-size=2",
             "x,queue-size=100",
             "x,queue-size=2048",

@@ -11,12 +11,11 @@
 //! Without WHICH every request of the operation fails.
 
 use std::num::NonZeroU64;
-use std::time::Duration;
 
 use iolite_devices::block::inject::{Failure, Latency, MILLION, Operation, Which};
 
 use super::ConfigError;
-use super::units::split;
+use super::units::time;
 
 /// The grammar of `fail=`, for messages.
 pub(super) const FAILURE: &str = "read, write, discard or flush, and then nothing for all, :SECTOR or \
@@ -37,18 +36,6 @@ pub fn parse_latency(text: &str) -> Result<Latency, ConfigError> {
     latency
         .filter(|latency| !latency.is_zero())
         .ok_or_else(|| ConfigError::Latency(text.to_owned()))
-}
-
-fn time(text: &str) -> Option<Duration> {
-    let (number, unit) = split(text)?;
-    let nanoseconds = match unit {
-        "ns" => 1,
-        "us" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        _ => return None,
-    };
-    Some(Duration::from_nanos(number.checked_mul(nanoseconds)?))
 }
 
 /// Parses a kind of failure.
@@ -107,6 +94,8 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -47,6 +47,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
     }
 }
 
+/// A time of ns, us, ms or s: no unit is no time.
+pub(super) fn time(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    let nanoseconds = match unit {
+        "ns" => 1,
+        "us" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        _ => return None,
+    };
+    Some(Duration::from_nanos(number.checked_mul(nanoseconds)?))
+}
+
 /// Splits `12ab` into 12 and `ab`.
 pub(super) fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text
