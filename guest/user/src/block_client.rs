@@ -89,6 +89,9 @@ impl BlockClient {
     ///
     /// `EBUSY` if something is, `EPIPE` if the server is gone.
     pub fn counters(&mut self) -> Result<Counters> {
+        if self.gone {
+            return Err(Errno::EPIPE);
+        }
         if !self.on_their_way.is_empty() {
             return Err(Errno::EBUSY);
         }

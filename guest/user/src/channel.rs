@@ -173,6 +173,13 @@ impl Pollable for Listener {
     }
 }
 
+impl Pollable for Connector {
+    /// Nothing ever happens on this side.
+    fn fd(&self) -> u64 {
+        self.0.0
+    }
+}
+
 impl Pollable for Channel {
     fn fd(&self) -> u64 {
         self.fd.0

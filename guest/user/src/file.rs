@@ -1,6 +1,6 @@
 //! Files of the system disk, and disks.
 
-use crate::{Result, syscall};
+use crate::{Passing, Result, syscall};
 use iolite_guest_abi::{DiskStats, Errno, Stat, open, stats};
 
 /// An open file or disk. Closed when dropped.
@@ -159,6 +159,11 @@ impl File {
     /// As [`File::disk_stats`].
     pub fn reset_stats(&self) -> Result<()> {
         syscall::disk_stats(self.fd, stats::RESET).map(drop)
+    }
+
+    /// `passing`, and this after what it has.
+    pub fn pass(&self, passing: Passing) -> Passing {
+        passing.fd(self.fd)
     }
 
     /// Its descriptor, for who calls the kernel past this type; good until this is dropped.

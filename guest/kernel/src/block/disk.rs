@@ -91,6 +91,8 @@ struct Disk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DrivenBy {
     Kernel,
+    /// The kernel, which is about to lend it and lets nobody open it.
+    KernelAlone,
     /// A process: the kernel passes its interrupts on, and nothing else.
     Process,
     /// Nobody: it could not be initialised anew.
@@ -268,19 +270,15 @@ pub fn wait_for_room(disk: DiskId) {
 /// Interrupt line `line`: harvests the completions of the disks on it.
 pub fn interrupt(line: u8) {
     let mut left = ON_LINE[usize::from(line)].load(Ordering::Relaxed);
-    if left != 0 {
-        let mut disks = DISKS.borrow_mut();
-        let mut processes = process::table();
-        while left != 0 {
-            let number = left.trailing_zeros();
-            let disk = &mut disks[number as usize];
-            if disk.owner == DrivenBy::Kernel {
-                disk.harvest(&mut processes);
-            } else {
+    while left != 0 {
+        let number = left.trailing_zeros();
+        let disk = &mut disks[number as usize];
+        match disk.owner {
+            DrivenBy::Kernel | DrivenBy::KernelAlone => disk.harvest(),
+            DrivenBy::Process | DrivenBy::Nobody => {
                 disk.stats.interrupts += 1;
                 lent::interrupt(DiskId(number as u8));
             }
-            left &= left - 1;
         }
     }
     async_io::move_on();
@@ -327,20 +325,22 @@ pub fn stats(disk: DiskId, reset: bool) -> DiskStats {
     stats
 }
 
-/// Lends a disk to a process, or takes note that it is not lent after all. What a lent disk is doing
-/// the kernel cannot see: it counts as if something were in flight all the while.
-pub(super) fn set_lent(disk: DiskId, lent: bool) {
+/// Has nobody open the disk any more, or takes that back; the kernel goes on driving it.
+pub(super) fn set_closing(disk: DiskId, closing: bool) {
+    DISKS.borrow_mut()[usize::from(disk.0)].owner = match closing {
+        true => DrivenBy::KernelAlone,
+        false => DrivenBy::Kernel,
+    };
+}
+
+/// Lends a disk, which has been reset, to a process. What it is doing then the kernel cannot see: it
+/// counts as if something were in flight all the while.
+pub(super) fn lend(disk: DiskId) {
     let mut disks = DISKS.borrow_mut();
     let disk = &mut disks[usize::from(disk.0)];
-    let mask = if lent {
-        disk.owner = DrivenBy::Process;
-        disk.busy_since = cpu::tsc();
-        in_flight() | disk.bit
-    } else {
-        disk.owner = DrivenBy::Kernel;
-        in_flight() & !disk.bit
-    };
-    IN_FLIGHT.store(mask, Ordering::Relaxed);
+    disk.owner = DrivenBy::Process;
+    disk.busy_since = cpu::tsc();
+    IN_FLIGHT.store(in_flight() | disk.bit, Ordering::Relaxed);
 }
 
 /// Asks the device to reset itself.
@@ -355,13 +355,14 @@ pub(super) fn is_reset(disk: DiskId) -> bool {
 
 /// Initialises a device anew that has been reset: the disk is the kernel's again.
 pub(super) fn restart(disk: DiskId) -> Result<(), DiskError> {
-    set_lent(disk, false);
     let mut disks = DISKS.borrow_mut();
     let disk = &mut disks[usize::from(disk.0)];
+    IN_FLIGHT.store(in_flight() & !disk.bit, Ordering::Relaxed);
     let restarted = disk.driver.restart();
-    if restarted.is_err() {
-        disk.owner = DrivenBy::Nobody;
-    }
+    disk.owner = match restarted {
+        Ok(()) => DrivenBy::Kernel,
+        Err(_) => DrivenBy::Nobody,
+    };
     restarted
 }
 
@@ -502,7 +503,7 @@ impl DiskId {
         on_page.nth(1).is_some()
     }
 
-    /// Is it anybody's but the kernel's?
+    /// Is it lent, or about to be, or nobody's?
     pub fn is_lent(self) -> bool {
         self.with(|disk| disk.owner != DrivenBy::Kernel)
     }

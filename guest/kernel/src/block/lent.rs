@@ -71,12 +71,13 @@ pub fn start(disk: DiskId) -> Result<DeviceGrant, Errno> {
         return Err(Errno::EBUSY);
     }
     // From here on nobody can open it. What is on its way still has to end.
-    disk::set_lent(disk, true);
+    disk::set_closing(disk, true);
     if let Err(error) = forget(disk) {
-        disk::set_lent(disk, false);
+        disk::set_closing(disk, false);
         return Err(error);
     }
     reset(disk);
+    disk::lend(disk);
     LENT.borrow_mut().push(Lent {
         disk,
         process: id,

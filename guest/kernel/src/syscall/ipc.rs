@@ -49,7 +49,11 @@ pub fn port_create(to: u64) -> Result<u64, Errno> {
 
 #[inline(never)]
 pub fn connect(fd: u64, bytes: u64) -> Result<u64, Errno> {
-    let channel = port(fd)?.connect(bytes)?;
+    let port = port(fd)?;
+    if !process::current().files.has_room() {
+        return Err(Errno::EMFILE);
+    }
+    let channel = port.connect(bytes)?;
     add(File::Channel(channel))
 }
 

@@ -304,5 +304,5 @@ impl Server {
 /// Ends the process with whatever it has in flight, as a bug would.
 fn crash(server: &mut Server) -> ! {
     server.disk.driver.notify();
-    panic!("--crash-after");
+    panic!("crashing, as --crash-after says");
 }

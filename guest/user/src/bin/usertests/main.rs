@@ -32,9 +32,11 @@ mod run;
 mod async_errors;
 mod async_io;
 mod async_life;
+mod channels;
 mod coherence;
 mod console;
 mod descriptors;
+mod devices;
 mod eviction;
 mod faulty;
 mod faulty_writes;
@@ -45,6 +47,7 @@ mod pager;
 mod pointers;
 mod processes;
 mod scan;
+mod served;
 mod shared;
 mod system;
 mod threads;
@@ -55,7 +58,7 @@ use iolite_user::{Args, entry, println};
 use run::{Needs, Test};
 
 /// Every test, in the order in which they run.
-const GROUPS: [&[Test]; 20] = [
+const GROUPS: [&[Test]; 23] = [
     system::TESTS,
     descriptors::TESTS,
     pointers::TESTS,
@@ -76,6 +79,9 @@ const GROUPS: [&[Test]; 20] = [
     async_life::TESTS,
     faulty::TESTS,
     faulty_writes::TESTS,
+    channels::TESTS,
+    devices::TESTS,
+    served::TESTS,
 ];
 
 entry!(main);

@@ -49,6 +49,14 @@ pub fn play(role: &str, args: &[&str]) -> u8 {
         "aio-exit" => async_life::exit_in_flight(number(0), false),
         "aio-crash" => async_life::exit_in_flight(number(0), true),
         "aio-waiter" => async_life::exit_while_a_thread_waits(number(0)),
+        "client" => crate::served::be_client(number(0), number(1), number(2)),
+        "hasty-client" => crate::served::be_hasty_client(number(0)),
+        "storm" => crate::served::storm(number(0)),
+        "add-one" => crate::channels::add_one(),
+        "has-three" => crate::channels::has_three(),
+        "open-device" => crate::devices::open_device(),
+        "drive-and-crash" => crate::devices::drive_and_crash(number(0)),
+        "peek-registers" => crate::devices::peek_registers(),
         "touch-faulty" => crate::faulty::touch(number(0)),
         _ => {
             println!("usertests: no role '{role}'");

@@ -5,7 +5,8 @@ use crate::leak::Held;
 use crate::tests;
 use alloc::format;
 use alloc::string::String;
-use iolite_user::{Ended, Errno, File, Process, println};
+use iolite_user::abi::rights;
+use iolite_user::{Ended, Errno, File, Passing, Process, println};
 
 /// This program.
 pub const PROGRAM: &str = "bin/usertests";
@@ -145,7 +146,9 @@ fn one(name: &str) -> Result<(), Option<String>> {
 }
 
 fn in_child(name: &str) -> Result<(), Option<String>> {
-    match Process::spawn(PROGRAM, ["usertests", "--run", name]).and_then(Process::wait) {
+    let passing = Passing::default().rights(rights::DEVICES);
+    let child = Process::spawn_with(PROGRAM, ["usertests", "--run", name], &passing);
+    match child.and_then(Process::wait) {
         Ok(Ended::Exited(0)) => Ok(()),
         Ok(Ended::Exited(FAILED)) => Err(None),
         Ok(Ended::Exited(status)) => Err(Some(format!("exit status {status}"))),
