@@ -270,15 +270,20 @@ pub fn wait_for_room(disk: DiskId) {
 /// Interrupt line `line`: harvests the completions of the disks on it.
 pub fn interrupt(line: u8) {
     let mut left = ON_LINE[usize::from(line)].load(Ordering::Relaxed);
-    while left != 0 {
-        let number = left.trailing_zeros();
-        let disk = &mut disks[number as usize];
-        match disk.owner {
-            DrivenBy::Kernel | DrivenBy::KernelAlone => disk.harvest(),
-            DrivenBy::Process | DrivenBy::Nobody => {
-                disk.stats.interrupts += 1;
-                lent::interrupt(DiskId(number as u8));
+    if left != 0 {
+        let mut disks = DISKS.borrow_mut();
+        let mut processes = process::table();
+        while left != 0 {
+            let number = left.trailing_zeros();
+            let disk = &mut disks[number as usize];
+            match disk.owner {
+                DrivenBy::Kernel | DrivenBy::KernelAlone => disk.harvest(&mut processes),
+                DrivenBy::Process | DrivenBy::Nobody => {
+                    disk.stats.interrupts += 1;
+                    lent::interrupt(DiskId(number as u8));
+                }
             }
+            left &= left - 1;
         }
     }
     async_io::move_on();
