@@ -173,6 +173,10 @@ poll=TIME        for how long at most the disk's thread looks for the
                  next request before it sleeps; or off (50us)
 id=TEXT          what the guest reads as identification (its name)
 path=PATH        the path, if it is not the first item
+iops=N[:BURST]   no more than N requests a second; BURST may come at once
+                 after a rest (a tenth of N)
+bandwidth=SIZE[:BURST]
+                 as well, in bytes that are read and written, like 100M
 latency=TIME     each request takes at least this time, like 2ms or
                  50us, or a random one of a range like 1ms-3ms; any
                  number are delayed at once, however few workers

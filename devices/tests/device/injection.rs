@@ -191,7 +191,7 @@ fn a_failure_takes_as_long_as_a_success() {
             operation: Operation::Read,
             which: Which::All,
         }],
-        seed: 0,
+        ..Injection::default()
     });
     let start = Instant::now();
     assert_eq!(driver.request(T_IN, 0, &[w(DATA, 512)]), (S_IOERR, 1));

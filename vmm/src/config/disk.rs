@@ -9,7 +9,7 @@ use iolite_devices::block::inject::{Injection, Latency, Operation, Which};
 use iolite_devices::virtio::blk::{BlockConfig, Cache};
 use iolite_devices_abi::blk::ID_BYTES;
 
-use super::injection::{parse_failure, parse_latency};
+use super::injection::{number, parse_failure, parse_latency, parse_rate};
 use super::units::time;
 use super::{ConfigError, parse_size};
 
@@ -157,6 +157,18 @@ impl DiskSpec {
                     .ok_or_else(|| bad("id", "an ASCII text of 1 to 20 characters"))?;
                 self.id = Some(id.to_owned());
             }
+            "iops" => {
+                let rate = parse_rate(value.unwrap_or_default(), number);
+                let rate = rate.ok_or_else(|| bad("iops", "N or N:BURST, in requests"))?;
+                self.injection.limits.requests = Some(rate);
+            }
+            "bandwidth" => {
+                let size = |text: &str| parse_size(text).ok();
+                let rate = parse_rate(value.unwrap_or_default(), size);
+                let possible = "SIZE or SIZE:BURST, like 100M or 100M:1M";
+                let rate = rate.ok_or_else(|| bad("bandwidth", possible))?;
+                self.injection.limits.bytes = Some(rate);
+            }
             "latency" => self.injection.latency = Some(parse_latency(value.unwrap_or_default())?),
             "fail" => {
                 let failure = parse_failure(value.unwrap_or_default())?;
@@ -235,6 +247,9 @@ impl FromStr for DiskSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU64;
+
+    use iolite_devices::block::inject::Rate;
 
     #[test]
     fn a_path_alone_has_the_defaults() {
@@ -275,6 +290,7 @@ mod tests {
             latency,
             failures,
             seed,
+            ..
         } = text.parse::<DiskSpec>().unwrap().injection;
         assert_eq!(latency, parse_latency("1ms-3ms").ok());
         let wanted = ["read:8", "write:1%", "flush"].map(|text| parse_failure(text).unwrap());
@@ -286,6 +302,19 @@ mod tests {
         for fixed in ["ro", "latency=2ms", "fail=read:every:3"] {
             assert_eq!(idle(&format!("x,seed=1,{fixed}")), Some("seed"));
         }
+    }
+
+    #[test]
+    fn limits_are_requests_and_bytes() {
+        let limits = |text: &str| text.parse::<DiskSpec>().unwrap().injection.limits;
+        let rate = |rate, burst| {
+            let rate = NonZeroU64::new(rate).unwrap();
+            Some(Rate::new(rate, NonZeroU64::new(burst)))
+        };
+        let both = limits("x,iops=500,bandwidth=10M:64K");
+        assert_eq!(both.requests, rate(500, 50));
+        assert_eq!(both.bytes, rate(10 << 20, 64 << 10));
+        assert!(limits("x").is_none());
     }
 
     /// The key of a disk that does nothing, if it is refused for that.
@@ -353,6 +382,11 @@ mod tests {
             "x,cache=none",
             "x,block-size=1024",
             "x,block-size",
+            "x,iops",
+            "x,iops=0",
+            "x,iops=1K",
+            "x,bandwidth=100",
+            "x,bandwidth=1M:",
             "x,seed",
             "x,seed=-1",
             "x,id=",

@@ -8,11 +8,14 @@
 //!         | P%                          each with this probability: 1%, 0.05%
 //! ```
 //!
+//! iops      = N[:BURST]                 requests a second
+//! bandwidth = SIZE[:BURST]              bytes a second, as sizes are written
+//!
 //! Without WHICH every request of the operation fails.
 
 use std::num::NonZeroU64;
 
-use iolite_devices::block::inject::{Failure, Latency, MILLION, Operation, Which};
+use iolite_devices::block::inject::{Failure, Latency, MILLION, Operation, Rate, Which};
 
 use super::ConfigError;
 use super::units::time;
@@ -36,6 +39,16 @@ pub fn parse_latency(text: &str) -> Result<Latency, ConfigError> {
     latency
         .filter(|latency| !latency.is_zero())
         .ok_or_else(|| ConfigError::Latency(text.to_owned()))
+}
+
+/// Parses a rate whose numbers `amount` parses.
+pub(super) fn parse_rate(text: &str, amount: impl Fn(&str) -> Option<u64>) -> Option<Rate> {
+    let amount = |text| amount(text).and_then(NonZeroU64::new);
+    let (per_second, burst) = match text.split_once(':') {
+        None => (text, None),
+        Some((per_second, burst)) => (per_second, Some(amount(burst)?)),
+    };
+    Some(Rate::new(amount(per_second)?, burst))
 }
 
 /// Parses a kind of failure.
@@ -87,7 +100,7 @@ fn chance(percentage: &str) -> Option<u32> {
 }
 
 /// Digits, without the sign that `parse` would take.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }
@@ -133,6 +146,20 @@ mod tests {
         ] {
             let error = Err(ConfigError::Latency(text.to_owned()));
             assert_eq!(parse_latency(text), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let rate = |rate, burst| {
+            let rate = NonZeroU64::new(rate).unwrap();
+            Some(Rate::new(rate, NonZeroU64::new(burst)))
+        };
+        assert_eq!(parse_rate("1000", number), rate(1000, 0));
+        assert_eq!(parse_rate("1000:1", number), rate(1000, 1));
+        assert_eq!(parse_rate("5:100", number), rate(5, 100));
+        for text in ["", "0", "5:0", ":5", "5:", "-1", "+1", "1:2:3", "1.5", "1K"] {
+            assert_eq!(parse_rate(text, number), None, "{text}");
         }
     }
 

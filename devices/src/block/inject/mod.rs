@@ -1,10 +1,11 @@
-//! A disk that is slow or faulty on purpose: to see overlap that a fast disk hides, and to see what
-//! a guest does on a bad one.
+//! A disk that is slow or faulty on purpose: to see overlap that a fast disk hides, to see what a
+//! guest does on a bad one, and to leave something of a good one to others.
 //!
 //! An [`Injection`] stands between a queue and an engine, as a [`RequestSource`] of its own:
 //!
 //! ```text
-//! queue -> delay: notes when the request began -> failing: ends those that are to fail -> engine
+//! queue -> limit: lets no more through than a rate allows
+//!       -> delay: notes when the request began -> failing: ends those that are to fail -> engine
 //! queue <- delay: holds the completion back until it is due  <-----------------------------'
 //! ```
 //!
@@ -20,10 +21,14 @@ mod delay;
 mod failing;
 mod failure;
 mod latency;
+mod limit;
 mod random;
+mod rate;
 
 pub use failure::{Failure, MILLION, Operation, Which};
 pub use latency::Latency;
+pub use limit::Limits;
+pub use rate::Rate;
 
 use std::io;
 use std::sync::Arc;
@@ -34,10 +39,13 @@ use super::engine::{Engine, Turn};
 use super::source::RequestSource;
 use delay::Delay;
 use failing::Failing;
+use limit::Limit;
 
 /// What is injected into a disk; by default nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Injection {
+    /// How much it may do.
+    pub limits: Limits,
     /// How long each request takes at least.
     pub latency: Option<Latency>,
     /// Which requests fail: those that meet any of these.
@@ -47,7 +55,8 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Makes an engine with `make`, between which and `source` this stands. `name` is the disk's.
+    /// Makes an engine with `make`, between which and `source` this stands. `name` is the disk's,
+    /// `doorbell` what its queue's thread waits for.
     ///
     /// # Errors
     /// Those of `make`, and if the system refuses a thread.
@@ -55,8 +64,16 @@ impl Injection {
         self,
         name: &str,
         mut source: Arc<dyn RequestSource>,
+        doorbell: &EventFd,
         make: impl FnOnce(Arc<dyn RequestSource>) -> io::Result<Box<dyn Engine>>,
     ) -> io::Result<Box<dyn Engine>> {
+        let limit = match self.limits.is_none() {
+            true => None,
+            false => Some(Limit::new(name, source.clone(), self.limits, doorbell)?),
+        };
+        if let Some(limit) = &limit {
+            source = limit.source();
+        }
         let delay = match self.latency {
             Some(latency) => Some(Delay::new(name, source.clone(), latency, self.seed)?),
             None => None,
@@ -68,26 +85,32 @@ impl Injection {
             source = Arc::new(Failing::new(name, source, self.failures, self.seed));
         }
         let engine = make(source)?;
-        Ok(match delay {
-            Some(delay) => Box::new(Delayed {
+        Ok(match (&limit, &delay) {
+            (None, None) => engine,
+            _ => Box::new(Injected {
                 engine,
+                limit,
                 _delay: delay,
             }),
-            None => engine,
         })
     }
 }
 
-/// An engine whose completions are delayed. What is declared first is dropped first: the engine, after
-/// which nothing new can be held back; then the delay, which lets go of all that it holds.
-struct Delayed {
+/// An engine that does not see all that happens. What is declared first is dropped first: the engine,
+/// after which nothing new can be held back; then the delay, which lets go of all that it holds.
+struct Injected {
     engine: Box<dyn Engine>,
-    _delay: Delay,
+    _delay: Option<Delay>,
+    limit: Option<Limit>,
 }
 
-impl Engine for Delayed {
+impl Engine for Injected {
     fn turn(&mut self) -> Turn {
-        self.engine.turn()
+        match (self.engine.turn(), &self.limit) {
+            // What is in the ring may not begin yet; the limit rings when it may.
+            (Turn::Idle, Some(limit)) if limit.pauses() => Turn::Elsewhere,
+            (turn, _) => turn,
+        }
     }
 
     fn wait(&mut self, doorbell: &EventFd) {

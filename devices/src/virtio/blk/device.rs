@@ -67,7 +67,7 @@ impl BlockDevice {
             Arc::clone(&notifier),
         )?);
         let engine = injection
-            .engine(&name, core.queue.clone(), |source| {
+            .engine(&name, core.queue.clone(), &core.doorbell, |source| {
                 let backend = Arc::clone(&backend);
                 let pool = Pool::new(&name, workers, source, backend, &core.doorbell)?;
                 Ok(Box::new(pool))
