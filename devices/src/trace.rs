@@ -130,11 +130,20 @@ impl Queue {
         u8::try_from(index).map_or(Queue::NONE, |disk| Queue { disk, number })
     }
 
+    /// Records an event of an earlier time, if somebody watches. No event of the same thread may
+    /// come between.
+    #[inline(always)]
+    pub fn event_at(self, tsc: u64, point: Point, head: u16, a: u64, b: u64) {
+        if is_on() {
+            record(tsc, point, self, head, a, b);
+        }
+    }
+
     /// Records an event about the request with this head, if somebody watches.
     #[inline(always)]
     pub fn event(self, point: Point, head: u16, a: u64, b: u64) {
-        if is_on() {
-            record(now(), point, self, head, a, b);
+        if let Some(now) = now_if_on() {
+            record(now, point, self, head, a, b);
         }
     }
 }
@@ -145,6 +154,12 @@ pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
+/// The time stamp counter, if somebody watches.
+#[inline(always)]
+pub fn now_if_on() -> Option<u64> {
+    is_on().then(now)
+}
+
 /// The time stamp counter.
 #[inline(always)]
 pub fn now() -> u64 {
@@ -152,9 +167,8 @@ pub fn now() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// Records what happened at `tsc`. To be called only if [`is_on`].
 #[inline(never)]
-pub fn record(tsc: u64, point: Point, queue: Queue, head: u16, a: u64, b: u64) {
+fn record(tsc: u64, point: Point, queue: Queue, head: u16, a: u64, b: u64) {
     let what = point as u64
         | u64::from(queue.disk) << 8
         | u64::from(head) << 16

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crate::block::backend::{Backend, Waits};
 use crate::block::request::{Kind, Outcome, Request};
 use crate::throttle::Throttle;
+use crate::trace::{self, Point, Queue};
 
 /// A backend, and how its failures are told.
 pub struct Executor {
     /// The disk's name, for log lines.
     name: String,
+    trace: Queue,
     backend: Arc<dyn Backend>,
     /// For failures that the guest can repeat as often as it likes.
     failures: Throttle,
@@ -22,6 +24,7 @@ impl Executor {
     pub fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
         Executor {
             name: name.to_owned(),
+            trace: Queue::of(name, 0),
             backend,
             failures: Throttle::default(),
         }
@@ -64,7 +67,13 @@ impl Executor {
     ) -> Option<Outcome> {
         // Unwind safety: the request is only read, and a backend that panicked is the same to us
         // as one that returned an error half-way: it has to keep its own promises to later calls.
-        match catch_unwind(AssertUnwindSafe(|| call(&*self.backend))) {
+        let begun = trace::now_if_on();
+        let done = catch_unwind(AssertUnwindSafe(|| call(&*self.backend)));
+        if let (Some(begun), Ok(Some(_)) | Err(_)) = (begun, &done) {
+            self.trace.event_at(begun, Point::Begun, request.tag, 0, 0);
+            self.trace.event(Point::Ended, request.tag, 0, 0);
+        }
+        match done {
             Ok(None) => return None,
             Ok(Some(Ok(()))) => return Some(Outcome::Done),
             Ok(Some(Err(error))) => self.complain(request, format_args!("{error}")),

@@ -17,6 +17,7 @@ use super::latency::Latency;
 use crate::block::request::Completion;
 use crate::block::source::{Pulled, RequestSource};
 use crate::thread;
+use crate::trace::{Point, Queue};
 
 /// A source behind a delay, and the thread that ends it.
 pub(super) struct Delay {
@@ -29,6 +30,7 @@ pub(super) struct Delay {
 struct Held {
     /// The disk's, for log lines.
     name: String,
+    trace: Queue,
     source: Arc<dyn RequestSource>,
     latency: Latency,
     seed: u64,
@@ -67,6 +69,7 @@ impl Delay {
     ) -> io::Result<Self> {
         let held = Arc::new(Held {
             name: name.to_owned(),
+            trace: Queue::of(name, 0),
             source,
             latency,
             seed,
@@ -138,6 +141,7 @@ impl Held {
         drop(state);
         if let Some(Reverse(Waiting { completion, .. })) = next {
             log::debug!("{} #{} was delayed", self.name, completion.id);
+            self.trace.event(Point::Released, completion.tag, 0, 0);
             self.source.complete(completion);
         }
         self.lock()

@@ -31,6 +31,7 @@ use crate::block::gate::Gate;
 use crate::block::request::{Completion, Kind, Outcome, Request};
 use crate::block::source::{Pulled, RequestSource};
 use crate::throttle::Throttle;
+use crate::trace::{self, Point};
 use crate::virtio::device::QueueLayout;
 use crate::virtio::notifier::Notifier;
 
@@ -47,6 +48,8 @@ pub struct RequestQueue {
     undecided: AtomicBool,
     /// Written under the lock of `state`, but for those of notifications.
     pub(super) counters: Live,
+    /// For events of requests.
+    pub(super) trace: trace::Queue,
     /// What the guest did wrong.
     complaints: Throttle,
 }
@@ -84,6 +87,7 @@ impl RequestQueue {
         notifier: Arc<Notifier>,
     ) -> Self {
         RequestQueue {
+            trace: trace::Queue::of(&disk.name, 0),
             disk,
             memory,
             notifier,
@@ -187,6 +191,7 @@ impl RequestQueue {
         let Some(Popped { head, more }) = active.ring.pop()? else {
             return Ok(Step::Empty);
         };
+        self.trace.event(Point::Popped, head, 0, 0);
         let in_flight = active.ring.in_flight();
         self.counters.max_in_flight.at_least(in_flight.into());
         state.last_id += 1;
@@ -215,6 +220,8 @@ impl RequestQueue {
             ranges,
             status,
         } = transfer;
+        let what = buffers.len() | u64::from(operation(kind)) << 56;
+        self.trace.event(Point::Parsed, head, offset, what);
         let name = &self.disk.name;
         log::debug!("{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}");
         match kind {
@@ -281,6 +288,8 @@ impl RequestQueue {
         if self.notifier.needs_reset() {
             return;
         }
+        let status = answer.code().unwrap_or(u8::MAX);
+        self.trace.event(Point::Used, head, status.into(), 0);
         answer.write_status(&self.memory);
         active.ring.publish(head, answer.len());
         if log::log_enabled!(log::Level::Debug) {
@@ -304,6 +313,14 @@ impl RequestQueue {
         };
         let published = u64::from(ring.undecided());
         let sent = ring.wants_interrupt();
+        if published > 0 {
+            let decided = if sent {
+                Point::Interrupted
+            } else {
+                Point::Suppressed
+            };
+            self.trace.event(decided, 0, 0, 0);
+        }
         if sent {
             self.notifier.used_buffer();
         }
@@ -342,6 +359,16 @@ enum Step {
     Empty,
     Answered,
     Pulled(Pulled),
+}
+
+/// What a request of this kind is called in events.
+fn operation(kind: Kind) -> u8 {
+    match kind {
+        Kind::Read => trace::operation::READ,
+        Kind::Write { .. } => trace::operation::WRITE,
+        Kind::Flush => trace::operation::FLUSH,
+        Kind::Discard | Kind::WriteZeroes { .. } => trace::operation::DISCARD,
+    }
 }
 
 impl RequestSource for RequestQueue {

@@ -13,6 +13,7 @@ use super::device::Core;
 use super::polling::Polling;
 use crate::block::engine::{Engine, Turn};
 use crate::thread;
+use crate::trace::Point;
 
 /// A running queue thread.
 pub(super) struct QueueThread {
@@ -66,6 +67,7 @@ impl Attendant {
                 return;
             }
             self.polling.slept(sleeps_since.elapsed());
+            self.core.queue.trace.event(Point::Notified, 0, 0, 0);
             self.core.queue.counters.notifications.add(1);
             self.attend();
             sleeps_since = Instant::now();
