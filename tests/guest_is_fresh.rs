@@ -24,7 +24,7 @@ fn the_guest_was_built_from_these_sources() {
 
 #[test]
 fn kernel_and_system_disk_are_those_that_were_built() {
-    for name in ["kernel", "system.tar"] {
+    for name in ["kernel", "kernel-traced", "system.tar"] {
         let found = hash_of_file(&root().join("resources/guest").join(name));
         assert_eq!(
             built(name),

@@ -65,8 +65,10 @@ pub mod operation {
     pub const WRITE: u8 = 1;
     /// A flush.
     pub const FLUSH: u8 = 2;
+    /// A range is discarded or zeroed.
+    pub const DISCARD: u8 = 3;
     /// Anything else.
-    pub const OTHER: u8 = 3;
+    pub const OTHER: u8 = 4;
 }
 
 /// Why the vCPU has left the guest, in [`Point::Exited`].

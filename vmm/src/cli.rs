@@ -295,7 +295,7 @@ impl Run {
     fn config(self) -> MachineConfig {
         let (kernel, system) = match self.kernel {
             Some(path) => (Image::File(path), None),
-            None => (guest::KERNEL, Some(guest::SYSTEM)),
+            None => (guest::kernel(self.trace.is_some()), Some(guest::SYSTEM)),
         };
         MachineConfig {
             memory: self.memory,

@@ -17,6 +17,13 @@ macro_rules! numbers {
                     _ => None,
                 }
             }
+
+            /// What it is called here.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Number::$name => stringify!($name),)*
+                }
+            }
         }
     };
 }

@@ -1,9 +1,12 @@
 //! The kernel's command line.
 //!
-//! Words are separated by blanks. `virtio_mmio.device=` names a device wherever it stands, since
-//! VMMs append it; `init=` and `cache=` are the kernel's own; words that Linux would take for
+//! Words are separated by blanks. `virtio_mmio.device=` names a device, and `iolite.trace=` a window
+//! for trace events, wherever it stands, since VMMs append it; `init=` and `cache=` are the kernel's own; words that Linux would take for
 //! itself (`console=`, `reboot=`, `panic=`, names with a dot) are passed over. Every other word is
 //! an argument of the first program, as is every word after `--`.
+
+/// What the command line calls the window for trace events (docs/tracing.md).
+const TRACE_WORD: &str = "iolite.trace";
 
 /// A virtio-mmio register window and its interrupt line:
 /// `virtio_mmio.device=SIZE@ADDRESS:LINE` (Linux, Documentation/admin-guide/kernel-parameters.txt).
@@ -26,6 +29,8 @@ pub enum Word<'a> {
     Init(&'a str),
     /// The size of the page cache in bytes.
     Cache(u64),
+    /// The window for trace events; it has no interrupt line.
+    Trace(Window),
     /// An argument of the first program.
     Argument(&'a str),
     /// A word for another kernel.
@@ -50,6 +55,7 @@ fn understand(word: &str, arguments_only: bool) -> Word<'_> {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
     let known = match name {
         "virtio_mmio.device" => window(value).map(Word::Device),
+        TRACE_WORD => trace_window(value).map(Word::Trace),
         _ if arguments_only => Some(Word::Argument(word)),
         "init" => (!value.is_empty()).then_some(Word::Init(value)),
         "cache" => size(value).filter(|bytes| *bytes > 0).map(Word::Cache),
@@ -59,6 +65,15 @@ fn understand(word: &str, arguments_only: bool) -> Word<'_> {
         _ => Some(Word::Argument(word)),
     };
     known.unwrap_or(Word::Bad(word))
+}
+
+fn trace_window(text: &str) -> Option<Window> {
+    let (bytes, address) = text.split_once('@')?;
+    Some(Window {
+        address: number(address)?,
+        bytes: size(bytes)?,
+        line: 0,
+    })
 }
 
 fn window(text: &str) -> Option<Window> {
@@ -150,11 +165,23 @@ mod tests {
     }
 
     #[test]
+    fn the_window_for_events_is_found() {
+        let window = Window {
+            address: 0xe000_0000,
+            bytes: 0x20_1000,
+            line: 0,
+        };
+        let line = "-- iolite.trace=2101248@0xe0000000";
+        assert_eq!(all(line), [Word::Trace(window)][..]);
+    }
+
+    #[test]
     fn values_that_make_no_sense_are_named() {
         for word in [
             "cache=lots",
             "cache=0",
             "init=",
+            "iolite.trace=4K",
             "virtio_mmio.device=4K@",
             "virtio_mmio.device=4K@0x1:999",
         ] {

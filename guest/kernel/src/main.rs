@@ -25,6 +25,7 @@ mod panic;
 mod sync;
 mod syscall;
 mod task;
+mod trace;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -47,6 +48,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     println!("iolite: guest kernel {}", env!("CARGO_PKG_VERSION"));
     let boot = Boot::read(start_info);
     start_memory(&boot);
+    trace::init(boot.command_line());
     arch::gdt::init();
     arch::idt::init();
     arch::apic::init();
@@ -155,7 +157,7 @@ impl Options {
                     options.arguments.extend_from_slice(argument.as_bytes());
                     options.arguments.push(0);
                 }
-                Word::Ignored => {}
+                Word::Trace(_) | Word::Ignored => {}
                 Word::Bad(word) => println!("iolite: {word}: not understood, ignored"),
             }
         }

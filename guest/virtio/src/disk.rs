@@ -58,6 +58,8 @@ pub struct Done {
     pub cookie: u32,
     /// How it ended.
     pub outcome: Outcome,
+    /// The head index of its descriptor chain, which is another's from now on.
+    pub head: u16,
 }
 
 /// Why a request was not taken. No completion will come for it.
@@ -220,6 +222,12 @@ impl<R: Registers> Disk<R> {
         self.registers.write(mmio::INTERRUPT_ACK, every);
     }
 
+    /// The head index of the request that was submitted last.
+    #[inline(always)]
+    pub fn last_head(&self) -> u16 {
+        self.queue.last_head()
+    }
+
     /// The next completion, if there is one.
     #[inline]
     pub fn harvest(&mut self) -> Option<Done> {
@@ -244,6 +252,7 @@ impl Done {
         Done {
             cookie: used.cookie,
             outcome,
+            head: used.head,
         }
     }
 }

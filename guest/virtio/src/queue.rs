@@ -53,6 +53,7 @@ const fn slots_offset(size: u16) -> usize {
 pub(crate) struct Used {
     pub cookie: u32,
     pub status: u8,
+    pub head: u16,
 }
 
 /// Where a queue lies for the device: the three addresses of section 4.2.2.
@@ -287,6 +288,18 @@ impl Queue {
         first
     }
 
+    /// The head index of the request that was added last.
+    #[inline(always)]
+    pub fn last_head(&self) -> u16 {
+        // It was on top of the stack.
+        let slot = u16::from(self.free[usize::from(self.free_count as u8)]);
+        if self.indirect {
+            slot
+        } else {
+            slot * DIRECT_TABLE
+        }
+    }
+
     /// Shows the device what was added, and says whether it wants to be notified (sections 2.7.13.3
     /// and 2.7.10).
     #[inline(always)]
@@ -373,7 +386,12 @@ impl Queue {
             let status = self.slots.add(usize::from(slot) * SLOT_BYTES + STATUS_AT);
             (*status.cast::<AtomicU8>()).load(Ordering::Relaxed)
         };
-        Some(Used { cookie, status })
+        let head = id as u16;
+        Some(Used {
+            cookie,
+            status,
+            head,
+        })
     }
 
     /// The slot and cookie of a head index that is in flight. A device that names another one is

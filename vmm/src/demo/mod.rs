@@ -179,7 +179,7 @@ fn run_guest(
 fn machine(options: &Options, disk: &DemoDisk) -> MachineConfig {
     MachineConfig {
         memory: options.memory,
-        kernel: guest::KERNEL,
+        kernel: guest::kernel(options.trace.is_some()),
         initrd: None,
         cmdline: options.cmdline(),
         system: Some(guest::SYSTEM),

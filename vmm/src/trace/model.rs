@@ -124,6 +124,8 @@ pub enum Op {
     Write,
     /// A flush.
     Flush,
+    /// A range is discarded or zeroed.
+    Discard,
     /// Anything else.
     Other,
 }

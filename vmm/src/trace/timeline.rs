@@ -138,6 +138,7 @@ fn letter(op: Op) -> char {
         Op::Read => 'R',
         Op::Write => 'W',
         Op::Flush => 'F',
+        Op::Discard => 'D',
         Op::Other => 'O',
     }
 }

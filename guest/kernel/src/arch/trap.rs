@@ -7,6 +7,7 @@
 
 use super::{apic, cpu, idt, user_access};
 use crate::task::{self, scheduler};
+use crate::trace::{self, ask};
 use crate::{interrupts, mm, syscall};
 use iolite_guest_abi::{Fault, USER_END};
 
@@ -49,6 +50,7 @@ const SIMD_ERROR: u64 = 19;
 /// The system-call gate, however the platform delivers `int 0x80`.
 #[unsafe(no_mangle)]
 extern "C" fn trap_system_call(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> u64 {
+    trace::enter(ask::CALL, number, a);
     scheduler::after_user();
     let result = syscall::dispatch(number, [a, b, c, d, e]);
     scheduler::before_user();
@@ -59,6 +61,7 @@ extern "C" fn trap_system_call(a: u64, b: u64, c: u64, d: u64, e: u64, number: u
 extern "C" fn trap_page_fault(frame: &mut Frame) {
     let address = cpu::page_fault_address();
     if frame.is_from_user() {
+        trace::enter(ask::FAULT, 0, address);
         scheduler::after_user();
         if let Err(fault) = mm::pager::fault(address, frame.error_code) {
             task::kill_current_at(fault, frame, address);

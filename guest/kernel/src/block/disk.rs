@@ -13,11 +13,13 @@ use crate::sync::{CpuCell, WaitQueue};
 use crate::task::process;
 use crate::task::scheduler;
 use crate::task::{ProcessId, ThreadId};
+use crate::trace::{self, event};
 use alloc::vec::Vec;
 use core::cell::RefMut;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use iolite_devices_abi::blk::ID_BYTES;
+use iolite_devices_abi::trace::purpose;
 use iolite_guest_abi::{DiskStats, MAX_IO};
 use iolite_guest_core::cmdline::Window;
 use iolite_virtio_driver::{
@@ -49,6 +51,17 @@ impl Owner {
             Owner::Async(process, request) => {
                 ASYNC | (process.slot() as u32) << REQUEST_BITS | u32::from(request)
             }
+        }
+    }
+
+    /// What a request of this owner is for, in a trace.
+    #[inline(always)]
+    fn purpose(self, operation: Operation) -> u8 {
+        match self {
+            Owner::Thread(_) => purpose::WAIT,
+            Owner::Async(..) => purpose::ASYNC,
+            Owner::Pages(_) if matches!(operation, Operation::Write { .. }) => purpose::WRITE_BACK,
+            Owner::Pages(_) => purpose::PAGE,
         }
     }
 
@@ -225,7 +238,7 @@ impl Submitter {
 impl Drop for Submitter {
     #[inline(always)]
     fn drop(&mut self) {
-        self.disk.driver.notify();
+        self.disk.notify();
         self.disk.begin();
     }
 }
@@ -241,7 +254,7 @@ pub fn submit_and_notify(
     let mut disks = DISKS.borrow_mut();
     let disk = &mut disks[usize::from(disk.0)];
     disk.submit(operation, segments, owner)?;
-    disk.driver.notify();
+    disk.notify();
     disk.begin();
     Ok(())
 }
@@ -249,7 +262,7 @@ pub fn submit_and_notify(
 /// Tells the disk of what was submitted, if it wants to be told.
 #[inline]
 pub fn notify(disk: DiskId) {
-    DISKS.borrow_mut()[usize::from(disk.0)].driver.notify();
+    DISKS.borrow_mut()[usize::from(disk.0)].notify();
 }
 
 /// Blocks the running thread until the disk may have room for a request. Everything submitted so
@@ -258,7 +271,7 @@ pub fn wait_for_room(disk: DiskId) {
     {
         let mut disks = DISKS.borrow_mut();
         let disk = &mut disks[usize::from(disk.0)];
-        disk.driver.notify();
+        disk.notify();
         if disk.driver.has_room() {
             return;
         }
@@ -269,6 +282,7 @@ pub fn wait_for_room(disk: DiskId) {
 
 /// Interrupt line `line`: harvests the completions of the disks on it.
 pub fn interrupt(line: u8) {
+    trace::record(event::INTERRUPT, 0, line.into());
     let mut left = ON_LINE[usize::from(line)].load(Ordering::Relaxed);
     if left != 0 {
         let mut disks = DISKS.borrow_mut();
@@ -391,6 +405,8 @@ impl Disk {
         owner: Owner,
     ) -> Result<(), SubmitError> {
         self.driver.submit(operation, segments, owner.to_cookie())?;
+        let number = self.bit.trailing_zeros() as usize;
+        trace::add(self.driver.last_head(), number, owner.purpose(operation));
         let stats = &mut self.stats;
         // Counted when submitted: what is asked for is known here, and a completion says only how
         // it ended.
@@ -413,6 +429,12 @@ impl Disk {
         Ok(())
     }
 
+    #[inline(always)]
+    fn notify(&mut self) {
+        trace::record(event::NOTIFY, 0, self.bit.trailing_zeros());
+        self.driver.notify();
+    }
+
     /// Takes note of what was submitted.
     #[inline(always)]
     fn begin(&mut self) {
@@ -425,12 +447,14 @@ impl Disk {
 
     #[inline(always)]
     fn harvest(&mut self, processes: &mut process::Table) {
+        let number = self.bit.trailing_zeros();
         let Disk { driver, stats, .. } = self;
         driver.acknowledge();
         stats.interrupts += 1;
         // There were never more since the last interrupt than there are now.
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
         driver.harvest_all(|done| {
+            trace::record(event::HARVEST, done.head, number);
             let ok = done.outcome == Outcome::Ok;
             if !ok {
                 stats.errors += 1;

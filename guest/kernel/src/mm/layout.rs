@@ -5,6 +5,7 @@
 //! 0xffff_8000_0000_0000 ..                         all RAM, never executable
 //! 0xffff_c000_0000_0000 ..                         kernel stacks, a guard page below each
 //! 0xffff_d000_0000_0000 ..                         device registers
+//! 0xffff_d040_0000_0000 ..                         events for the VMM's trace
 //! 0xffff_ffff_8010_0000 ..                         the kernel's image, at physical 1 MiB
 //! ```
 
@@ -23,6 +24,8 @@ pub const KERNEL_STACK_STRIDE: u64 = KERNEL_STACK_BYTES + PAGE;
 pub const KERNEL_STACK_BYTES: u64 = 4 * PAGE;
 /// Where device registers are mapped.
 pub const DEVICE_REGISTERS: u64 = 0xffff_d000_0000_0000;
+/// Where the window for trace events is mapped, among the device registers.
+pub const TRACE_WINDOW: u64 = DEVICE_REGISTERS + (256 << 30);
 /// What the linker script adds to the physical addresses of the kernel's image.
 pub const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 /// The first frame that is handed out: below lie the boot loader's structures.

@@ -15,6 +15,7 @@ use crate::arch::cpu;
 use crate::block::{self, DiskId};
 use crate::fs::object::ObjectId;
 use crate::task::process;
+use crate::trace;
 use core::ops::Range;
 use iolite_guest_abi::Fault;
 use iolite_guest_core::read_ahead::ReadAhead;
@@ -181,7 +182,10 @@ impl Page {
                 next += 1;
                 continue;
             }
-            let Ok(count) = cache::start_reads(self.object, next..end) else {
+            trace::reading_ahead(true);
+            let started = cache::start_reads(self.object, next..end);
+            trace::reading_ahead(false);
+            let Ok(count) = started else {
                 return;
             };
             block::count(self.disk, |stats| stats.pages_read_ahead += count);

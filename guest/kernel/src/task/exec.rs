@@ -15,6 +15,7 @@ use crate::mm::frame::{self, Frame as MemoryFrame};
 use crate::mm::layout::PAGE;
 use crate::mm::paging;
 use crate::mm::space::{Area, Backing, Space};
+use crate::trace;
 use iolite_guest_abi::{ARGS_BYTES, Errno, STACK_BYTES, StartInfo, USER_END};
 use iolite_guest_core::elf::{self, Program, Segment};
 use iolite_guest_core::read_ahead::ReadAhead;
@@ -54,7 +55,10 @@ pub fn spawn(
     })?;
     process::thread_added(id);
     match scheduler::spawn_user(id, root, frame) {
-        Ok(_) => Ok(id),
+        Ok(thread) => {
+            trace::name(thread.number(), id.number(), name);
+            Ok(id)
+        }
         Err(error) => {
             process::remove(id);
             Err(error)

@@ -142,6 +142,7 @@ fn op(number: u8) -> Op {
         operation::READ => Op::Read,
         operation::WRITE => Op::Write,
         operation::FLUSH => Op::Flush,
+        operation::DISCARD => Op::Discard,
         _ => Op::Other,
     }
 }
@@ -152,6 +153,7 @@ pub fn op_name(op: Op) -> &'static str {
         Op::Read => "read",
         Op::Write => "write",
         Op::Flush => "flush",
+        Op::Discard => "discard",
         Op::Other => "other",
     }
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::arch::{cpu, fpu};
 use crate::block;
 use crate::task::process;
+use crate::trace::{self, event};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// When the running program was last returned to while a disk had requests in flight.
@@ -36,6 +37,7 @@ pub fn before_user() {
     if block::in_flight() != 0 {
         USER_SINCE.store(cpu::tsc(), Ordering::Relaxed);
     }
+    trace::record(event::LEAVE, 0, 0);
 }
 
 #[cold]

@@ -12,6 +12,7 @@ use crate::arch::trap::Frame;
 use crate::mm::kstack;
 use crate::mm::paging::{self, Root};
 use crate::task::process::ProcessId;
+use crate::trace;
 use core::sync::atomic::Ordering;
 use iolite_guest_abi::Errno;
 
@@ -60,6 +61,7 @@ fn spawn(
         Some(free) => *free = made,
         None => scheduler.threads.push(made),
     }
+    trace::name(thread.number(), process.map_or(0, ProcessId::number), "");
     scheduler.make_ready(thread);
     Ok(thread)
 }

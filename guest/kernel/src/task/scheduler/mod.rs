@@ -24,6 +24,7 @@ use crate::mm::paging::{self, Root};
 use crate::mm::{cache, frame, kstack, layout};
 use crate::sync::{CpuCell, WaitQueue};
 use crate::task::process::{self, ProcessId};
+use crate::trace::{self, event};
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering};
@@ -269,6 +270,7 @@ enum Choice {
 }
 
 fn idle() {
+    trace::record(event::IDLE, 0, 0);
     let start = cpu::tsc();
     cpu::wait_for_interrupt();
     let idle = IDLE.load(Ordering::Relaxed) + (cpu::tsc() - start);
@@ -295,6 +297,7 @@ impl Scheduler {
         thread.state = State::Running;
         // Those who are ready have had their turn before this one, or have the timer.
         ATTENTION.store(thread.killed, Ordering::Relaxed);
+        trace::record(event::RUN, next.number(), 0);
         if next == self.current {
             return Choice::Same;
         }
@@ -329,6 +332,7 @@ impl Scheduler {
             self.sleepers -= 1;
         }
         slot.state = State::Ready;
+        trace::record(event::WAKE, thread.number(), 0);
         slot.link = None;
         if self.ready.first.is_none() {
             self.ready.first = Some(thread);
