@@ -1,12 +1,14 @@
 //! `iolite trace`: what can be made of a trace file.
 
+use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
 use super::model::Trace;
-use super::{read, summary, timeline};
+use super::read::{self, ReadError};
+use super::{report, summary, timeline};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
@@ -25,6 +27,22 @@ pub enum Command {
         /// Print every moment of each request instead, as blkparse does
         #[arg(long)]
         moments: bool,
+    },
+    /// Make a page of it that needs no network: lanes, waterfalls, histograms, where the time went
+    Html {
+        /// A file that --trace wrote
+        file: PathBuf,
+        /// Where to write the page
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Draw the lanes of programs and disks as an SVG file
+    Picture {
+        /// A file that --trace wrote
+        file: PathBuf,
+        /// Where to write the picture
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
     },
 }
 
@@ -45,7 +63,22 @@ pub fn run(command: &Command) -> Result<ExitCode, Error> {
                 false => timeline::requests(out, &trace),
             })
         }
+        Command::Html { file, output } => {
+            let trace = read::read(file)?;
+            write_file(output, &report::page(&trace))
+        }
+        Command::Picture { file, output } => {
+            let trace = read::read(file)?;
+            let picture = report::picture(&trace);
+            let picture = picture.ok_or_else(|| ReadError::Empty(file.display().to_string()))?;
+            write_file(output, &picture)
+        }
     }
+}
+
+fn write_file(path: &Path, text: &str) -> Result<ExitCode, Error> {
+    fs::write(path, text).map_err(Error::host(format!("cannot write {}", path.display())))?;
+    Ok(ExitCode::Clean)
 }
 
 /// Writes to stdout. Who reads only the beginning (`| head`) has what they want.

@@ -20,6 +20,7 @@ pub mod parts;
 pub mod paths;
 mod raw;
 pub mod read;
+pub mod report;
 pub mod ring;
 pub mod session;
 pub mod summary;

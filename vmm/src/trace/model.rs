@@ -70,7 +70,7 @@ pub struct Lane {
 }
 
 /// The number that the guest's processor has as a lane, beyond those of threads.
-pub const PROCESSOR: u32 = 100_000;
+pub const PROCESSOR: u32 = 1_000_000_000;
 
 /// What kind of thing a slice is.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]

@@ -9,8 +9,10 @@ use super::model::{MOMENTS, Moment, NEVER, Request};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Part {
-    /// From the asking to the notification: system call or fault, file, cache, driver.
+    /// From the asking to the descriptors: system call or fault, file, cache, driver.
     Submit,
+    /// In the table, while others are added that go with the same notification.
+    Batch,
     /// From the notification until the device's thread has it.
     Doorbell,
     /// In the ring, until the device pops it.
@@ -41,6 +43,7 @@ pub const PARTS: usize = Part::Unaccounted as usize + 1;
 /// What the parts are called, and on which side they lie.
 pub const PART_NAMES: [(&str, &str); PARTS] = [
     ("guest", "submit"),
+    ("guest", "batch"),
     ("border", "doorbell"),
     ("host", "in the ring"),
     ("host", "parse"),
@@ -58,7 +61,7 @@ pub const PART_NAMES: [(&str, &str); PARTS] = [
 const PART_OF: [Part; MOMENTS] = [
     Part::Submit,
     Part::Submit,
-    Part::Submit,
+    Part::Batch,
     Part::Doorbell,
     Part::Ring,
     Part::Parse,
@@ -189,7 +192,7 @@ mod tests {
         ]);
         assert_eq!(
             parts(&whole_life),
-            [30, 5, 5, 1, 4, 100, 5, 15, 10, 15, 30, 0]
+            [20, 10, 5, 5, 1, 4, 100, 5, 15, 10, 15, 30, 0]
         );
         let torn = request(&[(Asked, 10), (Added, 30), (Used, 160), (Harvested, 180)]);
         let torn = parts(&torn);

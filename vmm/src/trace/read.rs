@@ -28,6 +28,9 @@ pub enum ReadError {
     /// A line that makes no sense.
     #[error("trace {0} is damaged in line {1}: {2}")]
     Line(String, u64, String),
+    /// Nothing to draw.
+    #[error("trace {0} has too few requests for a picture: trace something that does I/O")]
+    Empty(String),
     /// The file ends early.
     #[error("trace {0} is cut off: it lacks its last line")]
     CutOff(String),

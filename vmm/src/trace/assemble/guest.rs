@@ -14,6 +14,8 @@ pub struct Guest {
     /// The thread that runs, or ran last.
     current: Option<u16>,
     calls: HashMap<u32, String>,
+    /// What processes are called.
+    programs: HashMap<u32, String>,
     /// What the processor does, and since when.
     running: Option<(Category, Name, u64)>,
     /// Since when an interrupt is being handled.
@@ -24,8 +26,14 @@ pub struct Guest {
     harvested: Option<usize>,
 }
 
+/// Numbers of threads are used again: each life has a lane of its own, this far from the last.
+const LIFE: u32 = 1000;
+
 struct Thread {
     lane: u16,
+    /// How many had its number before.
+    lives: u16,
+    has_run: bool,
     /// It has a program.
     user: bool,
     /// What it does while it is on the processor, and since when.
@@ -72,12 +80,7 @@ impl Guest {
                 self.harvested = requests.harvested(key(event), self.last_interrupt, at);
             }
             kind::WAKE => self.wake(at, event.a, lanes, requests),
-            kind::NAME => {
-                let thread = self.thread(event.a, lanes);
-                thread.user = event.b != 0;
-                let lane = thread.lane;
-                lanes.rename(lane, &format!("{} ({})", event.text(), event.a));
-            }
+            kind::NAME => self.name(at, event, lanes, names),
             kind::CALL_NAME => {
                 self.calls.insert(event.b, event.text());
             }
@@ -90,9 +93,7 @@ impl Guest {
         self.end_interrupt(at, lanes, names);
         self.end_running(at, lanes);
         for thread in self.threads.values_mut() {
-            thread.pause(at, lanes, names);
-            thread.end_wait(at, lanes, names);
-            thread.end_call(at, lanes);
+            thread.end(at, lanes, names);
         }
     }
 
@@ -111,13 +112,14 @@ impl Guest {
         }
         self.current = Some(number);
         let thread = self.thread(number, lanes);
+        thread.has_run = true;
         thread.end_wait(at, lanes, names);
         thread.doing.get_or_insert((Category::Kernel, at));
         if let Some(index) = thread.woken_for.take() {
             requests.at(index).set(Moment::Running, at);
-            thread.served = Some(index);
             if let Some(call) = &mut thread.call {
                 call.asked = at;
+                thread.served = Some(index);
             }
         }
         let lane = thread.lane;
@@ -198,6 +200,31 @@ impl Guest {
         requests.added(request);
     }
 
+    /// A thread has a name. If its number has had another life before, that one ends.
+    fn name(&mut self, at: u64, event: &GuestEvent, lanes: &mut Lanes, names: &mut Names) {
+        let (number, process) = (event.a, event.b);
+        let lives = match self.threads.get_mut(&number) {
+            Some(thread) if thread.has_run => {
+                thread.end(at, lanes, names);
+                thread.lives + 1
+            }
+            Some(thread) => thread.lives,
+            None => 0,
+        };
+        if !event.text().is_empty() {
+            self.programs.insert(process, event.text());
+        }
+        let name = match (process, self.programs.get(&process)) {
+            (0, None) => format!("kernel thread {number}"),
+            (0, Some(text)) => format!("{text}, thread {number}"),
+            (_, None) => format!("process {process}, thread {number}"),
+            (_, Some(text)) => format!("{text} [{process}], thread {number}"),
+        };
+        let thread = Thread::new(number, lives, process != 0, &name, lanes);
+        lanes.rename(thread.lane, &name);
+        self.threads.insert(number, thread);
+    }
+
     fn wake(&mut self, at: u64, number: u16, lanes: &mut Lanes, requests: &mut Requests) {
         // Somebody else than an interrupt wakes for reasons of its own.
         let harvested = self.harvested.filter(|_| self.interrupt.is_some());
@@ -212,15 +239,9 @@ impl Guest {
     }
 
     fn thread(&mut self, number: u16, lanes: &mut Lanes) -> &mut Thread {
-        self.threads.entry(number).or_insert_with(|| Thread {
-            lane: lanes.lane(Group::Guest, u32::from(number), &format!("thread {number}")),
-            user: true,
-            doing: None,
-            call: None,
-            waiting: None,
-            woken_for: None,
-            served: None,
-        })
+        self.threads
+            .entry(number)
+            .or_insert_with(|| Thread::new(number, 0, true, &format!("thread {number}"), lanes))
     }
 
     /// The thread on the processor does not go on with what it did.
@@ -258,6 +279,27 @@ impl Guest {
 }
 
 impl Thread {
+    fn new(number: u16, lives: u16, user: bool, name: &str, lanes: &mut Lanes) -> Thread {
+        let tid = u32::from(number) + u32::from(lives) * LIFE;
+        Thread {
+            lane: lanes.lane(Group::Guest, tid, name),
+            lives,
+            user,
+            has_run: false,
+            doing: None,
+            call: None,
+            waiting: None,
+            woken_for: None,
+            served: None,
+        }
+    }
+
+    fn end(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
+        self.pause(at, lanes, names);
+        self.end_wait(at, lanes, names);
+        self.end_call(at, lanes);
+    }
+
     fn pause(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
         let Some((category, since)) = self.doing.take() else {
             return;
