@@ -5,6 +5,8 @@
 //! tests into failed ones, IOLITE_GUEST_DIR boots another guest than the built-in one,
 //! IOLITE_TEST_DEADLINE changes the time in seconds that one virtual machine may take.
 
+#[path = "support/chrome.rs"]
+mod chrome;
 mod support;
 
 #[path = "whole_vm/bad_input.rs"]
@@ -29,6 +31,8 @@ mod microvm;
 mod order;
 #[path = "whole_vm/programs.rs"]
 mod programs;
+#[path = "whole_vm/trace.rs"]
+mod trace;
 #[path = "whole_vm/usertests.rs"]
 mod usertests;
 
@@ -46,6 +50,7 @@ fn main() {
         log::tests(),
         order::tests(),
         programs::tests(),
+        trace::tests(),
         usertests::tests(),
         microvm::tests(),
         bad_input::tests(),

@@ -146,13 +146,15 @@ impl Start {
 }
 
 impl Scale {
-    /// Ticks that are nanoseconds already, for tests.
+    /// So many ticks that are nanoseconds already, for tests.
     #[cfg(test)]
-    pub const ONE: Scale = Scale {
-        start: 0,
-        ticks: 1,
-        nanoseconds: 1,
-    };
+    pub const fn nanoseconds(duration: u64) -> Scale {
+        Scale {
+            start: 0,
+            ticks: duration,
+            nanoseconds: duration,
+        }
+    }
 
     /// Nanoseconds from the beginning to `tsc`; 0 for what was before.
     pub fn ns(&self, tsc: u64) -> u64 {

@@ -24,6 +24,8 @@ pub mod report;
 pub mod ring;
 pub mod session;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 pub mod timeline;
 
 pub use clock::offset;

@@ -54,7 +54,8 @@ impl Reader {
         // What the guest has written meanwhile, and the event that it may be writing now, lie over
         // the oldest of what was copied.
         fence(Ordering::Acquire);
-        let oldest = (written(memory) + 1).saturating_sub(u64::from(TRACE_EVENTS));
+        let now = written(memory).saturating_add(1);
+        let oldest = now.saturating_sub(u64::from(TRACE_EVENTS));
         self.skip_to(oldest.min(end));
         for (number, bytes) in copied {
             if number >= self.read
@@ -67,7 +68,8 @@ impl Reader {
     }
 
     fn skip_to(&mut self, oldest: u64) {
-        self.lost += oldest.saturating_sub(self.read);
+        let lost = oldest.saturating_sub(self.read);
+        self.lost = self.lost.saturating_add(lost);
         self.read = self.read.max(oldest);
     }
 }

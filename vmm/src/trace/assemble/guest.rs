@@ -147,8 +147,7 @@ impl Guest {
             },
         };
         if let Some(thread) = self.current.and_then(|n| self.threads.get_mut(&n)) {
-            thread.pause(at, lanes, names);
-            thread.end_call(at, lanes);
+            thread.end(at, lanes, names);
             thread.served = None;
             thread.call = Some(Call {
                 name,

@@ -1,0 +1,194 @@
+//! `--trace` and `iolite trace`: real machines' traces keep the format's rules, causes come before
+//! effects, the parts add up, and every view can be made of them.
+
+use std::fs;
+use std::path::Path;
+
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::chrome;
+use crate::ensure;
+use crate::support::Outcome;
+use crate::support::image::Image;
+use crate::support::trial;
+use crate::support::vm::Iolite;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial::test("trace::the_demo_from_both_sides", demo),
+        trial::test("trace::a_guest_that_says_nothing_of_itself", host_half),
+        trial::test("trace::a_file_that_cannot_be_written", no_file),
+    ]
+}
+
+/// The requests of a trace: the arguments of their beginnings.
+fn requests(json: &str) -> Result<Vec<Value>, Failed> {
+    let trace: Value = serde_json::from_str(json)?;
+    let events = trace["traceEvents"].as_array().ok_or("no events")?;
+    let begun = events.iter().filter(|event| event["ph"] == "b");
+    Ok(begun.map(|event| event["args"].clone()).collect())
+}
+
+/// A demo of all that the guest's kernel asks for itself, on a small disk.
+fn demo() -> Outcome {
+    let image = Image::patterned(256 << 10, 5)?;
+    let directory = TempDir::new()?;
+    let file = directory.path().join("t.json");
+    Iolite::demo()
+        .option("--disk", image.path())
+        .option("--paths", "blocking-read,async-read,pager,kernel-mount")
+        .option("--latency", "1ms")
+        .option("--trace", &file)
+        .expect(0)?;
+    let json = fs::read_to_string(&file)?;
+    let phases = chrome::check(&json)?;
+    for phase in ["M", "X", "b", "e", "s", "t", "f", "C"] {
+        ensure!(phases.contains_key(phase), "no event {phase}: {phases:?}");
+    }
+    let about: Value = serde_json::from_str(&json)?;
+    let lost = &about["otherData"]["guest_lost"];
+    ensure!(lost == 0, "{lost} events were lost");
+    check_lives(&requests(&json)?)?;
+    check_views(&file, directory.path())
+}
+
+/// Every moment after the one before it, and all that a path's requests must have seen.
+fn check_lives(requests: &[Value]) -> Outcome {
+    const MOMENTS: [&str; 15] = [
+        "asked",
+        "added",
+        "notified",
+        "received",
+        "popped",
+        "parsed",
+        "begun",
+        "ended",
+        "used",
+        "signalled",
+        "interrupted",
+        "harvested",
+        "woken",
+        "running",
+        "returned",
+    ];
+    for request in requests {
+        let seen = MOMENTS
+            .iter()
+            .filter_map(|moment| request["at"][moment].as_u64());
+        let seen: Vec<u64> = seen.collect();
+        ensure!(
+            seen.is_sorted(),
+            "an effect comes before its cause: {request}"
+        );
+    }
+    let of = |path: &str| requests.iter().filter(|r| r["path"] == path).count();
+    for (path, least) in [
+        ("pread", 64),
+        ("io_submit", 64),
+        ("scan", 64),
+        ("read-ahead", 1),
+    ] {
+        ensure!(of(path) >= least, "{} requests of {path}", of(path));
+    }
+    let whole_lives = requests.iter().filter(|request| {
+        let optional = ["received", "signalled", "interrupted"];
+        let mut needed = MOMENTS.iter().filter(|moment| !optional.contains(moment));
+        request["path"] == "pread" && needed.all(|moment| request["at"][moment].is_u64())
+    });
+    let whole_lives = whole_lives.count();
+    ensure!(
+        whole_lives == of("pread"),
+        "only {whole_lives} of {} preads have their whole life",
+        of("pread")
+    );
+    Ok(())
+}
+
+fn check_views(file: &Path, directory: &Path) -> Outcome {
+    let view = |view: &str| Iolite::new().arg("trace").arg(view).arg(file);
+    let summary = view("summary").expect(0)?.stdout;
+    ensure!(
+        summary.contains("causes before effects in all of them"),
+        "{summary}"
+    );
+    let share = |row: &str| -> Vec<f64> {
+        let lines = summary.lines().filter(|line| line.contains(row));
+        let words = lines.flat_map(str::split_whitespace);
+        let shares = words.filter_map(|word| word.strip_suffix('%')?.parse().ok());
+        shares.collect()
+    };
+    let (whole, missing) = (share("whole "), share("unaccounted"));
+    ensure!(!whole.is_empty() && !missing.is_empty(), "{summary}");
+    ensure!(
+        whole.iter().all(|share| (share - 100.0).abs() < 1.0),
+        "{summary}"
+    );
+    ensure!(missing.iter().all(|share| *share < 1.0), "{summary}");
+
+    let lines = view("timeline").expect(0)?.stdout.lines().count();
+    let moments = view("timeline").arg("--moments").expect(0)?.stdout;
+    ensure!(lines > 200, "{lines} lines");
+    ensure!(moments.lines().count() > 10 * lines, "{moments}");
+
+    let page = directory.join("t.html");
+    view("html").option("-o", &page).expect(0)?;
+    let page = fs::read_to_string(page)?;
+    for needed in [
+        "<!DOCTYPE html>",
+        "Blocking reads",
+        "The pager",
+        "99th percentile",
+    ] {
+        ensure!(page.contains(needed), "the page lacks {needed}");
+    }
+    for foreign in ["http:", "https:", "<script", "@import", "src="] {
+        ensure!(!page.contains(foreign), "the page has {foreign}");
+    }
+    let picture = directory.join("t.svg");
+    view("picture").option("-o", &picture).expect(0)?;
+    let picture = fs::read_to_string(picture)?;
+    ensure!(picture.starts_with("<svg xmlns="), "{picture}");
+    Ok(())
+}
+
+/// A kernel that does not write events: the one for machines that are not traced.
+fn host_half() -> Outcome {
+    let directory = TempDir::new()?;
+    let file = directory.path().join("t.json");
+    let guest = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/guest"));
+    Iolite::new()
+        .arg("run")
+        .arg(guest.join("kernel"))
+        .option("--system", guest.join("system.tar"))
+        .option("--cmdline", "init=hello")
+        .option("--trace", &file)
+        .expect(0)?;
+    let json = fs::read_to_string(&file)?;
+    chrome::check(&json)?;
+    let requests = requests(&json)?;
+    ensure!(requests.len() > 3, "{} requests", requests.len());
+    for request in &requests {
+        let at = |moment: &str| request["at"][moment].as_u64();
+        ensure!(
+            request["path"] == "guest" && at("popped").is_some() && at("popped") < at("used"),
+            "{request}"
+        );
+    }
+    Ok(())
+}
+
+fn no_file() -> Outcome {
+    let ended = Iolite::run()
+        .option("--trace", "/nowhere/t.json")
+        .expect(4)?;
+    ensure!(
+        ended
+            .stderr
+            .starts_with("iolite: cannot write /nowhere/t.json: "),
+        "{}",
+        ended.report()
+    );
+    Ok(())
+}

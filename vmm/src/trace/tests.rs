@@ -1,0 +1,277 @@
+//! Traces made of events that nobody recorded: lives that are known, events that make no sense, and
+//! very many.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::time::{Duration, Instant};
+
+use iolite_devices::trace::{Event, Point, operation};
+use iolite_devices_abi::trace::{ask, kind, purpose};
+use proptest::prelude::*;
+
+use super::assemble::assemble;
+use super::clock::Scale;
+use super::model::{About, Moment, Trace};
+use super::raw::{GuestEvent, Recording};
+use super::{chrome, parts, read, report, summary, timeline};
+
+#[path = "../../../tests/support/chrome.rs"]
+mod rules;
+
+/// The guest's clock is ahead of the host's by this.
+const OFFSET: i64 = 1_000_000;
+
+fn guest(at: u64, kind: u8, a: u16, b: u32) -> GuestEvent {
+    let tsc = at + OFFSET as u64;
+    GuestEvent {
+        tsc,
+        kind,
+        a,
+        b,
+        ..GuestEvent::default()
+    }
+}
+
+fn host(at: u64, point: Point, head: u16, a: u64, b: u64) -> (u16, Event) {
+    let event = Event {
+        tsc: at,
+        point,
+        disk: 1,
+        queue: 0,
+        head,
+        a,
+        b,
+    };
+    (0, event)
+}
+
+/// `count` blocking reads of 4 KiB, one after the other, each 1000 ns long.
+fn blocking_reads(count: u64) -> Recording {
+    let mut recording = Recording {
+        threads: vec!["vdb-worker-0".into()],
+        disks: vec!["vda".into(), "vdb".into()],
+        ..Recording::default()
+    };
+    let call = GuestEvent {
+        c: u64::from_le_bytes(*b"pread\0\0\0"),
+        ..guest(1, kind::CALL_NAME, 0, 5)
+    };
+    recording.guest.extend([call, guest(2, kind::RUN, 7, 0)]);
+    for number in 0..count {
+        let at = 1000 * number + 10;
+        let head = (number % 64) as u16;
+        recording.guest.extend([
+            guest(at, kind::ENTER, ask::CALL, 5),
+            guest(at + 100, kind::ADD, head, 1 | u32::from(purpose::WAIT) << 8),
+            guest(at + 110, kind::NOTIFY, 0, 1),
+            guest(at + 130, kind::IDLE, 0, 0),
+            guest(at + 700, kind::INTERRUPT, 0, 6),
+            guest(at + 720, kind::HARVEST, head, 1),
+            guest(at + 740, kind::WAKE, 7, 0),
+            guest(at + 780, kind::RUN, 7, 0),
+            guest(at + 850, kind::LEAVE, 0, 0),
+        ]);
+        let read = u64::from(operation::READ) << 56 | 4096;
+        recording.host.extend([
+            host(at + 150, Point::Notified, 0, 0, 0),
+            host(at + 160, Point::Popped, head, 0, 0),
+            host(at + 170, Point::Parsed, head, 4096 * number, read),
+            host(at + 180, Point::Begun, head, 0, 0),
+            host(at + 600, Point::Ended, head, 0, 0),
+            host(at + 610, Point::Used, head, 0, 0),
+            host(at + 620, Point::Interrupted, 0, 0, 0),
+        ]);
+    }
+    recording
+}
+
+fn trace_of(recording: &Recording) -> Trace {
+    let last = recording.host.last().map_or(0, |(_, event)| event.tsc);
+    let mut trace = assemble(recording, &Scale::nanoseconds(last + 2000), OFFSET);
+    trace.about = About {
+        iolite_trace: chrome::VERSION,
+        disks: recording.disks.clone(),
+        duration_ns: last + 2000,
+        ..About::default()
+    };
+    trace
+}
+
+fn written(trace: &Trace) -> Vec<u8> {
+    let mut file = Vec::new();
+    chrome::write(&mut file, trace).unwrap();
+    file
+}
+
+#[test]
+fn a_life_is_put_together_from_both_sides() {
+    let trace = trace_of(&blocking_reads(3));
+    assert_eq!(trace.requests.len(), 3);
+    let request = &trace.requests[1];
+    let moments = [
+        0, 100, 110, 150, 160, 170, 180, 600, 610, 620, 700, 720, 740, 780, 850,
+    ];
+    assert_eq!(request.at, moments.map(|at| 1010 + at));
+    assert_eq!((request.sector, request.bytes), (8, 4096));
+    assert_eq!(trace.names.text(request.path), "pread");
+    assert!(request.waited_for && request.is_complete());
+    assert_eq!(parts::whole(request), 850);
+    let lane = |lane: Option<u16>| trace.lanes[usize::from(lane.unwrap())].name.as_str();
+    assert_eq!(lane(request.asker), "thread 7");
+    assert_eq!(lane(request.worker), "vdb-worker-0");
+}
+
+#[test]
+fn what_is_written_keeps_the_rules_and_is_read_back() {
+    let trace = trace_of(&blocking_reads(50));
+    let file = written(&trace);
+    let phases = rules::check(std::str::from_utf8(&file).unwrap()).unwrap();
+    assert_eq!((phases["b"], phases["e"], phases["f"]), (50, 50, 50));
+    let read = read::read_from(Cursor::new(&file), "t").unwrap();
+    assert_eq!(read.requests.len(), 50);
+    for (read, written) in read.requests.iter().zip(&trace.requests) {
+        assert_eq!(read.at, written.at);
+        assert_eq!(
+            (read.key(), read.op, read.status),
+            (written.key(), written.op, Some(0))
+        );
+    }
+    let time = |trace: &Trace| {
+        let mut time = BTreeMap::new();
+        for slice in &trace.slices {
+            let lane = &trace.lanes[usize::from(slice.lane)].name;
+            let key = (lane.clone(), trace.names.text(slice.name).to_owned());
+            *time.entry(key).or_insert(0) += slice.end - slice.start;
+        }
+        time
+    };
+    assert_eq!(time(&read), time(&trace));
+}
+
+#[test]
+fn files_that_are_no_traces_are_told_apart() {
+    let whole = written(&trace_of(&blocking_reads(2)));
+    let whole = String::from_utf8(whole).unwrap();
+    let newer = whole.replacen("\"iolite_trace\":1", "\"iolite_trace\":99", 1);
+    let cut = &whole[..whole.len() - 3];
+    let damaged = whole.replacen("\"popped\":", "\"popped\":x", 1);
+    let cases = [
+        ("", "is not a trace"),
+        ("{\"traceEvents\":[]}", "is not a trace"),
+        (newer.as_str(), "version 99"),
+        (cut, "cut off"),
+        (damaged.as_str(), "damaged in line"),
+    ];
+    for (text, wanted) in cases {
+        let error = read::read_from(Cursor::new(text), "t.json").unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(wanted) && error.contains("t.json"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn without_the_guests_half_there_is_the_hosts() {
+    let mut recording = blocking_reads(4);
+    recording.guest.clear();
+    let trace = trace_of(&recording);
+    assert_eq!(trace.requests.len(), 4);
+    for request in &trace.requests {
+        assert_eq!(trace.names.text(request.path), "guest");
+        assert_eq!(request.when(Moment::Asked), None);
+        assert_eq!(parts::parts(request)[parts::PARTS - 1], 0);
+        assert!(request.is_complete());
+    }
+}
+
+#[test]
+fn what_was_lost_is_unaccounted_for() {
+    let mut recording = blocking_reads(10);
+    recording.guest.retain(|event| event.kind != kind::HARVEST);
+    let trace = trace_of(&recording);
+    assert!(!trace.requests.iter().any(|request| request.is_complete()));
+    let mut recording = blocking_reads(10);
+    let on_the_way = |point| matches!(point, Point::Popped | Point::Parsed | Point::Begun);
+    recording.host.retain(|(_, event)| !on_the_way(event.point));
+    let text = summary::render(&trace_of(&recording));
+    let row = text.lines().find(|line| line.contains("unaccounted"));
+    assert!(row.is_some_and(|row| !row.contains(" 0%")), "{text}");
+}
+
+/// A trace of a million events loads, summarises and renders quickly, in little memory.
+#[test]
+fn a_million_events_are_no_burden() {
+    let recording = blocking_reads(1_000_000 / 16);
+    let started = Instant::now();
+    let file = written(&trace_of(&recording));
+    drop(recording);
+    let trace = read::read_from(Cursor::new(&file), "t").unwrap();
+    assert!(summary::render(&trace).contains("62500"));
+    assert!(report::page(&trace).len() > 10_000);
+    timeline::requests(std::io::sink(), &trace).unwrap();
+    // The target is 10 s for an optimised build on an idle machine.
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+fn any_guest_event() -> impl Strategy<Value = GuestEvent> {
+    let fields = (
+        0u64..5000,
+        0u8..13,
+        0u16..6,
+        0u32..0x0003_0004,
+        any::<u64>(),
+    );
+    fields.prop_map(|(at, kind, a, b, c)| GuestEvent {
+        c,
+        d: c,
+        ..guest(at, kind, a, b)
+    })
+}
+
+fn any_host_event() -> impl Strategy<Value = (u16, Event)> {
+    const POINTS: [Point; 11] = [
+        Point::Notified,
+        Point::Popped,
+        Point::Parsed,
+        Point::Begun,
+        Point::Ended,
+        Point::Released,
+        Point::Used,
+        Point::Interrupted,
+        Point::Suppressed,
+        Point::Entered,
+        Point::Exited,
+    ];
+    let fields = (
+        0u64..5000,
+        prop::sample::select(&POINTS),
+        0u16..6,
+        any::<u64>(),
+        0u16..3,
+    );
+    fields.prop_map(|(at, point, head, a, thread)| (thread, host(at, point, head, a, a).1))
+}
+
+proptest! {
+    /// A guest writes what it likes, and events get lost: there is a trace all the same, and it
+    /// keeps the rules.
+    #[test]
+    fn any_events_make_a_trace(
+        mut guest in prop::collection::vec(any_guest_event(), 0..200),
+        mut host in prop::collection::vec(any_host_event(), 0..200),
+    ) {
+        guest.sort_by_key(|event| event.tsc);
+        host.sort_by_key(|(_, event)| event.tsc);
+        let threads = ["vcpu", "vdb-queue"].map(String::from).to_vec();
+        let disks = ["vda", "vdb"].map(String::from).to_vec();
+        let trace = trace_of(&Recording { guest, host, threads, disks });
+        let file = written(&trace);
+        rules::check(std::str::from_utf8(&file).unwrap()).map_err(TestCaseError::fail)?;
+        let read = read::read_from(Cursor::new(&file), "t").unwrap();
+        prop_assert_eq!(read.requests.len(), trace.requests.iter().filter(|r| r.span().is_some()).count());
+        let _ = summary::render(&read);
+        let _ = report::page(&read);
+    }
+}
