@@ -2,7 +2,7 @@
 //! `pwritev` on the same file, and publishes. Both serve the same driver, which polls the used ring
 //! on a thread of its own; slices of both alternate, and medians are compared.
 //!
-//!     cargo bench -p iolite-devices --bench queue -- [FILE] [--slices N] [--millis N]
+//!     cargo bench -p iolite-devices --bench queue -- [FILE] [--slices N] [--millis N] [--row N]
 //!
 //! Without FILE it is a temporary one of 256 MiB, in the page cache. The last column is device by
 //! limit. The guest's side of a real machine is missing here: `iolite bench` has it.
@@ -43,13 +43,13 @@ const ROWS: [(&str, Pattern, &[u16]); 4] = [
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str, default| {
-        let at = arguments.iter().position(|argument| argument == name);
-        at.map_or(default, |at| arguments[at + 1].parse().unwrap())
+    let option = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        Some(arguments[at + 1].parse::<u64>().unwrap())
     };
     let (slices, slice) = (
-        option("--slices", 9),
-        Duration::from_millis(option("--millis", 100)),
+        option("--slices").unwrap_or(9),
+        Duration::from_millis(option("--millis").unwrap_or(100)),
     );
     let file = arguments
         .first()
@@ -60,7 +60,9 @@ fn main() {
         "{:34}{:>6}{:>11}{:>11}{:>8}{:>12}{:>12}",
         "", "depth", "limit/s", "device/s", "ratio", "notified/16", "interr./16"
     );
-    for (name, pattern, depths) in ROWS {
+    let rows = (0..).zip(ROWS);
+    let chosen = rows.filter(|(row, _)| option("--row").is_none_or(|only| only == *row));
+    for (_, (name, pattern, depths)) in chosen {
         for &depth in depths {
             let (mut limits, mut devices) = (Vec::new(), Vec::new());
             let (mut notified, mut interrupts) = (0.0, 0.0);

@@ -15,8 +15,8 @@ use vm_memory::{
 
 /// Scattered guest memory: `iovec`s, and the hold on the memory that they point into.
 pub struct GuestBuffers {
-    /// Most requests have one piece, or few: these are kept without an allocation.
-    iovecs: SmallVec<[libc::iovec; 2]>,
+    /// Most requests have one piece, which is kept without an allocation.
+    iovecs: SmallVec<[libc::iovec; 1]>,
     len: u64,
     memory: Arc<GuestMemoryMmap>,
 }
@@ -29,6 +29,7 @@ unsafe impl Sync for GuestBuffers {}
 
 impl GuestBuffers {
     /// No buffers yet, in `memory`.
+    #[inline]
     pub fn new(memory: Arc<GuestMemoryMmap>) -> Self {
         GuestBuffers {
             iovecs: SmallVec::new(),
@@ -41,6 +42,7 @@ impl GuestBuffers {
     ///
     /// # Errors
     /// If any of them lies outside guest memory; the buffers are not to be used then.
+    #[inline]
     pub fn push(&mut self, addr: GuestAddress, len: u32) -> Result<(), GuestMemoryError> {
         for slice in GuestMemoryBackend::get_slices(&*self.memory, addr, len as usize) {
             let slice = slice?;

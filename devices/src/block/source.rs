@@ -23,6 +23,13 @@ pub trait RequestSource: Send + Sync {
     /// Takes the answer to a request that [`next`](RequestSource::next) gave out. Exactly one for
     /// each, in any order, from any thread.
     fn complete(&self, completion: Completion);
+
+    /// [`complete`](RequestSource::complete), then [`next`](RequestSource::next). A source may do
+    /// both in one go.
+    fn exchange(&self, completion: Completion) -> Option<Pulled> {
+        self.complete(completion);
+        self.next()
+    }
 }
 
 /// A request in flight. It ends by [`finish`](InFlight::finish); one that is dropped without it is
@@ -34,12 +41,14 @@ pub struct InFlight<'a> {
 
 impl<'a> InFlight<'a> {
     /// Pulls a request, if there is one. The boolean is [`Pulled::more`].
+    #[inline]
     pub fn pull(source: &'a dyn RequestSource) -> Option<(Self, bool)> {
         let Pulled { request, more } = source.next()?;
         Some((Self::resume(source, request), more))
     }
 
     /// Takes over a request that another thread has [handed over](InFlight::hand_over).
+    #[inline]
     pub fn resume(source: &'a dyn RequestSource, request: Request) -> Self {
         let answer = AnswerDue {
             source,
@@ -66,14 +75,27 @@ impl<'a> InFlight<'a> {
     }
 
     /// Ends the request.
+    #[inline]
     pub fn finish(self, outcome: Outcome) {
         let InFlight {
             request,
             mut answer,
         } = self;
-        // Nothing of the guest's memory is held any more when the driver hears of it.
         drop(request);
         answer.give(outcome);
+    }
+
+    /// Ends the request, and pulls the next one, if there is one.
+    #[inline]
+    pub fn finish_and_pull(self, outcome: Outcome) -> Option<Self> {
+        let InFlight {
+            request,
+            mut answer,
+        } = self;
+        drop(request);
+        let (source, completion) = (answer.source, answer.completion(outcome));
+        let Pulled { request, .. } = source.exchange(completion)?;
+        Some(Self::resume(source, request))
     }
 }
 
@@ -87,9 +109,14 @@ struct AnswerDue<'a> {
 
 impl AnswerDue<'_> {
     fn give(&mut self, outcome: Outcome) {
+        let completion = self.completion(outcome);
+        self.source.complete(completion);
+    }
+
+    fn completion(&mut self, outcome: Outcome) -> Completion {
         self.given = true;
         let (id, tag) = (self.id, self.tag);
-        self.source.complete(Completion { id, tag, outcome });
+        Completion { id, tag, outcome }
     }
 }
 

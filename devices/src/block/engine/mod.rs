@@ -28,13 +28,6 @@ pub enum Turn {
     Elsewhere,
 }
 
-impl Turn {
-    /// Of a turn in which `pulled` requests were pulled; `otherwise` if that was none.
-    fn of(pulled: usize, otherwise: Turn) -> Turn {
-        if pulled > 0 { Turn::Busy } else { otherwise }
-    }
-}
-
 /// Carries requests out. All calls come from the queue's thread, which also drops the engine: that
 /// finishes what is in flight, and ends the engine's threads.
 pub trait Engine: Send {

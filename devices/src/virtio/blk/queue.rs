@@ -182,8 +182,30 @@ impl RequestQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One head: a request to carry out, or one that is answered already, or none. The caller is
-    /// inside the gate, and stays there with the request if it gets one.
+    /// The next request to carry out. The caller is inside the gate, and stays there with the request
+    /// if it gets one.
+    #[inline]
+    fn pull<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Option<Pulled> {
+        // The gate is asked for every head: a driver that refills the ring with requests that are
+        // answered on the spot cannot hold up a reset.
+        while self.gate.is_open() {
+            match self.step(&mut state) {
+                Ok(Step::Pulled(pulled)) => return Some(pulled),
+                Ok(Step::Answered) => {
+                    drop(state);
+                    state = self.lock();
+                }
+                Ok(Step::Empty) => break,
+                Err(broken) => self.break_down(&broken),
+            }
+        }
+        drop(state);
+        self.gate.leave();
+        None
+    }
+
+    /// One head: a request to carry out, or one that is answered already, or none.
+    #[inline]
     fn step(&self, state: &mut State) -> Result<Step, Broken> {
         let Some(active) = &mut state.active else {
             return Ok(Step::Empty);
@@ -212,6 +234,7 @@ impl RequestQueue {
     }
 
     /// A transfer becomes a request in flight.
+    #[inline]
     fn begin(&self, ring: &mut Ring, id: u64, head: u16, transfer: Transfer) -> Request {
         let Transfer {
             kind,
@@ -279,7 +302,23 @@ impl RequestQueue {
         }
     }
 
+    /// Takes the answer to a request. False, and a complaint, if that is not in flight.
+    #[inline]
+    fn finish(&self, state: &mut State, completion: Completion) -> bool {
+        let Completion { id, tag, outcome } = completion;
+        let active = state.active.as_ref();
+        let Some(pending) = active.and_then(|active| active.ring.pending(tag)) else {
+            let name = &self.disk.name;
+            log::error!("{name} #{id} completed twice (please report this bug)");
+            return false;
+        };
+        self.count_outcome(pending, outcome);
+        self.publish(state, id, tag, pending.answer(outcome));
+        true
+    }
+
     /// Gives a head back to the driver, and notifies it if it wants that.
+    #[inline]
     fn publish(&self, state: &mut State, id: u64, head: u16, answer: Answer) {
         // A broken queue is stopped: the driver gets nothing back until it has reset the device.
         let Some(active) = &mut state.active else {
@@ -373,43 +412,22 @@ fn operation(kind: Kind) -> u8 {
 
 impl RequestSource for RequestQueue {
     fn next(&self) -> Option<Pulled> {
-        // The gate is asked for every head: a driver that refills the ring with requests that are
-        // answered on the spot cannot hold up a reset.
-        while self.gate.enter() {
-            let step = self.step(&mut self.lock());
-            match step {
-                Ok(Step::Pulled(pulled)) => return Some(pulled),
-                Ok(Step::Answered) => self.gate.leave(),
-                Ok(Step::Empty) => {
-                    self.gate.leave();
-                    return None;
-                }
-                Err(broken) => {
-                    self.break_down(&broken);
-                    self.gate.leave();
-                }
-            }
-        }
-        None
+        self.gate.enter().then(|| self.pull(self.lock()))?
     }
 
     fn complete(&self, completion: Completion) {
-        let Completion { id, tag, outcome } = completion;
         let mut state = self.lock();
-        let pending = state
-            .active
-            .as_ref()
-            .and_then(|active| active.ring.pending(tag));
-        let Some(pending) = pending else {
-            log::error!(
-                "{} #{id} completed twice (please report this bug)",
-                self.disk.name
-            );
-            return;
-        };
-        self.count_outcome(pending, outcome);
-        self.publish(&mut state, id, tag, pending.answer(outcome));
+        let was_in_flight = self.finish(&mut state, completion);
         drop(state);
-        self.gate.leave();
+        if was_in_flight {
+            self.gate.leave();
+        }
+    }
+
+    fn exchange(&self, completion: Completion) -> Option<Pulled> {
+        let mut state = self.lock();
+        // The next request takes the place of this one inside the gate.
+        self.finish(&mut state, completion)
+            .then(|| self.pull(state))?
     }
 }

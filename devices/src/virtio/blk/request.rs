@@ -128,6 +128,7 @@ impl Refusal {
 }
 
 /// Parses a chain of `buffers`.
+#[inline]
 pub fn parse(memory: &Arc<GuestMemoryMmap>, buffers: &[Buffer], limits: Limits) -> Parsed {
     let Some(status) = status_byte(memory, buffers) else {
         return Parsed::NoStatus;
@@ -140,6 +141,7 @@ pub fn parse(memory: &Arc<GuestMemoryMmap>, buffers: &[Buffer], limits: Limits) 
 }
 
 /// The status byte: the chain's last byte, if the device may write it.
+#[inline]
 fn status_byte(memory: &GuestMemoryMmap, buffers: &[Buffer]) -> Option<GuestAddress> {
     let last = buffers.iter().rev().find(|buffer| buffer.len > 0)?;
     let addr = GuestAddress(last.addr.0.checked_add(u64::from(last.len) - 1)?);
@@ -158,6 +160,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    #[inline]
     fn split(
         memory: &'a Arc<GuestMemoryMmap>,
         buffers: &'a [Buffer],
@@ -188,6 +191,7 @@ impl<'a> Parts<'a> {
         }
     }
 
+    #[inline]
     fn interpret(&self) -> Result<Parsed, Refusal> {
         let RequestHeader {
             request_type,
@@ -217,6 +221,7 @@ impl<'a> Parts<'a> {
         }
     }
 
+    #[inline]
     fn header(&self) -> Result<RequestHeader, Refusal> {
         let mut bytes = [0; RequestHeader::SIZE];
         let mut read = 0;
@@ -234,6 +239,7 @@ impl<'a> Parts<'a> {
     }
 
     /// A read or write.
+    #[inline]
     fn transfer(&self, kind: Kind, sector: u64) -> Result<Parsed, Refusal> {
         let data = match kind {
             Kind::Read => self.writable_data()?,
@@ -278,6 +284,7 @@ impl<'a> Parts<'a> {
     }
 
     /// What lies before the status byte, if nothing lies behind the header.
+    #[inline]
     fn writable_data(&self) -> Result<Data<'a>, Refusal> {
         if self.readable_bytes > HEADER_BYTES {
             return Err(Refusal::Direction);
@@ -290,6 +297,7 @@ impl<'a> Parts<'a> {
     }
 
     /// What lies behind the header, if nothing lies before the status byte.
+    #[inline]
     fn readable_data(&self) -> Result<Data<'a>, Refusal> {
         if self.writable_bytes > 1 {
             return Err(Refusal::Direction);
@@ -301,6 +309,7 @@ impl<'a> Parts<'a> {
         })
     }
 
+    #[inline]
     fn gather(&self, data: &Data<'_>) -> Result<GuestBuffers, Refusal> {
         let mut buffers = GuestBuffers::new(Arc::clone(self.memory));
         for Buffer { addr, len, .. } in data.pieces() {
@@ -339,6 +348,7 @@ impl Data<'_> {
 
 /// The position in bytes of `bytes` bytes from `sector` on, if they are a whole number of sectors
 /// within the disk.
+#[inline]
 pub(super) fn check_range(sector: u64, bytes: u64, limits: Limits) -> Result<u64, Refusal> {
     if !bytes.is_multiple_of(SECTOR_SIZE) {
         return Err(Refusal::Length);

@@ -25,7 +25,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::executor::Executor;
 use super::{Engine, MAX_TURN, Turn};
 use crate::block::backend::Backend;
-use crate::block::request::Request;
+use crate::block::request::{Outcome, Request};
 use crate::block::source::{InFlight, RequestSource};
 use crate::thread;
 
@@ -115,14 +115,32 @@ impl Engine for Pool {
             self.shared.look();
             return Turn::Elsewhere;
         }
-        for pulled in 0..MAX_TURN {
-            if self.shared.is_full() {
-                return Turn::of(pulled, Turn::Elsewhere);
-            }
-            let Some((request, _)) = InFlight::pull(&*self.shared.source) else {
-                return Turn::of(pulled, Turn::Idle);
+        if self.shared.is_full() {
+            return Turn::Elsewhere;
+        }
+        let source = &*self.shared.source;
+        let Some((mut request, _)) = InFlight::pull(source) else {
+            return Turn::Idle;
+        };
+        for _ in 1..MAX_TURN {
+            let next = match self.shared.try_now(&request) {
+                Some(outcome) => request.finish_and_pull(outcome),
+                None => {
+                    self.shared.hand_over(request);
+                    if self.shared.is_full() {
+                        return Turn::Busy;
+                    }
+                    InFlight::pull(source).map(|(next, _)| next)
+                }
             };
-            self.shared.try_now(request);
+            match next {
+                Some(next) => request = next,
+                None => return Turn::Busy,
+            }
+        }
+        match self.shared.try_now(&request) {
+            Some(outcome) => request.finish(outcome),
+            None => self.shared.hand_over(request),
         }
         Turn::Busy
     }
@@ -161,14 +179,14 @@ impl Shared {
         }
     }
 
-    fn try_now(&self, in_flight: InFlight<'_>) {
-        let (name, id) = (self.executor.name(), in_flight.request().id);
-        let Some(outcome) = self.executor.try_now(in_flight.request()) else {
-            return self.hand_over(in_flight);
-        };
+    /// Carries a request out, if it need not wait.
+    #[inline]
+    fn try_now(&self, request: &InFlight<'_>) -> Option<Outcome> {
+        let (name, id) = (self.executor.name(), request.request().id);
+        let outcome = self.executor.try_now(request.request())?;
         log::debug!("{name} #{id} started on the queue's thread");
         log::debug!("{name} #{id} finished: {outcome:?}, at once");
-        in_flight.finish(outcome);
+        Some(outcome)
     }
 
     fn hand_over(&self, in_flight: InFlight<'_>) {
