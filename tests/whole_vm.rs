@@ -11,6 +11,8 @@ mod support;
 
 #[path = "whole_vm/bad_input.rs"]
 mod bad_input;
+#[path = "whole_vm/bench.rs"]
+mod bench;
 #[path = "whole_vm/console.rs"]
 mod console;
 #[path = "whole_vm/contents.rs"]
@@ -41,6 +43,7 @@ use libtest_mimic::Arguments;
 fn main() {
     let arguments = Arguments::from_args();
     let tests = [
+        bench::tests(),
         contents::tests(),
         cost::tests(),
         demo::tests(),

@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use iolite_devices::block::inject::Latency;
 
-use crate::bench::cost;
+use crate::bench::args::Bench;
 use crate::config::{DiskSpec, MachineConfig, parse_duration, parse_latency, parse_size};
 use crate::error::Error;
 use crate::exit_code::{self, ExitCode};
@@ -42,37 +42,11 @@ enum Command {
     /// Look at what --trace has recorded
     #[command(subcommand)]
     Trace(trace::command::Command),
-    /// Measure what I/O costs
-    #[command(subcommand)]
+    /// Measure how fast a disk is for the guest, and compare; or what I/O costs its kernel
+    #[command(after_help = exit_code::HELP, args_conflicts_with_subcommands = true)]
     Bench(Bench),
     /// Say whether machines can run here: /dev/kvm, its permissions, the kind of platform
     Check,
-}
-
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Count what one operation of each kind costs the guest's kernel
-    #[command(after_help = exit_code::HELP, args_override_self = true)]
-    Cost(Cost),
-}
-
-#[derive(Args, Debug)]
-struct Cost {
-    /// How many operations of each kind
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "N",
-        default_value_t = 512,
-        value_parser = value_parser!(u64).range(1..=cost::MAX_OPERATIONS)
-    )]
-    operations: u64,
-    /// The directory of another guest than the built-in one, as guest/build --out makes it
-    #[arg(long, value_name = "DIR")]
-    guest: Option<PathBuf>,
-    /// Write the results to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 #[derive(Args, Debug, PartialEq)]
@@ -215,7 +189,7 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(demo)) => demo::run(&demo.options(), started),
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Trace(command)) => trace::command::run(&command),
-        Some(Command::Bench(Bench::Cost(cost))) => cost::run(&cost.options()),
+        Some(Command::Bench(bench)) => bench.execute(),
         Some(Command::Check) => check::run(),
     };
     result.unwrap_or_else(|error| {
@@ -255,16 +229,6 @@ impl Demo {
             trace: self.trace,
             memory: self.memory,
             timeout: self.timeout,
-        }
-    }
-}
-
-impl Cost {
-    fn options(self) -> cost::Options {
-        cost::Options {
-            operations: self.operations,
-            guest: self.guest,
-            json: self.json,
         }
     }
 }

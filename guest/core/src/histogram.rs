@@ -47,7 +47,12 @@ impl Histogram {
     /// exceed: the upper end of its step, never more than [`Histogram::max`]. 0 if nothing was
     /// counted.
     pub fn percentile(&self, percent: u64) -> u64 {
-        let wanted = (self.total * percent).div_ceil(100).max(1);
+        self.per_mille(percent * 10)
+    }
+
+    /// As [`Histogram::percentile`], in thousandths.
+    pub fn per_mille(&self, thousandths: u64) -> u64 {
+        let wanted = (self.total * thousandths).div_ceil(1000).max(1);
         let mut seen = 0;
         for (bucket, &count) in self.counts.iter().enumerate() {
             seen += u64::from(count);
@@ -134,6 +139,17 @@ mod tests {
         assert_eq!(histogram.percentile(100), 1_000_000);
         assert_eq!(histogram.max(), 1_000_000);
         assert_eq!(histogram.count(), 100_000);
+    }
+
+    #[test]
+    fn a_thousandth_can_be_asked_for() {
+        let mut histogram = Histogram::new();
+        (0..998).for_each(|_| histogram.record(10));
+        (0..2).for_each(|_| histogram.record(50));
+        assert_eq!(
+            (histogram.per_mille(998), histogram.per_mille(999)),
+            (10, 50)
+        );
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 #![no_std]
 
+pub mod bench;
 pub mod block_channel;
 pub mod cmdline;
 pub mod elf;
+pub mod fields;
 pub mod histogram;
 pub mod line;
 pub mod pattern;

@@ -4,6 +4,7 @@
 
 use crate::{Channel, DiskStats, Errno, Passing, Pollable, Result, Stat, syscall};
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use iolite_guest_abi::{PAGE_BYTES, open, stats};
 use iolite_virtio_driver::{Disk, DmaRegion, MmioRegisters, Segment};
@@ -66,8 +67,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if somebody uses the disk, `ENODEV` if this is no device or its registers share a page
-    /// with another's, `EIO` if the disk could not be initialised, `ENOMEM`.
+    /// `EBUSY` if somebody uses the disk, `ENODEV` if this is no device, `EIO` if the disk could not
+    /// be initialised, `ENOMEM`.
     pub fn drive(self) -> Result<DrivenDisk> {
         let grant = syscall::device_start(self.fd)?;
         let bytes = Disk::<MmioRegisters>::DMA_BYTES;
@@ -100,6 +101,13 @@ pub struct DrivenDisk {
     device: Device,
 }
 
+/// Memory for a device: contiguous for it, and the process's until the disk is closed.
+pub struct DmaMemory {
+    address: NonNull<u8>,
+    physical: u64,
+    bytes: usize,
+}
+
 /// A channel's memory as the device finds it.
 #[derive(Debug)]
 pub struct DmaChannel {
@@ -108,6 +116,22 @@ pub struct DmaChannel {
 }
 
 impl DrivenDisk {
+    /// Zeroed memory that the device can reach, a multiple of the page size up to
+    /// [`iolite_guest_abi::MAX_DMA_BYTES`]. It is the caller's to see that it is not looked at while
+    /// the device writes to it, and not used when the disk has gone.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for another size, `ENOMEM` if there is no such piece.
+    pub fn allocate(&self, bytes: usize) -> Result<DmaMemory> {
+        let (address, physical) = syscall::dma_alloc(self.device.fd, bytes)?;
+        Ok(DmaMemory {
+            address: NonNull::new(address as *mut u8).ok_or(Errno::EIO)?,
+            physical,
+            bytes,
+        })
+    }
+
     /// Has the device reach a channel's memory.
     ///
     /// # Errors
@@ -155,6 +179,29 @@ impl DmaChannel {
             at += bytes;
         }
         Some((segments, count))
+    }
+}
+
+impl DmaMemory {
+    /// Where the device finds the first byte.
+    pub fn physical(&self) -> u64 {
+        self.physical
+    }
+}
+
+impl Deref for DmaMemory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the kernel mapped `bytes` bytes there for good.
+        unsafe { core::slice::from_raw_parts(self.address.as_ptr(), self.bytes) }
+    }
+}
+
+impl DerefMut for DmaMemory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `self` is borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(self.address.as_ptr(), self.bytes) }
     }
 }
 

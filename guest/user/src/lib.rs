@@ -51,7 +51,7 @@ pub use block_client::{BlockClient, Finished};
 pub use buffer::Buffer;
 pub use channel::{Channel, Connector, Listener, port};
 pub use clock::{Instant, sleep};
-pub use device::{Device, DmaChannel, DrivenDisk};
+pub use device::{Device, DmaChannel, DmaMemory, DrivenDisk};
 pub use disk::{DiskPath, cpu_stats, disk_count, disks, id_of, name_of, system_files};
 pub use events::{Pollable, Ready, wait_events};
 pub use extent::Extent;

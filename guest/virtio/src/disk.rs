@@ -234,6 +234,19 @@ impl<R: Registers> Disk<R> {
         self.queue.harvest().map(Done::from_used)
     }
 
+    /// The next completion, if there is one, for a driver that polls: whether the device interrupts
+    /// is left as [`Disk::set_interrupts`] says.
+    #[inline(always)]
+    pub fn poll(&mut self) -> Option<Done> {
+        self.queue.poll().map(Done::from_used)
+    }
+
+    /// Asks the device for an interrupt at the next completion, or for none while the driver polls.
+    /// It is a wish: an interrupt may come all the same, seldom.
+    pub fn set_interrupts(&mut self, wanted: bool) {
+        self.queue.set_interrupts(wanted);
+    }
+
     /// Calls `ended` with every completion there is.
     #[inline(always)]
     pub fn harvest_all(&mut self, mut ended: impl FnMut(Done)) {

@@ -12,7 +12,8 @@ use crate::table;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use iolite_devices_abi::blk::{RequestHeader, S_OK};
 use iolite_devices_abi::ring::{
-    DESC_F_INDIRECT, Descriptor, avail_ring_bytes, desc_table_bytes, need_event, used_ring_bytes,
+    AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, Descriptor, avail_ring_bytes, desc_table_bytes,
+    need_event, used_ring_bytes,
 };
 
 /// Most data segments of a request (with indirect descriptors): 32 pages that lie anywhere, and two
@@ -88,6 +89,7 @@ pub(crate) struct Queue {
     descriptors: *mut Descriptor,
     slots: *mut u8,
     slots_physical: u64,
+    avail_flags: *const AtomicU16,
     avail_ring: *mut u16,
     avail_idx: *const AtomicU16,
     used_idx: *const AtomicU16,
@@ -133,6 +135,7 @@ impl Queue {
             descriptors: region.at(0),
             slots: region.at(slots_offset(size)),
             slots_physical: region.physical(slots_offset(size)),
+            avail_flags: region.at::<AtomicU16>(avail),
             avail_ring: region.at(avail + 4),
             avail_idx: region.at::<AtomicU16>(avail + 2),
             used_event: region.at::<AtomicU16>(avail + avail_ring_bytes(size) - 2),
@@ -367,6 +370,29 @@ impl Queue {
         unsafe {
             (*self.used_event).swap(self.last_used, Ordering::SeqCst);
             (*self.used_idx).load(Ordering::SeqCst) != self.last_used
+        }
+    }
+
+    /// The next request that the device has used, for who polls: asks for nothing.
+    #[inline(always)]
+    pub fn poll(&mut self) -> Option<Used> {
+        if self.used() == self.last_used {
+            return None;
+        }
+        self.take_used()
+    }
+
+    /// Whether the device is to interrupt. With EVENT_IDX one interrupt in 65536 requests comes all
+    /// the same: the index that is asked for is the one farthest away (section 2.7.7.1).
+    pub fn set_interrupts(&mut self, wanted: bool) {
+        let event = self.last_used.wrapping_sub(u16::from(!wanted));
+        let flags = if wanted { 0 } else { AVAIL_F_NO_INTERRUPT };
+        // SAFETY: the fields lie in the region.
+        unsafe {
+            (*self.used_event).store(event, Ordering::SeqCst);
+            if !self.event_idx {
+                (*self.avail_flags).store(flags, Ordering::SeqCst);
+            }
         }
     }
 

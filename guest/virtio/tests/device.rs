@@ -283,6 +283,35 @@ fn indices_wrap() {
 }
 
 #[test]
+fn a_driver_that_polls_gets_every_completion_and_hardly_an_interrupt() {
+    let mut machine = Machine::new(64);
+    machine.disk.set_interrupts(false);
+    let end = Instant::now() + Duration::from_secs(20);
+    for cookie in 0..70_000 {
+        let sector = u64::from(cookie) % DISK_SECTORS;
+        let read = Operation::Read { sector };
+        machine
+            .disk
+            .submit(read, &[buffer(0, 512)], cookie)
+            .unwrap();
+        machine.disk.notify();
+        let done = loop {
+            if let Some(done) = machine.disk.poll() {
+                break done;
+            }
+            assert!(Instant::now() < end, "request {cookie} does not complete");
+            std::thread::yield_now();
+        };
+        assert_eq!((done.cookie, done.outcome), (cookie, Outcome::Ok));
+    }
+    let interrupts = machine.interrupt.read().unwrap_or(0);
+    assert!(interrupts <= 2, "{interrupts} interrupts");
+    machine.disk.set_interrupts(true);
+    let read = Operation::Read { sector: 8 };
+    assert_eq!(machine.one(read, &[buffer(0, 512)]), Outcome::Ok);
+}
+
+#[test]
 fn a_window_without_a_device_is_refused() {
     struct Nothing;
     impl Registers for Nothing {

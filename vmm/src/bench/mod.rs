@@ -1,3 +1,6 @@
-//! `iolite bench`: what I/O costs. `cost` counts what the guest's kernel does for an operation.
+//! `iolite bench`: what I/O costs. By itself it loads a disk from inside the guest (`load`); `cost`
+//! counts what the guest's kernel does for an operation.
 
+pub mod args;
 pub mod cost;
+pub mod load;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
-use super::screen::{Screen, size};
 use crate::error::Error;
+use crate::screen::{Screen, size};
 
 /// Size of the temporary disk in bytes.
 const TEMPORARY_BYTES: u64 = 16 << 20;

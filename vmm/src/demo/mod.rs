@@ -9,7 +9,6 @@ mod disk;
 mod json;
 mod progress;
 mod protocol;
-mod screen;
 mod table;
 mod watch;
 
@@ -28,11 +27,11 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::guest;
 use crate::power::{Power, Stop};
+use crate::screen::Screen;
 use crate::signals::Signals;
 use crate::trace::Output;
 use disk::DemoDisk;
 use protocol::PathResult;
-use screen::Screen;
 use watch::{ConsoleLines, Watched};
 
 /// The paths along which the built-in guest reads: each that is selected has to come back with a
@@ -107,7 +106,7 @@ pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
     // Before the work, not after it: a mistake in the path should cost no time.
     let json = options.json.as_ref().map(json_file).transpose()?;
     let trace = options.trace.as_deref().map(Output::create).transpose()?;
-    let screen = Screen::new();
+    let screen = Screen::of_this_process();
     let disk = DemoDisk::prepare(options.disk.as_deref(), options.write, &screen)?;
     let slow = options
         .latency

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::screen::Screen;
+use crate::screen::Screen;
 
 /// What is faster than this needs no progress.
 const PATIENCE: Duration = Duration::from_secs(1);

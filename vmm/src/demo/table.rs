@@ -1,6 +1,7 @@
 //! The results as one aligned table.
 
 use super::protocol::PathResult;
+use crate::columns;
 
 const GREEN: &str = "\u{1b}[32m";
 const RED: &str = "\u{1b}[31m";
@@ -23,45 +24,19 @@ const HEADS: [(&str, bool); 11] = [
 
 /// The table, with an empty line before and after it; `digest` is the host's SHA-256.
 pub fn render(paths: &[PathResult], digest: &str, colour: bool) -> String {
-    let rows: Vec<[String; 11]> = paths.iter().map(|path| row(path, digest)).collect();
-    let mut widths = HEADS.map(|(head, _)| head.len());
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.len());
-        }
-    }
-    let heads = HEADS.map(|(head, _)| head.to_owned());
-    let mut table = String::from("\n");
-    for (index, row) in std::iter::once(&heads).chain(&rows).enumerate() {
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            let right = HEADS[column].1;
-            let last = column == HEADS.len() - 1;
-            match (right, last && colour && index > 0) {
-                (true, _) => table.push_str(&format!("{cell:>width$}")),
-                (false, true) => {
-                    let hue = if cell == "equal" { GREEN } else { RED };
-                    table.push_str(&format!("{hue}{cell}{PLAIN}"));
-                }
-                (false, false) if last => table.push_str(cell),
-                (false, false) => table.push_str(&format!("{cell:<width$}")),
-            }
-            table.push_str(if last { "\n" } else { "  " });
-        }
-    }
-    table
+    let rows: Vec<_> = paths.iter().map(|path| row(path, digest, colour)).collect();
+    format!("\n{}", columns::render(&HEADS, &rows))
 }
 
-fn row(path: &PathResult, digest: &str) -> [String; 11] {
+fn row(path: &PathResult, digest: &str, colour: bool) -> Vec<String> {
     let us = |ns: u64| format!("{:.1}", ns as f64 / 1000.0);
     // Bytes in a microsecond are megabytes in a second.
     let speed = path.bytes as f64 / (path.ns.max(1) as f64 / 1000.0);
-    let verdict = if path.sha256 == digest {
-        "equal"
-    } else {
-        "DIFFERS"
+    let (verdict, hue) = match path.sha256 == digest {
+        true => ("equal", GREEN),
+        false => ("DIFFERS", RED),
     };
-    [
+    vec![
         path.name.clone(),
         path.initiator.clone(),
         path.mode.clone(),
@@ -72,7 +47,11 @@ fn row(path: &PathResult, digest: &str) -> [String; 11] {
         us(path.p99_ns),
         us(path.max_ns),
         format!("{:.3}", path.cpu_overlap),
-        verdict.to_owned(),
+        // The last column is not padded: colour does not get in the way.
+        match colour {
+            true => format!("{hue}{verdict}{PLAIN}"),
+            false => verdict.to_owned(),
+        },
     ]
 }
 

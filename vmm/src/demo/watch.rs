@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::protocol::{self, Line, PathResult};
-use super::screen::{Screen, size};
+use crate::screen::{Screen, size};
 
 /// The longest line that is read as one; longer ones are cut there.
 const MAX_LINE_BYTES: usize = 1024;

@@ -523,15 +523,6 @@ impl DiskId {
         self.with(|disk| disk.window)
     }
 
-    /// Do the registers of another disk lie in the same page?
-    pub fn shares_page(self) -> bool {
-        let page = |window: &Window| window.address / PAGE;
-        let own = self.window();
-        let disks = DISKS.borrow();
-        let mut on_page = disks.iter().filter(|disk| page(&disk.window) == page(&own));
-        on_page.nth(1).is_some()
-    }
-
     /// Is it lent, or about to be, or nobody's?
     pub fn is_lent(self) -> bool {
         self.with(|disk| disk.owner != DrivenBy::Kernel)

@@ -1,6 +1,7 @@
 //! The costs as one aligned table.
 
 use super::Cost;
+use crate::columns;
 
 /// What the table says of each kind of operation, by its name in the guest.
 const KINDS: [(&str, &str); 6] = [
@@ -12,30 +13,21 @@ const KINDS: [(&str, &str); 6] = [
     ("page-in-ahead", "page-in, in order, read ahead"),
 ];
 
-const HEADS: [&str; 8] = [
-    "operation",
-    "ring-0 instr",
-    "us",
-    "asleep us",
-    "awake us",
-    "mmio exits",
-    "halts",
-    "interrupts",
+const HEADS: [(&str, bool); 8] = [
+    ("operation", false),
+    ("ring-0 instr", true),
+    ("us", true),
+    ("asleep us", true),
+    ("awake us", true),
+    ("mmio exits", true),
+    ("halts", true),
+    ("interrupts", true),
 ];
 
 /// The table, and a line on what its numbers are.
 pub fn render(costs: &[Cost]) -> String {
-    let mut rows = vec![HEADS.map(String::from)];
-    rows.extend(costs.iter().map(row));
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let mut table = String::new();
-    for row in &rows {
-        table.push_str(&format!("{:<1$}", row[0], width(0)));
-        for (column, cell) in row.iter().enumerate().skip(1) {
-            table.push_str(&format!("  {cell:>0$}", width(column)));
-        }
-        table.push('\n');
-    }
+    let rows: Vec<_> = costs.iter().map(row).collect();
+    let mut table = columns::render(&HEADS, &rows);
     let operations = costs.iter().map(|cost| cost.operations).min().unwrap_or(0);
     table.push_str(&format!(
         "for one operation, averages of {operations} or more\n"
@@ -46,12 +38,12 @@ pub fn render(costs: &[Cost]) -> String {
     table
 }
 
-fn row(cost: &Cost) -> [String; 8] {
+fn row(cost: &Cost) -> Vec<String> {
     let name = cost.name.as_str();
     let kind = KINDS.iter().find(|(kind, _)| *kind == name);
     let count =
         |count: Option<f64>, digits| count.map_or("-".into(), |count| format!("{count:.digits$}"));
-    [
+    vec![
         kind.map_or(name, |(_, text)| text).to_owned(),
         count(cost.instructions, 0),
         format!("{:.1}", cost.us),

@@ -1,10 +1,10 @@
-//! Where the demo shows what it does: steps and results on stdout, progress and the guest's last
-//! words on stderr. Colour only on a terminal, and not with NO_COLOR.
+//! Where demo and bench show what they do: steps and results on stdout, progress and the guest's
+//! last words on stderr. Colour only on a terminal, and not with NO_COLOR.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 
-/// The demo's output.
+/// The output.
 pub struct Screen {
     silent: bool,
     colour: bool,
@@ -13,7 +13,7 @@ pub struct Screen {
 
 impl Screen {
     /// The process's stdout and stderr.
-    pub fn new() -> Self {
+    pub fn of_this_process() -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Screen {
             silent: false,

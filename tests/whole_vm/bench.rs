@@ -1,0 +1,160 @@
+//! `iolite bench`: every cell that was asked for is measured, by every subject, and what its requests
+//! brought was looked at. Figures are nobody's business here.
+
+use std::fs;
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::ensure;
+use crate::support::Outcome;
+use crate::support::image::Image;
+use crate::support::trial;
+use crate::support::vm::Iolite;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial::test(
+            "bench::every_cell_moves_bytes_that_are_verified",
+            every_cell,
+        ),
+        trial::test("bench::a_disk_that_fails_is_an_error", failing_disk),
+        trial::test_with("qemu-system-x86_64", "bench::qemu_is_measured_too", qemu),
+    ]
+}
+
+fn bench() -> Iolite {
+    Iolite::new()
+        .arg("bench")
+        .option("--size", "32M")
+        .option("--rounds", "1")
+        .option("--seconds", "0.05")
+}
+
+fn every_cell() -> Outcome {
+    let results = tempfile::NamedTempFile::new()?;
+    let ended = bench()
+        .option("--rw", "read,write,randread,randwrite")
+        .option("--block-size", "512,4K,256K")
+        .option("--depth", "1,128")
+        .option("--wait", "poll,interrupt")
+        .option("--json", results.path())
+        .expect(0)?;
+    let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
+    ensure!(results["schema"] == "iolite-bench/1", "{results}");
+    ensure!(results["disk"]["bytes"] == 32 << 20, "{results}");
+    let cells = rows(&results, 4 * 3 * 2 * 2)?;
+    for cell in cells {
+        sound(cell)?;
+        let wait = cell["wait"].as_str().unwrap_or_default();
+        ensure!(cell["subject"] == "iolite", "{cell}");
+        // Whoever polls is interrupted once in 65536 requests at most.
+        let interrupts = cell["interrupts_per_request"].as_f64();
+        ensure!(wait != "poll" || interrupts < Some(0.01), "{cell}");
+        let requests = cell["requests"].as_u64().unwrap_or_default();
+        // As the table shows it.
+        let kilobytes = cell["block_bytes"].as_u64().unwrap_or_default() / 1024;
+        let block = match kilobytes {
+            0 => "512".into(),
+            kilobytes => format!("{kilobytes}K"),
+        };
+        let line = ended.stdout.lines().find(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            words.len() > 4
+                && cell["rw"] == words[0]
+                && block == words[1]
+                && cell["depth"].as_u64() == words[2].parse().ok()
+                && wait == words[3]
+        });
+        ensure!(line.is_some() && requests > 0, "{cell}\n{}", ended.report());
+    }
+    Ok(())
+}
+
+fn qemu() -> Outcome {
+    let results = tempfile::NamedTempFile::new()?;
+    bench()
+        .option("--rw", "randread,randwrite")
+        .option("--depth", "4")
+        .option("--wait", "poll,interrupt")
+        .option("--against", "qemu,host")
+        .option("--keys", "workers=1")
+        .option("--json", results.path())
+        .expect(0)?;
+    let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
+    let subjects = [
+        "iolite workers=1",
+        "qemu threads",
+        "qemu io_uring",
+        "host io_uring",
+        "host preadv",
+    ];
+    for (at, cell) in rows(&results, 2 * 2 * subjects.len())?.iter().enumerate() {
+        sound(cell)?;
+        ensure!(cell["subject"] == subjects[at % subjects.len()], "{cell}");
+        ensure!(cell["ratio"].as_f64() > Some(0.0), "{cell}");
+    }
+    Ok(())
+}
+
+/// Requests that fail are not counted as fast ones.
+fn failing_disk() -> Outcome {
+    let image = Image::patterned(32 << 20, 7)?;
+    let path = image.path();
+    let overwriting = |iolite: Iolite| {
+        iolite
+            .option("--disk", &path)
+            .arg("--overwrite")
+            .option("--rounds", "1")
+            .option("--seconds", "0.05")
+            .option("--depth", "8")
+    };
+    let bench = || overwriting(Iolite::new().arg("bench"));
+    bench().expect(0)?;
+    let ended = bench().option("--keys", "fail=read:every:9").expect(16)?;
+    ensure!(
+        ended.stderr.contains("failed"),
+        "no reason is given\n{}",
+        ended.report()
+    );
+    // Without its leave a disk is not touched.
+    Iolite::new()
+        .arg("bench")
+        .option("--disk", &path)
+        .expect(2)?;
+    Ok(())
+}
+
+fn rows(results: &Value, count: usize) -> Result<&Vec<Value>, libtest_mimic::Failed> {
+    let rows = results["cells"].as_array().ok_or("no cells")?;
+    ensure!(rows.len() == count, "{} cells, not {count}", rows.len());
+    Ok(rows)
+}
+
+/// Figures that belong together.
+fn sound(cell: &Value) -> Outcome {
+    let number = |key: &str| cell[key].as_f64().unwrap_or(-1.0);
+    ensure!(
+        number("requests") > 0.0 && number("verified") > 0.0,
+        "{cell}"
+    );
+    let iops = &cell["iops"];
+    let [min, median, max] = ["min", "median", "max"].map(|key| iops[key].as_f64());
+    ensure!(Some(0.0) < min && min <= median && median <= max, "{cell}");
+    let bytes = median.unwrap_or_default() * number("block_bytes");
+    ensure!((bytes - number("bytes_per_second")).abs() < 1.0, "{cell}");
+    let latency = &cell["latency_us"];
+    let [p50, p99, p999, max] = ["p50", "p99", "p999", "max"].map(|key| latency[key].as_f64());
+    ensure!(
+        Some(0.0) < p50 && p50 <= p99 && p99 <= p999 && p999 <= max,
+        "{cell}"
+    );
+    for key in [
+        "notifications_per_request",
+        "interrupts_per_request",
+        "cpu_us_per_request",
+    ] {
+        ensure!(number(key) >= 0.0, "{cell}");
+    }
+    Ok(())
+}

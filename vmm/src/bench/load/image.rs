@@ -1,0 +1,134 @@
+//! The disk that is loaded: an image whose every sector says which one it is
+//! (`iolite_guest_core::bench`).
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, SECTOR_BYTES, stamp_block};
+use iolite_guest_core::pattern;
+
+use crate::error::Error;
+
+/// How much is filled at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The image, filled.
+pub struct Image {
+    /// None for the temporary one, which has no name.
+    path: Option<PathBuf>,
+    file: File,
+    bytes: u64,
+}
+
+impl Image {
+    /// The smallest image on which all cells make sense: no two requests in flight need to meet.
+    pub const MIN_BYTES: u64 = (MAX_BLOCK_BYTES * MAX_DEPTH) as u64;
+
+    /// Overwrites the disk at `path`, or makes a temporary one of `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Host`] if the host refuses it, [`Error::Bench`] if it is too small.
+    pub fn prepare(path: Option<&Path>, size: u64) -> Result<Image, Error> {
+        let image = match path {
+            None => {
+                let what = "cannot make a temporary disk";
+                Image {
+                    path: None,
+                    file: tempfile::tempfile().map_err(Error::host(what))?,
+                    bytes: size,
+                }
+            }
+            Some(path) => {
+                let cannot = || Error::host(format!("cannot overwrite {}", path.display()));
+                let mut file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open(path)
+                    .map_err(cannot())?;
+                let bytes = file.seek(SeekFrom::End(0)).map_err(cannot())?;
+                Image {
+                    path: Some(path.to_owned()),
+                    file,
+                    bytes: bytes - bytes % SECTOR_BYTES as u64,
+                }
+            }
+        };
+        if image.bytes < Image::MIN_BYTES {
+            let least = Image::MIN_BYTES >> 20;
+            return Err(Error::Bench(format!(
+                "the disk is too small: {} bytes, at least {least}M are needed",
+                image.bytes
+            )));
+        }
+        image.fill().map_err(Error::host("cannot fill the disk"))?;
+        Ok(image)
+    }
+
+    /// The image's size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where other processes find it. The temporary one has no name any more, but we hold it.
+    pub fn path(&self) -> PathBuf {
+        let own = || format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
+        self.path.clone().unwrap_or_else(|| own().into())
+    }
+
+    /// What to call it.
+    pub fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => "(temporary)".into(),
+        }
+    }
+
+    /// The image in a few words.
+    pub fn describe(&self, direct: bool) -> String {
+        let cache = if direct {
+            "past the host's page cache"
+        } else {
+            "in the host's page cache"
+        };
+        format!("{}, {} MiB, {cache}", self.name(), self.bytes >> 20)
+    }
+
+    /// Fills it with what no host can compress or share, and marks each sector.
+    fn fill(&self) -> std::io::Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut at = 0;
+        while at < self.bytes {
+            let len = (self.bytes - at).min(CHUNK_BYTES as u64) as usize;
+            pattern::fill(&mut chunk[..len], 0, at);
+            stamp_block(&mut chunk[..len], at, 0);
+            file.write_all(&chunk[..len])?;
+            at += len as u64;
+        }
+        // Nothing is to be written back while something is measured.
+        file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iolite_guest_core::bench::holds;
+
+    #[test]
+    fn the_image_is_filled_to_its_end() {
+        let bytes = Image::MIN_BYTES + 512;
+        let image = Image::prepare(None, bytes).unwrap();
+        let content = std::fs::read(image.path()).unwrap();
+        assert_eq!(content.len() as u64, bytes);
+        assert!(holds(&content, 0, Some(0)));
+    }
+
+    #[test]
+    fn a_small_disk_is_refused() {
+        assert!(matches!(Image::prepare(None, 4096), Err(Error::Bench(_))));
+    }
+}

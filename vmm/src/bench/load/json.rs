@@ -1,0 +1,56 @@
+//! The results as JSON, schema `iolite-bench/1`.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use super::image::Image;
+use super::results::Results;
+use super::{Options, Subject};
+
+/// Writes the results.
+///
+/// # Errors
+/// What writing says.
+pub fn write(
+    mut out: impl Write,
+    results: &Results,
+    options: &Options,
+    image: &Image,
+) -> io::Result<()> {
+    let rows = results.cells().iter().enumerate().flat_map(|(at, shape)| {
+        let cell = *shape.cell();
+        let subjects = results.subjects().iter().enumerate();
+        subjects.map(move |(number, subject)| {
+            let row = results.summary(number, at);
+            json!({
+                "subject": subject.to_string(),
+                "keys": match subject { Subject::Iolite(keys) => Some(keys), _ => None },
+                "rw": cell.rw(),
+                "block_bytes": cell.block_bytes,
+                "depth": cell.depth,
+                "wait": cell.wait(),
+                "iops": {"median": row.iops, "min": row.iops_min, "max": row.iops_max},
+                "bytes_per_second": row.bytes_per_second,
+                "latency_us": {
+                    "p50": row.p50_us, "p99": row.p99_us, "p999": row.p999_us, "max": row.max_us,
+                },
+                "notifications_per_request": row.notifications,
+                "interrupts_per_request": row.interrupts,
+                "cpu_us_per_request": row.cpu_us,
+                "requests": row.requests,
+                "verified": row.verified,
+                "ratio": row.ratio,
+            })
+        })
+    });
+    let all = json!({
+        "schema": "iolite-bench/1",
+        "disk": {"path": image.name(), "bytes": image.bytes(), "direct": options.direct},
+        "seconds": options.time.as_secs_f64(),
+        "rounds": options.rounds,
+        "cells": rows.collect::<Vec<_>>(),
+    });
+    serde_json::to_writer_pretty(&mut out, &all)?;
+    writeln!(out)
+}

@@ -1,0 +1,115 @@
+//! Our guest on QEMU's microvm: the same kernel, system disk and image, announced in the same way,
+//! with the settings that are said to be its best: an iothread of its own for the disk, and aio as
+//! chosen. The iothread polls as long as QEMU lets it by default (poll-max-ns=32768).
+
+use std::env;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::machine::{INIT, Machine};
+use super::subject::{Load, Sample};
+use crate::error::Error;
+use crate::guest;
+use crate::loader::Image;
+use iolite_guest_core::bench::Cell;
+
+/// What is run.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The name of its vCPU's thread, given debug-threads=on.
+const VCPU: &str = "CPU 0/KVM";
+
+/// Is it in PATH?
+pub fn is_installed() -> bool {
+    env::var_os("PATH")
+        .is_some_and(|paths| env::split_paths(&paths).any(|path| path.join(PROGRAM).is_file()))
+}
+
+/// A machine, and the files that it has open by their names.
+struct Qemu {
+    machine: Box<Machine>,
+    _files: [File; 2],
+}
+
+impl Load for Qemu {
+    fn measure(&mut self, cell: &Cell) -> Result<Sample, Error> {
+        self.machine.measure(cell)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        self.machine.finish()
+    }
+}
+
+/// Starts it with `disk` as the second disk.
+///
+/// # Errors
+/// [`Error::Bench`] if the guest does not get ready, [`Error::Host`].
+pub fn start(disk: &Path, aio: &str, direct: bool) -> Result<impl Load + use<>, Error> {
+    let kernel = copy(&guest::KERNEL)?;
+    let system = copy(&guest::SYSTEM)?;
+    let cache = if direct { "none" } else { "writeback" };
+    let mut command = Command::new(PROGRAM);
+    command.args([
+        "-M",
+        "microvm,acpi=off,pit=off,rtc=off,auto-kernel-cmdline=on",
+        "-accel",
+        "kvm",
+        "-cpu",
+        "qemu64",
+        "-m",
+        "128",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-serial",
+        "stdio",
+        "-name",
+        "bench,debug-threads=on",
+        "-global",
+        "virtio-mmio.force-legacy=false",
+        "-device",
+        "isa-debug-exit,iobase=0xf4,iosize=1",
+        "-object",
+        "iothread,id=io",
+        "-append",
+        INIT,
+    ]);
+    command.arg("-kernel").arg(path(&kernel));
+    let system_drive = format!("file={},read-only=on", path(&system).display());
+    let disk = format!("file={},cache={cache},aio={aio}", disk.display());
+    for (name, drive, more) in [("system", system_drive, ""), ("disk", disk, ",iothread=io")] {
+        let drive = format!("id={name},if=none,format=raw,file.locking=off,{drive}");
+        command.args(["-drive", &drive]);
+        let device = format!("virtio-blk-device,drive={name}{more}");
+        command.args(["-device", &device]);
+    }
+    let name = format!("qemu {aio}");
+    Ok(Qemu {
+        machine: Box::new(Machine::start(&name, command, VCPU)?),
+        _files: [kernel, system],
+    })
+}
+
+/// A part of the guest as a file without a name; QEMU wants whole sectors.
+fn copy(image: &Image) -> Result<File, Error> {
+    let cannot = || Error::host("cannot make a temporary file");
+    let mut file = tempfile::tempfile().map_err(cannot())?;
+    let bytes = match image {
+        Image::BuiltIn(bytes) => bytes.to_vec(),
+        Image::File(path) => std::fs::read(path).map_err(cannot())?,
+    };
+    file.write_all(&bytes).map_err(cannot())?;
+    let whole = bytes.len().next_multiple_of(512) as u64;
+    file.set_len(whole).map_err(cannot())?;
+    Ok(file)
+}
+
+/// Where QEMU finds a file that we hold.
+fn path(file: &File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+}
