@@ -148,4 +148,14 @@ numbers! {
     /// other side of a channel is gone stays an event. ETIMEDOUT after `timeout_ns`
     /// ([`crate::FOREVER`]: no limit; 0 polls).
     WaitEvents = 36;
+    /// `fault_handler(entry)`: a thread of the process whose fault nobody can resolve, such as a page
+    /// that cannot be read, goes on at `entry` instead of ending the process: as if it had been
+    /// called there, with `rdi` holding the address of a [`crate::FaultFrame`] on its own stack, below
+    /// the 128 bytes that a function may use below its stack pointer. The thread goes back by loading
+    /// the registers from there and an `iretq` of the last five, which tries again whatever failed;
+    /// or it calls [`Number::FaultUnhandled`]. 0 takes the handler away. Gives the one before.
+    FaultHandler = 37;
+    /// `fault_unhandled(*const FaultFrame)`: ends the process as its fault does where there is no
+    /// handler.
+    FaultUnhandled = 38;
 }

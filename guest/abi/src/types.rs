@@ -300,6 +300,44 @@ pub struct CpuStats {
     pub processes: u64,
 }
 
+/// A fault, and the registers of the thread that has it, as a fault handler finds them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultFrame {
+    /// [`Fault`] by its number.
+    pub fault: u64,
+    /// The address that was touched; 0 if the fault is not about one.
+    pub address: u64,
+    /// Register `r11`; the callee-saved registers have their values.
+    pub r11: u64,
+    /// Register `r10`.
+    pub r10: u64,
+    /// Register `r9`.
+    pub r9: u64,
+    /// Register `r8`.
+    pub r8: u64,
+    /// Register `rdi`.
+    pub rdi: u64,
+    /// Register `rsi`.
+    pub rsi: u64,
+    /// Register `rdx`.
+    pub rdx: u64,
+    /// Register `rcx`.
+    pub rcx: u64,
+    /// Register `rax`.
+    pub rax: u64,
+    /// Where the thread was.
+    pub rip: u64,
+    /// Its code segment.
+    pub cs: u64,
+    /// Its flags.
+    pub rflags: u64,
+    /// Its stack pointer.
+    pub rsp: u64,
+    /// Its stack segment.
+    pub ss: u64,
+}
+
 /// How a process ended, as [`crate::Number::Wait`] encodes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -325,6 +363,31 @@ pub enum Fault {
     Arithmetic = 5,
 }
 
+impl Fault {
+    /// The fault with this number, if there is one.
+    pub const fn from_raw(raw: u64) -> Option<Fault> {
+        Some(match raw {
+            1 => Fault::BadAddress,
+            2 => Fault::Io,
+            3 => Fault::OutOfMemory,
+            4 => Fault::BadInstruction,
+            5 => Fault::Arithmetic,
+            _ => return None,
+        })
+    }
+
+    /// What happened, in a few words.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Fault::BadAddress => "bad address",
+            Fault::Io => "input/output error on a page",
+            Fault::OutOfMemory => "out of memory",
+            Fault::BadInstruction => "bad instruction",
+            Fault::Arithmetic => "arithmetic exception",
+        }
+    }
+}
+
 impl Ended {
     /// The number that [`crate::Number::Wait`] returns.
     pub const fn to_raw(self) -> u64 {
@@ -339,12 +402,9 @@ impl Ended {
         if raw & 0x100 == 0 {
             return Ended::Exited(raw as u8);
         }
-        Ended::Killed(match raw as u8 {
-            2 => Fault::Io,
-            3 => Fault::OutOfMemory,
-            4 => Fault::BadInstruction,
-            5 => Fault::Arithmetic,
-            _ => Fault::BadAddress,
+        Ended::Killed(match Fault::from_raw(raw & 0xff) {
+            Some(fault) => fault,
+            None => Fault::BadAddress,
         })
     }
 }

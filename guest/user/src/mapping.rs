@@ -1,6 +1,7 @@
 //! Memory by mapping: of files and disks, which the pager fetches page by page, and of zeroes.
 #![allow(unsafe_code)]
 
+use crate::fault;
 use crate::syscall::syscall;
 use crate::{Errno, File, Result};
 use core::ops::{Deref, DerefMut};
@@ -36,6 +37,15 @@ impl Mapping {
     pub fn without_read_ahead(file: &File, offset: u64, len: usize) -> Result<Mapping> {
         let flags = map::SHARED | map::NO_READ_AHEAD;
         Region::map(file.fd(), offset, len, prot::READ, flags).map(Mapping)
+    }
+
+    /// As [`Mapping::touch`], where the page may be one that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if it cannot: another try reads anew. `ENOMEM`.
+    pub fn try_touch(&self, index: usize) -> Result<u8> {
+        fault::probe(&self[index])
     }
 
     /// Reads one byte, so that its page is there; for those who time it.

@@ -64,7 +64,7 @@ extern "C" fn trap_page_fault(frame: &mut Frame) {
         trace::enter(ask::FAULT, 0, address);
         scheduler::after_user();
         if let Err(fault) = mm::pager::fault(address, frame.error_code) {
-            task::kill_current_at(fault, frame, address);
+            task::fault::raise(fault, frame, address);
         }
         scheduler::before_user();
         return;
@@ -113,7 +113,7 @@ extern "C" fn trap_exception(frame: &mut Frame) {
         BREAKPOINT | INVALID_OPCODE | GENERAL_PROTECTION => Fault::BadInstruction,
         _ => Fault::BadAddress,
     };
-    task::kill_current(fault, frame);
+    task::fault::raise(fault, frame, 0);
     scheduler::before_user();
 }
 

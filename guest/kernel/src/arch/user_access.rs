@@ -41,6 +41,8 @@ unsafe impl Plain for iolite_guest_abi::Event {}
 unsafe impl Plain for iolite_guest_abi::DeviceGrant {}
 // SAFETY: as above.
 unsafe impl Plain for iolite_guest_abi::SpawnOptions {}
+// SAFETY: as above.
+unsafe impl Plain for iolite_guest_abi::FaultFrame {}
 // SAFETY: an integer.
 unsafe impl Plain for u64 {}
 // SAFETY: two integers.

@@ -10,7 +10,7 @@ use crate::block;
 use crate::fs::file::{self, File};
 use crate::fs::{async_io, directory, scan, transfer};
 use crate::ipc::events;
-use crate::task::{process, scheduler};
+use crate::task::{fault, process, scheduler};
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
 
 /// Does the system call `number` and gives what goes into `rax`.
@@ -65,6 +65,8 @@ fn call(number: u64, [a, b, c, d, e]: [u64; 5]) -> Result<u64, Errno> {
         Number::Accept => ipc::accept(a),
         Number::ChannelNotify => ipc::channel_notify(a),
         Number::WaitEvents => events::wait(a, b, c),
+        Number::FaultHandler => fault::set_handler(a),
+        Number::FaultUnhandled => fault::unhandled(a),
         Number::CpuStats => give(a, &scheduler::stats()),
         Number::ThreadId => Ok(u64::from(scheduler::current().number())),
         Number::ProcessId => {

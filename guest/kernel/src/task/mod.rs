@@ -2,8 +2,9 @@
 //! threads of one program share; `exec` makes a process of a file.
 
 pub mod exec;
+pub mod fault;
 pub mod process;
 pub mod scheduler;
 
-pub use process::{ProcessId, kill_current, kill_current_at};
+pub use process::ProcessId;
 pub use scheduler::ThreadId;

@@ -5,7 +5,6 @@
 //! own requests ends after them: a device never writes into memory that has been given back.
 
 use crate::arch::power;
-use crate::arch::trap::Frame;
 use crate::fs::Files;
 use crate::fs::async_io::{self, AsyncIo};
 use crate::fs::file;
@@ -73,6 +72,8 @@ pub struct Process {
     pub files: Files,
     /// Its asynchronous requests.
     pub async_io: AsyncIo,
+    /// Where its threads go on after a fault that nobody can resolve; 0 if it is to end.
+    pub fault_handler: u64,
     /// What it may do: `rights::*`.
     pub rights: u64,
     name: String,
@@ -108,6 +109,7 @@ pub fn add(
         space,
         files,
         async_io: AsyncIo::new(),
+        fault_handler: 0,
         rights,
         name,
         parent,
@@ -197,41 +199,26 @@ fn with<T>(process: ProcessId, action: impl FnOnce(&mut Process) -> T) -> Option
         .map(|process| action(process))
 }
 
-/// Ends the running process for a fault, which it is told on the console.
-pub fn kill_current(fault: Fault, frame: &Frame) {
-    report(fault, frame, None);
-    end_current(Ended::Killed(fault));
-}
-
-/// As [`kill_current`], for a fault that is about `address`.
-pub fn kill_current_at(fault: Fault, frame: &Frame, address: u64) {
-    report(fault, frame, Some(address));
-    end_current(Ended::Killed(fault));
-}
-
-fn report(fault: Fault, frame: &Frame, address: Option<u64>) {
+/// Says on the console that the running process ends for a fault at `rip`, and has it end.
+pub fn kill_current(fault: Fault, rip: u64, address: u64) {
     let Some(id) = scheduler::current_process() else {
         return;
     };
     let name = core::mem::take(&mut get(id).name);
-    let what = match fault {
-        Fault::BadAddress => "bad address",
-        Fault::Io => "input/output error on a page",
-        Fault::OutOfMemory => "out of memory",
-        Fault::BadInstruction => "bad instruction",
-        Fault::Arithmetic => "arithmetic exception",
-    };
-    match address {
-        Some(address) => println!(
-            "iolite: process {} ({name}) killed: {what} {address:#x} at {:#x}",
-            id.0, frame.rip
+    match fault {
+        Fault::BadAddress | Fault::Io | Fault::OutOfMemory => println!(
+            "iolite: process {} ({name}) killed: {} {address:#x} at {rip:#x}",
+            id.0,
+            fault.message()
         ),
-        None => println!(
-            "iolite: process {} ({name}) killed: {what} at {:#x}",
-            id.0, frame.rip
+        Fault::BadInstruction | Fault::Arithmetic => println!(
+            "iolite: process {} ({name}) killed: {} at {rip:#x}",
+            id.0,
+            fault.message()
         ),
     }
     get(id).name = name;
+    end_current(Ended::Killed(fault));
 }
 
 /// Settles how the running process ends, unless that is settled, and has its threads end.

@@ -38,6 +38,7 @@ mod console;
 mod descriptors;
 mod devices;
 mod eviction;
+mod faults;
 mod faulty;
 mod faulty_writes;
 mod files;
@@ -58,7 +59,7 @@ use iolite_user::{Args, entry, println};
 use run::{Needs, Test};
 
 /// Every test, in the order in which they run.
-const GROUPS: [&[Test]; 23] = [
+const GROUPS: [&[Test]; 24] = [
     system::TESTS,
     descriptors::TESTS,
     pointers::TESTS,
@@ -79,6 +80,7 @@ const GROUPS: [&[Test]; 23] = [
     async_life::TESTS,
     faulty::TESTS,
     faulty_writes::TESTS,
+    faults::TESTS,
     channels::TESTS,
     devices::TESTS,
     served::TESTS,

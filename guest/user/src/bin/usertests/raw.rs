@@ -239,3 +239,90 @@ global_asm!(
 unsafe extern "C" {
     fn usertests_sleeper();
 }
+
+/// Executes an instruction that does not exist, every register holding a number of its own; how many
+/// were changed when the fault handler has stepped over it ([`UD2_BYTES`])?
+pub fn hold_registers_over_a_fault() -> u64 {
+    usertests_ud2()
+}
+
+/// Length of that instruction in bytes.
+pub const UD2_BYTES: u64 = 2;
+
+/// Touches `address` with the stack pointer at `stack`: what becomes of that is for the kernel.
+pub fn touch_with_stack(address: u64, stack: u64) {
+    // SAFETY: the process ends here, or its fault handler ends it.
+    unsafe {
+        asm!("mov rsp, {1}", "mov al, [{0}]", "ud2", in(reg) address, in(reg) stack, options(noreturn))
+    }
+}
+
+global_asm!(
+    r"
+usertests_ud2:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rax, 1
+    mov rbx, 2
+    mov rcx, 3
+    mov rdx, 4
+    mov rsi, 5
+    mov rdi, 6
+    mov rbp, 7
+    mov r8, 8
+    mov r9, 9
+    mov r10, 10
+    mov r11, 11
+    mov r12, 12
+    mov r13, 13
+    mov r14, 14
+    mov r15, 15
+    mov qword ptr [rsp - 16], 16  // in the red zone
+    stc
+    ud2
+    push rax
+    sbb rax, rax                  // -1 if the carry flag is still set
+    add rax, 1
+    push qword ptr [rsp - 8]                // what was in the red zone
+    push rax                      // how many, so far
+    .macro check reg, value
+    xor eax, eax
+    cmp \reg, \value
+    setne al
+    add [rsp], rax
+    .endm
+    check qword ptr [rsp + 8], 16
+    check qword ptr [rsp + 16], 1
+    check rbx, 2
+    check rcx, 3
+    check rdx, 4
+    check rsi, 5
+    check rdi, 6
+    check rbp, 7
+    check r8, 8
+    check r9, 9
+    check r10, 10
+    check r11, 11
+    check r12, 12
+    check r13, 13
+    check r14, 14
+    check r15, 15
+    pop rax
+    add rsp, 16
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+"
+);
+
+unsafe extern "sysv64" {
+    safe fn usertests_ud2() -> u64;
+}
