@@ -78,6 +78,8 @@ wait_for_interrupt:
 1:
 .endm
 
+.lcomm program_rcx, 8
+
 drop_interrupt:
     addq $16, %rsp
     iretq
@@ -96,9 +98,10 @@ stub_timer:
 stub_invalid_opcode:
     testb $3, 8(%rsp)
     jz not_a_gate
+    movq %rcx, program_rcx(%rip)    // a push would cost twice as much
     movq (%rsp), %rcx
     callq is_gate
-    jne not_a_gate
+    jne no_gate_after_all
     addq $2, (%rsp)
 
 // The system-call gate: arguments in rdi, rsi, rdx, r10, r8, the number in rax.
@@ -120,6 +123,8 @@ stub_gate:
     xorl %r11d, %r11d
     iretq
 
+no_gate_after_all:
+    movq program_rcx(%rip), %rcx
 not_a_gate:
     pushq $0
     pushq $6

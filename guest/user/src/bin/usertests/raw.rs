@@ -295,8 +295,14 @@ usertests_ud2:
     setne al
     add [rsp], rax
     .endm
-    check qword ptr [rsp + 8], 16
-    check qword ptr [rsp + 16], 1
+    xor eax, eax
+    cmp qword ptr [rsp + 8], 16
+    setne al
+    add [rsp], rax
+    xor eax, eax
+    cmp qword ptr [rsp + 16], 1
+    setne al
+    add [rsp], rax
     check rbx, 2
     check rcx, 3
     check rdx, 4
