@@ -121,6 +121,12 @@ const TABLE: &[(&str, &[&str], i32, &[&str])] = &[
         &["1536", "4096"],
     ),
     (
+        "disk_not_aligned_for_direct_io",
+        &["run", "-d", "DIR/odd,direct"],
+        DISK,
+        &["DIR/odd", "512"],
+    ),
+    (
         "disk_key_that_does_nothing",
         &["run", "-d", "mem:1M,cache=unsafe"],
         USAGE,

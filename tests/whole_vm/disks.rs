@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         trial::test("disks::null_forgets_what_is_written", null),
         trial::test("disks::every_cache_brings_bytes_to_the_file", caches),
         trial::test("disks::large_blocks", large_blocks),
+        trial::test("disks::past_the_page_cache", direct),
         trial::test("disks::readonly_memory_is_read_only", read_only_memory),
     ]
 }
@@ -61,6 +62,18 @@ fn large_blocks() -> Outcome {
     let verify = Iolite::program("verify /dev/vdb 9");
     verify.disk(image.with("block-size=4096")).expect(0)?;
     Ok(())
+}
+
+fn direct() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let disk = image.with("direct");
+    let verify = Iolite::program("verify /dev/vdb 9").disk(&disk).finish()?;
+    if verify.stderr.contains("leave out `direct`") {
+        return Ok(()); // The temporary files' file system has no direct I/O.
+    }
+    verify.expect(0)?;
+    Iolite::program("fill /dev/vdb 7").disk(&disk).expect(0)?;
+    image.holds(7, SIZE)
 }
 
 fn read_only_memory() -> Outcome {

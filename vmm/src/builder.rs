@@ -135,6 +135,9 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
 
 fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
     Ok(match &spec.source {
+        Source::Image(path) if spec.direct => {
+            Arc::new(FileBackend::open_direct(path, spec.read_only)?)
+        }
         Source::Image(path) => Arc::new(FileBackend::open(path, spec.read_only)?),
         Source::Memory(bytes) => {
             let what = format!("cannot map a disk of {bytes} bytes");

@@ -137,6 +137,7 @@ null:SIZE, which reads as zeros and forgets what is written. SIGUSR1
 tells the guest of images that have grown
 
 readonly, ro     refuse writes
+direct           read and write past the host's page cache (O_DIRECT)
 cache=MODE       writeback: writes are durable after a flush, or at once
                  for a guest that cannot flush; writethrough: at once;
                  unsafe: flushes do nothing (writeback)

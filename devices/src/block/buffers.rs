@@ -71,6 +71,24 @@ impl GuestBuffers {
         &self.iovecs
     }
 
+    /// The `len` bytes of these buffers that follow the first `skip`; fewer if there are fewer.
+    pub fn part(&self, mut skip: u64, mut len: u64) -> GuestBuffers {
+        let mut part = GuestBuffers::new(Arc::clone(&self.memory));
+        for iovec in &self.iovecs {
+            let skipped = skip.min(iovec.iov_len as u64);
+            let taken = len.min(iovec.iov_len as u64 - skipped);
+            if taken > 0 {
+                part.iovecs.push(libc::iovec {
+                    iov_base: iovec.iov_base.wrapping_byte_add(skipped as usize),
+                    iov_len: taken as usize,
+                });
+            }
+            part.len += taken;
+            (skip, len) = (skip - skipped, len - taken);
+        }
+        part
+    }
+
     /// Fills the buffers from the start of `data`; returns how many bytes were copied.
     pub fn copy_from(&self, mut data: &[u8]) -> usize {
         let before = data.len();

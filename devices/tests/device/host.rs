@@ -98,6 +98,34 @@ fn a_second_writer_is_locked_out() {
 }
 
 #[test]
+fn a_direct_disk_takes_what_is_not_aligned_too() {
+    let file = image(&pattern(64 * 512));
+    let backend = match FileBackend::open_direct(file.path(), false) {
+        Ok(backend) => Arc::new(backend),
+        // A file system without direct I/O.
+        Err(OpenError::NoDirect(_)) => return,
+        Err(error) => panic!("{error}"),
+    };
+    let mut driver = Driver::live_with(backend, config(), FEATURES);
+    let pieces = [w(DATA + 7, 100), w(DATA + 107, 924)];
+    assert_eq!(driver.request(T_IN, 7, &pieces), (S_OK, 1025));
+    let wanted = &pattern(64 * 512)[7 * 512..9 * 512];
+    assert_eq!(driver.bytes(DATA + 7, 1024), wanted);
+    for (sector, at) in [(1, DATA), (9, DATA + 3), (63, DATA + 512)] {
+        driver.memory_fill(at, 512, sector as u8);
+        assert_eq!(driver.request(T_OUT, sector, &[r(at, 512)]), (S_OK, 1));
+    }
+    assert_eq!(driver.request(T_FLUSH, 0, &[]), (S_OK, 1));
+    let mut wanted = pattern(64 * 512);
+    for sector in [1, 9, 63] {
+        wanted[512 * sector..][..512].fill(sector as u8);
+    }
+    assert!(fs::read(file.path()).unwrap() == wanted);
+    file.as_file().set_len(20 * 512).unwrap();
+    assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_IOERR, 1));
+}
+
+#[test]
 fn an_image_that_is_truncated_under_the_machine() {
     let file = image(&pattern(64 * 512));
     let mut driver = driver_of(&file);

@@ -23,6 +23,8 @@ pub struct DiskSpec {
     pub source: Source,
     /// Refuse writes.
     pub read_only: bool,
+    /// Past the host's page cache.
+    pub direct: bool,
     /// When writes are durable.
     pub cache: Cache,
     /// Size in bytes of a logical block.
@@ -88,6 +90,7 @@ impl DiskSpec {
         DiskSpec {
             source,
             read_only: false,
+            direct: false,
             cache: Cache::default(),
             block_size: BlockConfig::DEFAULT_BLOCK_SIZE,
             workers: BlockConfig::DEFAULT_WORKERS,
@@ -111,12 +114,9 @@ impl DiskSpec {
         };
         match key {
             "readonly" | "ro" => {
-                self.read_only = match value {
-                    None | Some("true" | "on") => true,
-                    Some("false" | "off") => false,
-                    Some(_) => return Err(bad("readonly", "alone, or true or false")),
-                }
+                self.read_only = switch(value).ok_or_else(|| bad("readonly", SWITCH))?;
             }
+            "direct" => self.direct = switch(value).ok_or_else(|| bad("direct", SWITCH))?,
             "cache" => {
                 self.cache = match value {
                     Some("writeback") => Cache::WriteBack,
@@ -191,6 +191,9 @@ impl DiskSpec {
         if given("seed") && !self.has_random_choices() {
             return idle("seed", "it is for a latency range or a failure of P%");
         }
+        if given("direct") && !matches!(self.source, Source::Image(_)) {
+            return idle("direct", "mem: and null: have no page cache to go past");
+        }
         if given("cache") && !matches!(self.source, Source::Image(_)) {
             return idle("cache", "mem: and null: have nothing to make durable");
         }
@@ -212,6 +215,18 @@ impl DiskSpec {
             || failures
                 .iter()
                 .any(|failure| matches!(failure.which, Which::Chance(_)))
+    }
+}
+
+/// What [`switch`] takes.
+const SWITCH: &str = "alone, or true or false";
+
+/// A key that is there or not, or says so.
+fn switch(value: Option<&str>) -> Option<bool> {
+    match value {
+        None | Some("true" | "on") => Some(true),
+        Some("false" | "off") => Some(false),
+        Some(_) => None,
     }
 }
 
@@ -262,6 +277,7 @@ mod tests {
         let wanted = DiskSpec {
             source: Source::Image("x".into()),
             read_only: true,
+            direct: true,
             cache: Cache::WriteThrough,
             block_size: 4096,
             workers: 7,
@@ -271,12 +287,12 @@ mod tests {
             injection: Injection::default(),
         };
         assert_eq!(
-            "x,ro,workers=7,cache=writethrough,block-size=4096,queue-size=64,poll=7us,id=left"
+            "x,ro,direct,workers=7,cache=writethrough,block-size=4096,queue-size=64,poll=7us,id=left"
                 .parse(),
             Ok(wanted.clone())
         );
         assert_eq!(
-            "id=left,readonly=true,path=x,block-size=4K,poll=7000ns,queue-size=64,cache=writethrough,workers=7"
+            "direct=on,id=left,readonly=true,path=x,block-size=4K,poll=7000ns,queue-size=64,cache=writethrough,workers=7"
                 .parse(),
             Ok(wanted)
         );
@@ -330,6 +346,9 @@ mod tests {
         for text in ["mem:1M,cache=writeback", "null:1M,cache=unsafe"] {
             assert_eq!(idle(text), Some("cache"), "{text}");
         }
+        for text in ["mem:1M,direct", "null:1M,direct=off"] {
+            assert_eq!(idle(text), Some("direct"), "{text}");
+        }
         for text in ["x,cache=unsafe,fail=flush", "x,fail=flush:1%,cache=unsafe"] {
             assert_eq!(idle(text), Some("fail=flush"), "{text}");
         }
@@ -378,6 +397,7 @@ mod tests {
             "x,queue-size=2048",
             "x,queue-size=65536",
             "x,ro=maybe",
+            "x,direct=maybe",
             "x,cache",
             "x,cache=none",
             "x,block-size=1024",

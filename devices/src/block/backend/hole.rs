@@ -24,11 +24,16 @@ pub(super) fn discard(file: &File, offset: u64, len: u64) -> io::Result<()> {
 
 /// Zeros the `len` bytes from `offset` on; they may lose their place with `unmap`.
 pub(super) fn write_zeroes(file: &File, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-    let done = unmap && allocate(file, PUNCH, offset, len)?;
-    if done || allocate(file, ZERO, offset, len)? {
-        return Ok(());
+    match allocate_zeroes(file, offset, len, unmap)? {
+        true => Ok(()),
+        false => write(file, offset, len),
     }
-    write(file, offset, len)
+}
+
+/// As [`write_zeroes`]; but false where zeros have to be written.
+pub(super) fn allocate_zeroes(file: &File, offset: u64, len: u64, unmap: bool) -> io::Result<bool> {
+    let done = unmap && allocate(file, PUNCH, offset, len)?;
+    Ok(done || allocate(file, ZERO, offset, len)?)
 }
 
 /// Calls `fallocate`; false if it is not possible on this file, or not for this range (a block
@@ -53,14 +58,12 @@ fn allocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result
     }
 }
 
-/// Zeros to write, where a file opened with O_DIRECT takes them too.
-#[repr(align(4096))]
-struct Zeros([u8; 64 << 10]);
-static ZEROS: Zeros = Zeros([0; 64 << 10]);
+/// Zeros to write.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 fn write(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
     while len > 0 {
-        let piece = &ZEROS.0[..len.min(ZEROS.0.len() as u64) as usize];
+        let piece = &ZEROS[..len.min(ZEROS.len() as u64) as usize];
         file.write_all_at(piece, offset)?;
         offset += piece.len() as u64;
         len -= piece.len() as u64;

@@ -39,6 +39,22 @@ pub enum OpenError {
         /// Its size in bytes.
         size: u64,
     },
+    /// Its file system has no direct I/O.
+    #[error("disk {0}: its file system cannot read and write directly; leave out `direct`")]
+    NoDirect(PathBuf),
+    /// The size is not a whole number of the blocks of direct I/O.
+    #[error(
+        "disk {path}: its size of {size} bytes is not a multiple of {block}, as direct I/O needs it; \
+         leave out `direct`, or round it up with `truncate -s %{block} {path}`"
+    )]
+    PartialBlock {
+        /// The image.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// A block in bytes.
+        block: u64,
+    },
     /// Somebody else writes to the image, or reads it while we want to write.
     #[error(
         "disk {0}: is in use by another process; stop it, or attach the disk with `readonly` to \
@@ -56,7 +72,12 @@ pub enum OpenError {
 }
 
 /// Opens, checks and locks the image at `path`; returns it with its size in bytes.
-pub(super) fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
+/// `flags` are opened with besides the usual ones.
+pub(super) fn open(
+    path: &Path,
+    read_only: bool,
+    flags: libc::c_int,
+) -> Result<(File, u64), OpenError> {
     let io_error = |error| OpenError::Io {
         path: path.to_owned(),
         error,
@@ -75,7 +96,7 @@ pub(super) fn open(path: &Path, read_only: bool) -> Result<(File, u64), OpenErro
     let file = OpenOptions::new()
         .read(true)
         .write(!read_only)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | flags)
         .open(path)
         .map_err(|error| refused(path, error))?;
     let size = size(&file).map_err(io_error)?;
@@ -116,6 +137,8 @@ fn refused(path: &Path, error: io::Error) -> OpenError {
         }
         io::ErrorKind::PermissionDenied => OpenError::NotReadable(owned),
         io::ErrorKind::ReadOnlyFilesystem => OpenError::NotWritable(owned),
+        // Of all flags O_DIRECT alone can be impossible.
+        io::ErrorKind::InvalidInput => OpenError::NoDirect(owned),
         _ => OpenError::Io { path: owned, error },
     }
 }

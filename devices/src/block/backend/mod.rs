@@ -6,6 +6,7 @@
 //! can often do without waiting for a disk says so ([`Waits`]): then the queue's thread asks it
 //! itself, which saves waking a worker.
 
+mod direct;
 pub mod fault;
 pub mod file;
 mod hole;
@@ -13,6 +14,7 @@ mod image;
 pub mod memory;
 mod now;
 pub mod null;
+mod transfer;
 
 pub use image::OpenError;
 
