@@ -15,5 +15,6 @@ pub mod read_ahead;
 pub mod report;
 pub mod sha256;
 mod sha_instructions;
+pub mod timers;
 pub mod ustar;
 pub mod words;

@@ -33,7 +33,7 @@ pub struct DiskId(u8);
 /// Whom a completion is for.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner {
-    /// A thread that has counted the request with [`scheduler::request_starts`].
+    /// A thread that blocks at once: [`scheduler::wait_for_request`].
     Thread(ThreadId),
     /// A page of the cache that is being read or written, and those linked to it.
     Pages(PageId),

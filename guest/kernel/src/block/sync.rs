@@ -11,18 +11,12 @@ use iolite_virtio_driver::{Operation, Segment, SubmitError};
 /// the segments name.
 #[inline(always)]
 pub fn transfer(disk: DiskId, operation: Operation, segments: &[Segment]) -> Result<(), Errno> {
-    loop {
-        let thread = scheduler::request_starts();
-        match submit_and_notify(disk, operation, segments, Owner::Thread(thread)) {
-            Ok(()) => break,
-            Err(error) => {
-                scheduler::request_not_started();
-                if error == SubmitError::TooManySegments {
-                    return Err(Errno::EINVAL);
-                }
-                wait_for_room(disk);
-            }
+    let owner = Owner::Thread(scheduler::current());
+    while let Err(error) = submit_and_notify(disk, operation, segments, owner) {
+        if error == SubmitError::TooManySegments {
+            return Err(Errno::EINVAL);
         }
+        wait_for_room(disk);
     }
     if scheduler::wait_for_request() {
         Ok(())

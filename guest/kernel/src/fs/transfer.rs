@@ -5,10 +5,11 @@
 //!             -> direct     (the device reads and writes the process's own memory)
 //! ```
 
-use super::file::{File, OpenObject};
-use super::pinned::Pinned;
+use super::file::File;
+use super::object::ObjectId;
+use super::pinned::{self, Pinned};
 use crate::arch::user_access;
-use crate::block;
+use crate::block::{self, DiskId};
 use crate::console;
 use crate::mm::cache::{self, write_back};
 use crate::mm::frame;
@@ -17,7 +18,7 @@ use crate::mm::paging::Root;
 use crate::task::process;
 use iolite_devices_abi::blk::SECTOR_SIZE;
 use iolite_guest_abi::Errno;
-use iolite_virtio_driver::Operation;
+use iolite_virtio_driver::{Operation, Segment};
 
 /// Reads up to `len` bytes at the descriptor's position into the process's memory at `buf`.
 pub fn read(fd: u64, buf: u64, len: u64) -> Result<u64, Errno> {
@@ -64,12 +65,9 @@ fn transfer<const WRITE: bool>(
     len: u64,
     offset: Option<u64>,
 ) -> Result<u64, Errno> {
-    let (file, root) = {
-        let process = process::current();
-        match process.files.get(fd)? {
-            File::Object(file) => (file, process.space.root()),
-            _ => return Err(Errno::ENODEV),
-        }
+    let process = process::current();
+    let File::Object(file) = process.files.get_ref(fd)? else {
+        return Err(Errno::ENODEV);
     };
     user_access::check_range(buf, len)?;
     if WRITE && !file.write {
@@ -85,13 +83,18 @@ fn transfer<const WRITE: bool>(
     }
     let len = len.min(file.extent.bytes - offset);
     let run = Run {
-        file: &file,
-        root,
+        object: file.object,
+        disk: file.extent.disk,
+        first_sector: file.extent.first_sector,
+        max_segments: file.max_segments,
+        root: process.space.root(),
         offset,
         buf,
         len,
     };
-    if file.direct {
+    let direct = file.direct;
+    drop(process);
+    if direct {
         run.direct::<WRITE>()
     } else {
         run.through_cache::<WRITE>()
@@ -99,23 +102,28 @@ fn transfer<const WRITE: bool>(
 }
 
 /// Bytes to move between an object and the running process. All of it lies within both.
-struct Run<'a> {
-    file: &'a OpenObject,
+struct Run {
+    object: ObjectId,
+    disk: DiskId,
+    /// Of the object.
+    first_sector: u64,
+    max_segments: usize,
     root: Root,
     offset: u64,
     buf: u64,
     len: u64,
 }
 
-impl Run<'_> {
+impl Run {
     /// Page by page through the cache. What was moved before an error counts.
+    #[inline(never)]
     fn through_cache<const WRITE: bool>(&self) -> Result<u64, Errno> {
         let mut done = 0;
         while done < self.len {
             let at = self.offset + done;
             let in_page = at % PAGE;
             let bytes = (PAGE - in_page).min(self.len - done);
-            match self.one_page::<WRITE>(at / PAGE, in_page, self.buf + done, bytes) {
+            match self.one_cached::<WRITE>(at / PAGE, in_page, self.buf + done, bytes) {
                 Ok(()) => done += bytes,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
@@ -124,7 +132,7 @@ impl Run<'_> {
         Ok(done)
     }
 
-    fn one_page<const WRITE: bool>(
+    fn one_cached<const WRITE: bool>(
         &self,
         index: u64,
         in_page: u64,
@@ -134,7 +142,7 @@ impl Run<'_> {
         if WRITE {
             write_back::wait_while_crowded()?;
         }
-        let page = cache::get(self.file.object, index)?;
+        let page = cache::get(self.object, index)?;
         let range = in_page as usize..(in_page + bytes) as usize;
         if !WRITE {
             return user_access::write(buf, &page.bytes()[range]);
@@ -152,13 +160,30 @@ impl Run<'_> {
             return Err(Errno::EINVAL);
         }
         // What the cache has to say about the disk comes first.
-        write_back::sync_if_dirty(self.file.object)?;
+        write_back::sync_if_dirty(self.object)?;
+        // Neither empty nor longer than what is left of the page.
+        if self.len.wrapping_sub(1) < PAGE - self.buf % PAGE {
+            return self.one_page::<WRITE>();
+        }
         let done = self.one_request::<WRITE>(0)?;
         if done == self.len {
             Ok(done)
         } else {
             self.more_requests::<WRITE>(done)
         }
+    }
+
+    /// [`Run::one_request`] for all of it, which lies in one page.
+    #[inline(always)]
+    fn one_page<const WRITE: bool>(&self) -> Result<u64, Errno> {
+        let frame = pinned::hold_page(self.root, self.buf, !WRITE)?;
+        let segment = Segment {
+            physical: frame.physical() + self.buf % PAGE,
+            bytes: self.len as u32,
+        };
+        let result = self.request::<WRITE>(0, &[segment], self.len);
+        frame::release(frame);
+        result.map(|()| self.len)
     }
 
     #[cold]
@@ -172,20 +197,30 @@ impl Run<'_> {
         Ok(done)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn one_request<const WRITE: bool>(&self, done: u64) -> Result<u64, Errno> {
-        let extent = &self.file.extent;
         let mut buffer = Pinned::new(self.root);
-        let most = self.file.max_segments;
-        let bytes = buffer.fill(self.buf + done, self.len - done, !WRITE, most)?;
-        let sector = extent.first_sector + (self.offset + done) / SECTOR_SIZE;
+        let (at, left) = (self.buf + done, self.len - done);
+        let bytes = buffer.fill(at, left, !WRITE, self.max_segments)?;
+        self.request::<WRITE>(done, buffer.segments(), bytes)?;
+        Ok(bytes)
+    }
+
+    /// Moves `bytes` bytes from `done` on past the cache.
+    #[inline(always)]
+    fn request<const WRITE: bool>(
+        &self,
+        done: u64,
+        segments: &[Segment],
+        bytes: u64,
+    ) -> Result<(), Errno> {
+        let sector = self.first_sector + (self.offset + done) / SECTOR_SIZE;
         if !WRITE {
-            block::transfer(extent.disk, Operation::Read { sector }, buffer.segments())?;
-            return Ok(bytes);
+            return block::transfer(self.disk, Operation::Read { sector }, segments);
         }
-        let pages = cache::pages_of(extent, self.offset + done, bytes);
-        let result = block::transfer(extent.disk, Operation::Write { sector }, buffer.segments());
-        cache::drop_range(self.file.object, pages);
-        result.map(|()| bytes)
+        let pages = cache::pages_of(&self.object.extent(), self.offset + done, bytes);
+        let result = block::transfer(self.disk, Operation::Write { sector }, segments);
+        cache::drop_range(self.object, pages);
+        result
     }
 }

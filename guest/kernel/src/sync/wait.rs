@@ -9,7 +9,7 @@ use crate::task::scheduler;
 pub struct WaitQueue {
     pub(crate) first: Option<ThreadId>,
     /// Meaningless while there is no first.
-    pub(crate) last: ThreadId,
+    pub(crate) last: Option<ThreadId>,
 }
 
 impl WaitQueue {
@@ -17,7 +17,7 @@ impl WaitQueue {
     pub const fn new() -> Self {
         WaitQueue {
             first: None,
-            last: ThreadId::BOOT,
+            last: None,
         }
     }
 

@@ -4,8 +4,8 @@
 #![allow(unsafe_code)]
 
 use super::{
-    ATTENTION, CURRENT_FPU, NEVER, SCHEDULER, after_switch, attention, current_is_killed,
-    current_process, exit_current, yield_now,
+    ATTENTION, CURRENT_FPU, SCHEDULER, after_switch, attention, current_is_killed, current_process,
+    exit_current, yield_now,
 };
 use crate::arch::{cpu, fpu};
 use crate::block;
@@ -54,7 +54,7 @@ fn attend() {
 /// The timer interrupt: a quantum is used up, or a sleeper's time has come.
 pub fn timer_expired() {
     let mut scheduler = SCHEDULER.borrow_mut();
-    scheduler.timer_at = NEVER;
+    scheduler.timer_at = 0;
     scheduler.wake_sleepers();
     if scheduler.ready.is_empty() {
         scheduler.arm_timer();

@@ -43,24 +43,21 @@ fn spawn(
 ) -> Result<ThreadId, Errno> {
     let mut scheduler = SCHEDULER.borrow_mut();
     let free = |thread: &Thread| thread.state == State::Free;
-    let slot = scheduler.threads.iter().position(free);
-    let slot = slot.unwrap_or(scheduler.threads.len());
+    let slot = scheduler.threads[..scheduler.used].iter().position(free);
+    let slot = slot.unwrap_or(scheduler.used);
     if slot == MAX_THREADS {
         return Err(Errno::EAGAIN);
     }
     kstack::map(slot).ok_or(Errno::ENOMEM)?;
     let context = context(kstack::top(slot));
     let thread = ThreadId::at(slot);
-    let made = Thread {
+    scheduler.used = scheduler.used.max(slot + 1);
+    scheduler.threads[slot] = Thread {
         context,
         process,
         root,
         ..Thread::FREE
     };
-    match scheduler.threads.get_mut(slot) {
-        Some(free) => *free = made,
-        None => scheduler.threads.push(made),
-    }
     trace::name(thread.number(), process.map_or(0, ProcessId::number), "");
     scheduler.make_ready(thread);
     Ok(thread)
@@ -70,15 +67,15 @@ fn spawn(
 pub fn exit_current(status: u64) -> ! {
     {
         let mut scheduler = SCHEDULER.borrow_mut();
-        let current = scheduler.current;
-        let thread = &mut scheduler.threads[current.slot()];
-        thread.state = State::Ended { status };
-        thread.root = None;
+        let current = ThreadId::at(scheduler.current);
         scheduler.leaving = Some(current);
-        scheduler.wake_matching(Wait::Thread(current));
-        if scheduler.threads[current.slot()].process.is_none() {
-            scheduler.threads[current.slot()].state = State::Free;
-        }
+        let thread = scheduler.running();
+        thread.state = match thread.process {
+            Some(_) => State::Ended { status },
+            None => State::Free,
+        };
+        thread.root = None;
+        scheduler.wake_if(|wait| wait == Wait::Thread(current));
     }
     switch_away();
     unreachable!("an ended thread was resumed");
@@ -88,8 +85,7 @@ pub fn exit_current(status: u64) -> ! {
 /// go.
 pub fn leave_process() {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
-    let thread = &mut scheduler.threads[current.slot()];
+    let thread = scheduler.running();
     thread.root = None;
     thread.process = None;
     CURRENT_PROCESS.store(0, Ordering::Relaxed);
@@ -101,10 +97,7 @@ pub fn leave_process() {
 /// not.
 pub fn collect(thread: ThreadId, process: ProcessId) -> Result<Option<u64>, Errno> {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let slot = scheduler
-        .threads
-        .get_mut(thread.slot())
-        .ok_or(Errno::ESRCH)?;
+    let slot = &mut scheduler.threads[thread.slot()];
     if slot.process != Some(process) {
         return Err(Errno::ESRCH);
     }
@@ -121,7 +114,8 @@ pub fn collect(thread: ThreadId, process: ProcessId) -> Result<Option<u64>, Errn
 /// Frees the numbers of the threads of `process` that have ended and were not collected.
 pub fn collect_all(process: ProcessId) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    for thread in &mut scheduler.threads {
+    for slot in scheduler.slots() {
+        let thread = &mut scheduler.threads[slot.slot()];
         if thread.process == Some(process) && matches!(thread.state, State::Ended { .. }) {
             thread.process = None;
             thread.state = State::Free;
@@ -132,14 +126,14 @@ pub fn collect_all(process: ProcessId) {
 /// Marks every thread of `process` as one that must end, and wakes those that can be woken early.
 pub fn kill_all(process: ProcessId) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    for slot in 0..scheduler.threads.len() {
-        let thread = &mut scheduler.threads[slot];
+    for id in scheduler.slots() {
+        let thread = &mut scheduler.threads[id.slot()];
         if thread.process != Some(process) {
             continue;
         }
         thread.killed = true;
         if matches!(thread.state, State::Blocked(wait) if wait.can_end_early()) {
-            scheduler.make_ready(ThreadId::at(slot));
+            scheduler.make_ready(id);
         }
     }
     attention();

@@ -15,163 +15,75 @@
 
 mod border;
 mod life;
+mod thread;
 mod waiting;
 
 use crate::arch::context::{self, Context};
 use crate::arch::{cpu, fpu, gdt, time};
-use crate::ipc::events::Watch;
 use crate::mm::paging::{self, Root};
 use crate::mm::{cache, frame, kstack, layout};
 use crate::sync::{CpuCell, WaitQueue};
 use crate::task::process::{self, ProcessId};
 use crate::trace::{self, event};
-use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering};
 use iolite_guest_abi::CpuStats;
+use iolite_guest_core::timers::Timers;
+use thread::{MAX_THREADS, State, Thread};
 
 pub use border::{after_user, before_user, timer_expired};
 pub use life::{
     collect, collect_all, exit_current, kill_all, leave_process, spawn_kernel, spawn_user,
 };
+pub use thread::{ThreadId, Wait};
 pub use waiting::{
-    block, block_queued, block_until, deadline, is_past, pause, request_ended, request_not_started,
-    request_starts, wait_for_request, wake_matching, wake_watchers, yield_now,
+    block, block_queued, block_until, deadline, is_past, pause, request_ended, wait_for_request,
+    wake_matching, wake_watchers, yield_now,
 };
 pub(crate) use waiting::{enqueue_current, wake_queue};
 
-/// Most threads at a time.
-pub const MAX_THREADS: usize = 512;
 /// How long a thread runs while others are ready.
 const QUANTUM_NS: u64 = 10_000_000;
 /// A time that does not come.
 pub const NEVER: u64 = u64::MAX;
 
-/// A thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadId(NonZeroU16);
-
-impl ThreadId {
-    /// The thread that boots.
-    pub const BOOT: ThreadId = ThreadId(NonZeroU16::MIN);
-
-    const fn at(slot: usize) -> ThreadId {
-        ThreadId(NonZeroU16::MIN.saturating_add(slot as u16))
-    }
-
-    /// Its number, from 1 to [`MAX_THREADS`].
-    #[inline(always)]
-    pub const fn number(self) -> u16 {
-        self.0.get()
-    }
-
-    /// The thread with a number, if there can be one.
-    pub fn from_number(number: u64) -> Option<ThreadId> {
-        let number = u16::try_from(number)
-            .ok()
-            .filter(|n| usize::from(*n) <= MAX_THREADS)?;
-        NonZeroU16::new(number).map(ThreadId)
-    }
-
-    #[inline(always)]
-    fn slot(self) -> usize {
-        usize::from(self.0.get()) - 1
-    }
-}
-
-/// What a blocked thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Its place in a [`WaitQueue`]. Nothing else wakes it: the queue would keep its name.
-    Queue,
-    /// Its own request. Nothing else wakes it: a device may be using its memory.
-    Request,
-    /// A process to end.
-    Process(ProcessId),
-    /// A thread to end.
-    Thread(ThreadId),
-    /// Input.
-    Console,
-    /// The time.
-    Sleep,
-    /// Dirty pages: the flusher.
-    Flusher,
-    /// Completions of the process's asynchronous requests.
-    Completions(ProcessId),
-    /// An event of one of these.
-    Events(Watch),
-}
-
-impl Wait {
-    /// May the thread be woken before what it waits for has come?
-    fn can_end_early(self) -> bool {
-        !matches!(self, Wait::Queue | Wait::Request)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Free,
-    Ready,
-    Running,
-    Blocked(Wait),
-    Ended { status: u64 },
-}
-
-struct Thread {
-    state: State,
-    context: Context,
-    /// The next one in the queue this one is in.
-    link: Option<ThreadId>,
-    process: Option<ProcessId>,
-    root: Option<Root>,
-    /// Its process is being ended: it must not return to ring 3.
-    killed: bool,
-    /// When a blocked thread is woken whatever it waits for; `NEVER` if not.
-    wake_at: u64,
-    /// Its last request has failed.
-    request_failed: bool,
-}
-
-impl Thread {
-    const FREE: Thread = Thread {
-        state: State::Free,
-        context: Context::EMPTY,
-        link: None,
-        process: None,
-        root: None,
-        killed: false,
-        wake_at: NEVER,
-        request_failed: false,
-    };
-}
-
 struct Scheduler {
-    /// Every slot that was ever used. It never outgrows what [`init`] reserves: contexts stay where
-    /// they are.
-    threads: Vec<Thread>,
+    threads: [Thread; MAX_THREADS],
+    /// How many slots were ever used.
+    used: usize,
     ready: WaitQueue,
-    current: ThreadId,
+    /// The first of the threads that are woken by what they wait for.
+    watching: Option<ThreadId>,
+    /// The running thread's slot.
+    current: usize,
     /// A thread that has ended and whose stack can be given back once nobody stands on it.
     leaving: Option<ThreadId>,
-    sleepers: usize,
+    /// Blocked threads that are woken at a time whatever they wait for, by slot.
+    timers: Timers<MAX_THREADS>,
+    /// When the timer interrupts; 0 if it is not armed.
     timer_at: u64,
     quantum: u64,
     loaded_root: Option<Root>,
     switches: u64,
 }
 
+/// All zeroes.
 static SCHEDULER: CpuCell<Scheduler> = CpuCell::new(Scheduler {
-    threads: Vec::new(),
+    threads: [const { Thread::FREE }; MAX_THREADS],
+    used: 0,
     ready: WaitQueue::new(),
-    current: ThreadId::BOOT,
+    watching: None,
+    current: 0,
     leaving: None,
-    sleepers: 0,
-    timer_at: NEVER,
+    timers: Timers::new(),
+    timer_at: 0,
     quantum: 0,
     loaded_root: None,
     switches: 0,
 });
+
+/// The last request that each thread has waited for has failed; by slot.
+static FAILED: [AtomicBool; MAX_THREADS] = [const { AtomicBool::new(false) }; MAX_THREADS];
 
 /// Something keeps the running thread from simply returning to ring 3.
 static ATTENTION: AtomicBool = AtomicBool::new(false);
@@ -195,21 +107,16 @@ static CURRENT_FPU: AtomicPtr<fpu::Registers> = AtomicPtr::new(core::ptr::null_m
 pub fn init() {
     let mut scheduler = SCHEDULER.borrow_mut();
     scheduler.quantum = time::ticks(QUANTUM_NS);
-    scheduler.threads.reserve_exact(MAX_THREADS);
-    scheduler.threads.push(Thread {
-        state: State::Running,
-        ..Thread::FREE
-    });
+    scheduler.threads[ThreadId::BOOT.slot()].state = State::Running;
+    scheduler.used = 1;
     scheduler.loaded_root = Some(paging::kernel_root());
 }
 
 /// The running thread.
 #[inline(always)]
 pub fn current() -> ThreadId {
-    match NonZeroU16::new(CURRENT.load(Ordering::Relaxed)) {
-        Some(number) => ThreadId(number),
-        None => ThreadId::BOOT,
-    }
+    let number = u64::from(CURRENT.load(Ordering::Relaxed));
+    ThreadId::from_number(number).unwrap_or(ThreadId::BOOT)
 }
 
 /// The running thread's process, if it has one.
@@ -220,15 +127,13 @@ pub fn current_process() -> Option<ProcessId> {
 
 /// Must the running thread end instead of waiting?
 pub fn current_is_killed() -> bool {
-    let scheduler = SCHEDULER.borrow();
-    scheduler.threads[scheduler.current.slot()].killed
+    SCHEDULER.borrow_mut().running().killed
 }
 
 /// What [`iolite_guest_abi::Number::CpuStats`] tells.
 pub fn stats() -> CpuStats {
     let scheduler = SCHEDULER.borrow();
-    let threads = scheduler
-        .threads
+    let threads = scheduler.threads[..scheduler.used]
         .iter()
         .filter(|thread| thread.state != State::Free);
     let (cached_pages, dirty_pages) = cache::counts();
@@ -246,21 +151,20 @@ pub fn stats() -> CpuStats {
 /// Runs the first ready thread. The running one is ready, blocked or ended.
 fn switch_away() {
     loop {
-        let switched = {
-            let mut scheduler = SCHEDULER.borrow_mut();
-            scheduler.choose()
-        };
-        match switched {
+        let choice = SCHEDULER.borrow_mut().choose();
+        match choice {
             Choice::Idle => idle(),
             Choice::Same => return,
-            Choice::Switch { save, next } => {
-                // SAFETY: `save` is in a static table and its thread is not running any more;
-                // `next` is a ready thread's context, now marked as running; no borrow is alive.
-                unsafe { context::switch(save, next) };
-                return after_switch();
-            }
+            Choice::Switch { save, next } => return switch(save, next),
         }
     }
+}
+
+fn switch(save: *mut Context, next: Context) {
+    // SAFETY: `save` is in a static table and its thread is not running any more; `next` is a ready
+    // thread's context, now marked as running; no borrow is alive.
+    unsafe { context::switch(save, next) };
+    after_switch();
 }
 
 enum Choice {
@@ -269,12 +173,15 @@ enum Choice {
     Switch { save: *mut Context, next: Context },
 }
 
+/// Sleeps until an interrupt has been handled.
+#[inline(always)]
 fn idle() {
     trace::record(event::IDLE, 0, 0);
-    let start = cpu::tsc();
+    // The difference of two readings, added one by one: nothing has to be kept across the sleep.
+    let count = |idle| IDLE.store(idle, Ordering::Relaxed);
+    count(IDLE.load(Ordering::Relaxed).wrapping_sub(cpu::tsc()));
     cpu::wait_for_interrupt();
-    let idle = IDLE.load(Ordering::Relaxed) + (cpu::tsc() - start);
-    IDLE.store(idle, Ordering::Relaxed);
+    count(IDLE.load(Ordering::Relaxed).wrapping_add(cpu::tsc()));
 }
 
 /// What is left to do for the thread that was switched away from.
@@ -287,6 +194,17 @@ fn after_switch() {
 }
 
 impl Scheduler {
+    /// The running thread.
+    #[inline(always)]
+    fn running(&mut self) -> &mut Thread {
+        &mut self.threads[self.current % MAX_THREADS]
+    }
+
+    /// The slots that were ever used.
+    fn slots(&self) -> impl Iterator<Item = ThreadId> + use<> {
+        (0..self.used).map(ThreadId::at)
+    }
+
     fn choose(&mut self) -> Choice {
         let Some(next) = self.dequeue_ready() else {
             self.arm_timer();
@@ -298,7 +216,7 @@ impl Scheduler {
         // Those who are ready have had their turn before this one, or have the timer.
         ATTENTION.store(thread.killed, Ordering::Relaxed);
         trace::record(event::RUN, next.number(), 0);
-        if next == self.current {
+        if next.slot() == self.current {
             return Choice::Same;
         }
         let context = thread.context;
@@ -316,42 +234,45 @@ impl Scheduler {
         CURRENT_FPU.store(fpu_area, Ordering::Relaxed);
         gdt::set_kernel_stack(fpu_area as u64);
         self.switches += 1;
-        let save = &raw mut self.threads[self.current.slot()].context;
-        self.current = next;
+        let save = &raw mut self.running().context;
+        self.current = next.slot();
         Choice::Switch {
             save,
             next: context,
         }
     }
 
-    #[inline]
+    /// Makes a thread ready that is blocked, running or new.
     fn make_ready(&mut self, thread: ThreadId) {
-        let slot = &mut self.threads[thread.slot()];
-        if slot.wake_at != NEVER {
-            slot.wake_at = NEVER;
-            self.sleepers -= 1;
+        if let State::Blocked(wait) = self.threads[thread.slot()].state {
+            if wait.is_matched() {
+                self.unwatch(thread);
+            }
+            self.timers.remove(thread.slot() as u16);
         }
-        slot.state = State::Ready;
+        self.add_ready(thread);
+    }
+
+    #[inline(always)]
+    fn add_ready(&mut self, thread: ThreadId) {
+        self.threads[thread.slot()].state = State::Ready;
         trace::record(event::WAKE, thread.number(), 0);
-        slot.link = None;
-        if self.ready.first.is_none() {
-            self.ready.first = Some(thread);
-        } else {
-            self.threads[self.ready.last.slot()].link = Some(thread);
-        }
-        self.ready.last = thread;
+        let mut ready = self.ready;
+        self.enqueue(&mut ready, thread);
+        self.ready = ready;
         attention();
     }
 
-    #[inline]
+    #[inline(always)]
     fn enqueue(&mut self, queue: &mut WaitQueue, thread: ThreadId) {
         self.threads[thread.slot()].link = None;
-        if queue.first.is_none() {
-            queue.first = Some(thread);
-        } else {
-            self.threads[queue.last.slot()].link = Some(thread);
+        match queue.last {
+            Some(last) if queue.first.is_some() => {
+                self.threads[last.slot()].link = Some(thread);
+            }
+            _ => queue.first = Some(thread),
         }
-        queue.last = thread;
+        queue.last = Some(thread);
     }
 
     #[inline]
@@ -361,34 +282,51 @@ impl Scheduler {
         Some(first)
     }
 
-    fn wake_matching(&mut self, wait: Wait) {
-        for slot in 0..self.threads.len() {
-            if self.threads[slot].state == State::Blocked(wait) {
-                self.make_ready(ThreadId::at(slot));
-            }
+    /// Adds the running thread to those that are woken by what they wait for.
+    fn watch(&mut self) {
+        let thread = ThreadId::at(self.current);
+        let next = self.watching.replace(thread);
+        self.running().link = next;
+        self.running().back_link = None;
+        if let Some(next) = next {
+            self.threads[next.slot()].back_link = Some(thread);
         }
     }
 
-    fn wake_watchers(&mut self, watch: Watch) {
-        for slot in 0..self.threads.len() {
-            if let State::Blocked(Wait::Events(watched)) = self.threads[slot].state
-                && watched.meets(watch)
+    fn unwatch(&mut self, thread: ThreadId) {
+        let Thread {
+            link, back_link, ..
+        } = self.threads[thread.slot()];
+        match back_link {
+            Some(before) => self.threads[before.slot()].link = link,
+            None => self.watching = link,
+        }
+        if let Some(after) = link {
+            self.threads[after.slot()].back_link = back_link;
+        }
+    }
+
+    /// Wakes the threads that wait for something that `wanted` says yes to.
+    fn wake_if(&mut self, wanted: impl Fn(Wait) -> bool) {
+        let mut next = self.watching;
+        while let Some(thread) = next {
+            let slot = &self.threads[thread.slot()];
+            next = slot.link;
+            if let State::Blocked(wait) = slot.state
+                && wanted(wait)
             {
-                self.make_ready(ThreadId::at(slot));
+                self.make_ready(thread);
             }
         }
     }
 
     fn wake_sleepers(&mut self) {
-        if self.sleepers == 0 {
+        if self.timers.is_empty() {
             return;
         }
         let now = cpu::tsc();
-        for slot in 0..self.threads.len() {
-            let thread = &self.threads[slot];
-            if thread.wake_at <= now {
-                self.make_ready(ThreadId::at(slot));
-            }
+        while let Some(slot) = self.timers.take_due(now) {
+            self.make_ready(ThreadId::at(slot.into()));
         }
     }
 
@@ -396,25 +334,18 @@ impl Scheduler {
     /// wants to be woken.
     #[inline(always)]
     fn arm_timer(&mut self) {
-        if !self.ready.is_empty() || self.sleepers != 0 {
+        if !self.ready.is_empty() || !self.timers.is_empty() {
             self.set_timer();
-        } else if self.timer_at != NEVER {
-            self.timer_at = NEVER;
+        } else if self.timer_at != 0 {
+            self.timer_at = 0;
             time::stop_timer();
         }
     }
 
     fn set_timer(&mut self) {
-        let now = cpu::tsc();
-        let mut at = if self.ready.is_empty() {
-            NEVER
-        } else {
-            now + self.quantum
-        };
-        if self.sleepers > 0 {
-            for thread in &self.threads {
-                at = at.min(thread.wake_at);
-            }
+        let mut at = self.timers.first().unwrap_or(NEVER);
+        if !self.ready.is_empty() {
+            at = at.min(cpu::tsc() + self.quantum);
         }
         if at != self.timer_at {
             self.timer_at = at;

@@ -1,32 +1,32 @@
 //! Blocking and waking.
 
-use super::{NEVER, SCHEDULER, State, ThreadId, Wait, switch_away};
+use super::{
+    Choice, FAILED, MAX_THREADS, NEVER, SCHEDULER, State, ThreadId, Wait, idle, switch, switch_away,
+};
 use crate::arch::{cpu, time};
 use crate::ipc::events::Watch;
 use crate::sync::WaitQueue;
+use crate::trace::{self, event};
+use core::sync::atomic::Ordering;
 use iolite_guest_abi::FOREVER;
 
 /// Puts the running thread at the end of `queue`.
 pub(crate) fn enqueue_current(queue: &mut WaitQueue) {
     let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
+    let current = ThreadId::at(scheduler.current);
     scheduler.enqueue(queue, current);
 }
 
 /// Blocks the running thread, which has joined a queue, until the queue is woken.
 pub fn block_queued() {
-    block(Wait::Queue);
+    SCHEDULER.borrow_mut().running().state = State::Blocked(Wait::Queue);
+    switch_away();
 }
 
-/// Blocks the running thread until [`wake_matching`] or a kill. The caller checks again what it
-/// waits for.
+/// Blocks the running thread until it is woken by what it waits for, or killed. The caller checks
+/// again.
 pub fn block(wait: Wait) {
-    {
-        let mut scheduler = SCHEDULER.borrow_mut();
-        let current = scheduler.current;
-        scheduler.threads[current.slot()].state = State::Blocked(wait);
-    }
-    switch_away();
+    block_until(wait, NEVER);
 }
 
 /// When `nanoseconds` from now are over; [`iolite_guest_abi::FOREVER`] never are.
@@ -46,12 +46,13 @@ pub fn is_past(deadline: u64) -> bool {
 pub fn block_until(wait: Wait, tsc: u64) {
     {
         let mut scheduler = SCHEDULER.borrow_mut();
-        let current = scheduler.current;
-        let thread = &mut scheduler.threads[current.slot()];
-        thread.state = State::Blocked(wait);
-        thread.wake_at = tsc;
+        scheduler.running().state = State::Blocked(wait);
+        if wait.is_matched() {
+            scheduler.watch();
+        }
         if tsc != NEVER {
-            scheduler.sleepers += 1;
+            let slot = scheduler.current as u16;
+            scheduler.timers.set(slot, tsc);
         }
     }
     switch_away();
@@ -64,12 +65,13 @@ pub fn pause(nanoseconds: u64) {
 
 /// Wakes every thread that waits for one of the things that `watch` stands for.
 pub fn wake_watchers(watch: Watch) {
-    SCHEDULER.borrow_mut().wake_watchers(watch);
+    let meets = |wait| matches!(wait, Wait::Events(watched) if watched.meets(watch));
+    SCHEDULER.borrow_mut().wake_if(meets);
 }
 
 /// Wakes every thread that waits for `wait`.
 pub fn wake_matching(wait: Wait) {
-    SCHEDULER.borrow_mut().wake_matching(wait);
+    SCHEDULER.borrow_mut().wake_if(|other| other == wait);
 }
 
 pub(crate) fn wake_queue(queue: &mut WaitQueue) {
@@ -88,46 +90,60 @@ pub fn yield_now() {
         if scheduler.ready.is_empty() {
             return;
         }
-        let current = scheduler.current;
-        scheduler.make_ready(current);
+        let current = ThreadId::at(scheduler.current);
+        scheduler.add_ready(current);
     }
     switch_away();
-}
-
-/// Marks the running thread as one that waits for its request, which it is about to submit. The
-/// request cannot end before [`wait_for_request`] lets interrupts in.
-#[inline(always)]
-pub fn request_starts() -> ThreadId {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
-    scheduler.threads[current.slot()].state = State::Blocked(Wait::Request);
-    current
-}
-
-/// Takes back [`request_starts`]: the request was not taken.
-pub fn request_not_started() {
-    let mut scheduler = SCHEDULER.borrow_mut();
-    let current = scheduler.current;
-    scheduler.threads[current.slot()].state = State::Running;
 }
 
 /// The request of `thread` has completed.
 #[inline(always)]
 pub fn request_ended(thread: ThreadId, ok: bool) {
+    if !ok {
+        FAILED[thread.slot()].store(true, Ordering::Relaxed);
+    }
     let mut scheduler = SCHEDULER.borrow_mut();
-    let Some(waiting) = scheduler.threads.get_mut(thread.slot()) else {
+    if scheduler.threads[thread.slot()].state != State::Blocked(Wait::Request) {
         return;
-    };
-    waiting.request_failed = !ok;
-    if waiting.state == State::Blocked(Wait::Request) {
-        scheduler.make_ready(thread);
+    }
+    if thread.slot() == scheduler.current && scheduler.ready.is_empty() {
+        // The processor sleeps on the stack of this very thread, and nobody is before it.
+        scheduler.running().state = State::Running;
+        trace::record(event::WAKE, thread.number(), 0);
+    } else {
+        scheduler.add_ready(thread);
     }
 }
 
-/// Blocks the running thread until its request has completed. Did it succeed?
+/// Blocks the running thread until its request, which has just been submitted, has completed. (It
+/// cannot have completed yet: interrupts are off.) Did it succeed?
 #[inline(always)]
 pub fn wait_for_request() -> bool {
-    switch_away();
-    let scheduler = SCHEDULER.borrow_mut();
-    !scheduler.threads[scheduler.current.slot()].request_failed
+    let (current, mut choice) = {
+        let mut scheduler = SCHEDULER.borrow_mut();
+        scheduler.running().state = State::Blocked(Wait::Request);
+        (scheduler.current, scheduler.choose())
+    };
+    loop {
+        match choice {
+            Choice::Idle => idle(),
+            Choice::Same => break,
+            Choice::Switch { save, next } => {
+                switch(save, next);
+                break;
+            }
+        }
+        let mut scheduler = SCHEDULER.borrow_mut();
+        if scheduler.running().state == State::Running {
+            trace::record(event::RUN, ThreadId::at(current).number(), 0);
+            break; // see `request_ended`
+        }
+        choice = scheduler.choose();
+    }
+    let failed = &FAILED[current % MAX_THREADS];
+    let ok = !failed.load(Ordering::Relaxed);
+    if !ok {
+        failed.store(false, Ordering::Relaxed);
+    }
+    ok
 }
