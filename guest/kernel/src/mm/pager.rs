@@ -13,7 +13,7 @@ use super::paging::{self, Entry};
 use super::space::Backing;
 use crate::arch::cpu;
 use crate::block::{self, DiskId};
-use crate::fs::object::ObjectId;
+use crate::fs::object::{Extent, ObjectId};
 use crate::task::process;
 use crate::trace;
 use core::ops::Range;
@@ -26,7 +26,7 @@ const FAULT_RESERVED: u64 = 1 << 3;
 const FAULT_FETCH: u64 = 1 << 4;
 
 /// How many pages that are in memory already are mapped along with the one that faulted.
-const MAPPED_AROUND: u64 = 16;
+const MAPPED_AROUND: u64 = 32;
 
 /// Handles a fault of the running process on `address`. Blocks while the page is being read.
 pub fn fault(address: u64, error_code: u64) -> Result<(), Fault> {
@@ -76,6 +76,7 @@ enum Step {
 }
 
 /// As far as it goes without blocking.
+#[inline(always)]
 fn step(address: u64, access: Access, waited: bool) -> Result<Step, Fault> {
     let mut process = process::current();
     let root = process.space.root();
@@ -131,7 +132,7 @@ fn step(address: u64, access: Access, waited: bool) -> Result<Step, Fault> {
 struct Page {
     object: ObjectId,
     index: u64,
-    disk: DiskId,
+    extent: Extent,
     /// How many pages the object has.
     pages: u64,
 }
@@ -146,51 +147,47 @@ impl Page {
         Ok(Page {
             object,
             index,
-            disk: extent.disk,
+            extent,
             pages,
         })
     }
 
     /// The page if it is in memory, else what to do until it is: its read has been started.
+    #[inline(always)]
     fn look(&self) -> Result<(cache::PageId, frame::Frame), Step> {
-        loop {
-            match cache::find(self.object, self.index) {
-                Found::Here(id, frame) => return Ok((id, frame)),
-                Found::Reading(id) => {
-                    block::count(self.disk, |stats| stats.major_faults += 1);
-                    return Err(Step::Wait(id));
-                }
-                Found::Absent => match cache::start_read(self.object, self.index) {
-                    Ok(()) => {}
-                    Err(NoStart::QueueFull(disk)) => return Err(Step::QueueFull(disk)),
-                    Err(NoStart::NoRoom) => return Err(Step::NoRoom),
-                },
+        match cache::find_or_start(self.object, self.index, &self.extent) {
+            Ok(Found::Here(id, frame)) => Ok((id, frame)),
+            Ok(Found::Reading(id)) => {
+                block::count(self.extent.disk, |stats| stats.major_faults += 1);
+                Err(Step::Wait(id))
             }
+            Err(NoStart::QueueFull(disk)) => Err(Step::QueueFull(disk)),
+            Err(NoStart::NoRoom) => Err(Step::NoRoom),
         }
     }
 
     /// Starts reads that nobody waits for. What cannot be started now is left to a later fault.
-    fn read_ahead(&self, range: Range<u64>, pages_after: u64) {
+    /// Has any been started?
+    fn read_ahead(&self, range: Range<u64>, pages_after: u64) -> bool {
         if range.is_empty() {
-            return;
+            return false;
         }
         let limit = self.index + 1 + pages_after.min(cache::read_ahead_limit());
         let end = range.end.min(self.pages).min(limit);
         let mut next = range.start;
-        while next < end {
-            if cache::find(self.object, next) != Found::Absent {
-                next += 1;
-                continue;
-            }
-            trace::reading_ahead(true);
-            let started = cache::start_reads(self.object, next..end);
-            trace::reading_ahead(false);
-            let Ok(count) = started else {
-                return;
-            };
-            block::count(self.disk, |stats| stats.pages_read_ahead += count);
-            next += count;
+        let mut started = 0;
+        trace::reading_ahead(true);
+        while let Some(absent) = cache::first_absent(self.object, next..end)
+            && let Ok(count) = cache::start_reads(self.object, absent..end)
+        {
+            started += count;
+            next = absent + count;
         }
+        trace::reading_ahead(false);
+        if started > 0 {
+            block::count(self.extent.disk, |stats| stats.pages_read_ahead += started);
+        }
+        started > 0
     }
 }
 
@@ -218,13 +215,14 @@ impl Missing {
     }
 
     /// Maps the cache's page for reading, and those after it that are there already.
+    #[inline(always)]
     fn share(&self, page: &Page, stream: &mut ReadAhead) -> Result<Step, Fault> {
         let found = page.look();
         // The page itself is on its way first, in a request of its own.
         let mapped = match found {
             Ok((_, frame)) => {
                 if !self.waited {
-                    block::count(page.disk, |stats| stats.minor_faults += 1);
+                    block::count(page.extent.disk, |stats| stats.minor_faults += 1);
                 }
                 if self.entry.frame().is_none() {
                     frame::hold(frame);
@@ -234,21 +232,22 @@ impl Missing {
             }
             Err(_) => 0,
         };
-        page.read_ahead(stream.fault(page.index, mapped), self.pages_after);
-        block::notify(page.disk);
+        let ahead = page.read_ahead(stream.fault(page.index, mapped), self.pages_after);
+        if ahead || found.is_err() {
+            block::notify(page.extent.disk);
+        }
         Ok(found.map_or_else(|step| step, |_| Step::Done))
     }
 
     /// Maps the pages after this one that are there already, as long as they share its table.
     fn map_around(&self, page: &Page) -> u64 {
         let mut entry = self.entry;
-        let mut address = self.address;
-        let most = self.pages_after.min(MAPPED_AROUND);
+        let in_table = Entry::after(self.address);
+        let most = self.pages_after.min(MAPPED_AROUND).min(in_table);
         cache::while_here(page.object, page.index + 1, most, |frame| {
-            address += PAGE;
-            match entry.next(address) {
-                Some(next) if next.get() & paging::PRESENT == 0 => entry = next,
-                _ => return false,
+            entry = entry.following();
+            if entry.get() & paging::PRESENT != 0 {
+                return false;
             }
             frame::hold(frame);
             entry.set(frame.physical() | self.protection);
@@ -264,7 +263,7 @@ impl Missing {
         let (id, frame) = match page.look() {
             Ok(found) => found,
             Err(step) => {
-                block::notify(page.disk);
+                block::notify(page.extent.disk);
                 return Ok(step);
             }
         };
@@ -284,7 +283,7 @@ impl Missing {
         let original = match page.look() {
             Ok((_, frame)) => frame,
             Err(step) => {
-                block::notify(page.disk);
+                block::notify(page.extent.disk);
                 return Ok(step);
             }
         };

@@ -59,6 +59,18 @@ impl Entry {
         unsafe { self.0.write_volatile(value) };
     }
 
+    /// How many entries follow that of the page at `address`, which is this one, in its table.
+    #[inline(always)]
+    pub fn after(address: u64) -> u64 {
+        (HUGE_PAGE - 1 - address % HUGE_PAGE) / PAGE
+    }
+
+    /// The entry of the next page, which the same table holds.
+    #[inline(always)]
+    pub fn following(self) -> Entry {
+        Entry(self.0.wrapping_add(1))
+    }
+
     /// The entry of the page after this one's, at `address`, if the same table holds it.
     #[inline(always)]
     pub fn next(self, address: u64) -> Option<Entry> {

@@ -120,6 +120,8 @@ pub struct Space {
     root: Root,
     /// By rising address; they do not overlap.
     areas: Vec<Area>,
+    /// Where the last one that was looked for is, if nothing has changed.
+    last: usize,
     next_mapping: u64,
 }
 
@@ -129,6 +131,7 @@ impl Space {
         Some(Space {
             root: Root::new()?,
             areas: Vec::new(),
+            last: 0,
             next_mapping: MAPPINGS_START,
         })
     }
@@ -142,9 +145,12 @@ impl Space {
     /// The area that `address` lies in.
     #[inline]
     pub fn find(&mut self, address: u64) -> Option<&mut Area> {
-        self.areas
-            .iter_mut()
-            .find(|area| (area.start..area.end).contains(&address))
+        let holds = |area: &Area| (area.start..area.end).contains(&address);
+        // Mostly it is the area of the last fault.
+        if !self.areas.get(self.last).is_some_and(holds) {
+            self.last = self.areas.iter().position(holds)?;
+        }
+        self.areas.get_mut(self.last)
     }
 
     /// Adds an area at its place.

@@ -49,8 +49,6 @@ pub enum Found {
     Here(PageId, Frame),
     /// A read is in flight: [`wait`].
     Reading(PageId),
-    /// Nothing.
-    Absent,
 }
 
 /// Why a read could not be started.
@@ -67,20 +65,44 @@ pub fn init(bytes: u64) {
     CACHE.borrow_mut().reserve((bytes / PAGE) as usize);
 }
 
-/// Looks a page up.
-#[inline]
-pub fn find(object: ObjectId, index: u64) -> Found {
+/// Looks a page up, and starts reading it if it is not there. The disk has yet to be notified.
+#[inline(always)]
+pub fn find_or_start(object: ObjectId, index: u64, extent: &Extent) -> Result<Found, NoStart> {
     let mut cache = CACHE.borrow_mut();
-    let Some(id) = cache.lookup(object, index) else {
-        return Found::Absent;
-    };
-    let page = cache.page(id);
-    page.referenced = true;
-    if page.state == State::Reading {
-        Found::Reading(id)
-    } else {
-        Found::Here(id, page.frame)
+    if let Some(id) = cache.lookup(object, index) {
+        let page = cache.page(id);
+        page.referenced = true;
+        return Ok(match page.state {
+            State::Reading => Found::Reading(id),
+            _ => Found::Here(id, page.frame),
+        });
     }
+    let (id, frame) = cache.place_for(object, index).ok_or(NoStart::NoRoom)?;
+    drop(cache);
+    let (sector, bytes) = extent.page(index);
+    if u64::from(bytes) < PAGE {
+        frame::zero(frame, bytes as usize);
+    }
+    let segment = Segment {
+        physical: frame.physical(),
+        bytes,
+    };
+    let operation = Operation::Read { sector };
+    match block::submit(extent.disk, operation, &[segment], Owner::Pages(id)) {
+        Ok(()) => Ok(Found::Reading(id)),
+        Err(SubmitError::Full | SubmitError::TooManySegments) => {
+            CACHE.borrow_mut().take_back(id);
+            Err(NoStart::QueueFull(extent.disk))
+        }
+    }
+}
+
+/// The first page of `range` that is not there and not on its way.
+pub fn first_absent(object: ObjectId, range: Range<u64>) -> Option<u64> {
+    let mut cache = CACHE.borrow_mut();
+    range
+        .into_iter()
+        .find(|index| cache.lookup(object, *index).is_none())
 }
 
 /// Calls `take` with the frame of each page from `index` on, `most` at most, until one is not there
@@ -103,11 +125,6 @@ pub fn while_here(
         }
     }
     most
-}
-
-/// Starts reading one page. The disk has yet to be notified.
-pub fn start_read(object: ObjectId, index: u64) -> Result<(), NoStart> {
-    start_reads(object, index..index + 1).map(|_| ())
 }
 
 /// Starts reading the pages of `range` up to the first one that is there already, in one request,
@@ -156,6 +173,7 @@ pub fn start_reads(object: ObjectId, range: Range<u64>) -> Result<u64, NoStart> 
 }
 
 /// A request for `first` and the pages linked to it has ended: called by the interrupt handler.
+#[inline(always)]
 pub fn request_ended(first: PageId, ok: bool) {
     let mut cache = CACHE.borrow_mut();
     let mut next = Some(first);
@@ -173,6 +191,7 @@ pub fn request_ended(first: PageId, ok: bool) {
 }
 
 /// Blocks until the read of a page, which [`find`] just found in flight, has ended.
+#[inline(always)]
 pub fn wait(id: PageId) -> Result<(), Errno> {
     {
         let mut cache = CACHE.borrow_mut();
@@ -240,30 +259,19 @@ impl Drop for PageRef {
 
 /// A page, read if it is not there: blocks the running thread until it is.
 pub fn get(object: ObjectId, index: u64) -> Result<PageRef, Errno> {
+    let extent = object.extent();
     loop {
-        let found = {
-            let mut cache = CACHE.borrow_mut();
-            let id = cache.lookup(object, index);
-            match id {
-                Some(id) if cache.page(id).state != State::Reading => {
-                    let page = cache.page(id);
-                    page.holders += 1;
-                    page.referenced = true;
-                    return Ok(PageRef {
-                        id,
-                        frame: page.frame,
-                    });
-                }
-                other => other,
+        match find_or_start(object, index, &extent) {
+            Ok(Found::Here(id, frame)) => {
+                CACHE.borrow_mut().page(id).holders += 1;
+                return Ok(PageRef { id, frame });
             }
-        };
-        match found {
-            Some(id) => wait(id)?,
-            None => match start_read(object, index) {
-                Ok(()) => block::notify(object.extent().disk),
-                Err(NoStart::QueueFull(disk)) => block::wait_for_room(disk),
-                Err(NoStart::NoRoom) => wait_for_room()?,
-            },
+            Ok(Found::Reading(id)) => {
+                block::notify(extent.disk);
+                wait(id)?;
+            }
+            Err(NoStart::QueueFull(disk)) => block::wait_for_room(disk),
+            Err(NoStart::NoRoom) => wait_for_room()?,
         }
     }
 }

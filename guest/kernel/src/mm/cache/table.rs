@@ -185,6 +185,7 @@ impl Cache {
     }
 
     /// A place for a page about to be read: a new one, an empty one, or one whose page is given up.
+    #[inline(always)]
     pub fn place_for(&mut self, object: ObjectId, index: u64) -> Option<(PageId, Frame)> {
         let room = !self.empty.is_empty() || self.pages.len() < self.pages.capacity();
         if !room {
@@ -241,6 +242,7 @@ impl Cache {
     }
 
     /// A read has ended.
+    #[inline(always)]
     pub fn page_read(&mut self, id: PageId, ok: bool) {
         self.in_flight -= 1;
         let page = self.page(id);

@@ -11,6 +11,7 @@ use core::sync::atomic::Ordering;
 use iolite_guest_abi::FOREVER;
 
 /// Puts the running thread at the end of `queue`.
+#[inline(always)]
 pub(crate) fn enqueue_current(queue: &mut WaitQueue) {
     let mut scheduler = SCHEDULER.borrow_mut();
     let current = ThreadId::at(scheduler.current);
@@ -18,6 +19,7 @@ pub(crate) fn enqueue_current(queue: &mut WaitQueue) {
 }
 
 /// Blocks the running thread, which has joined a queue, until the queue is woken.
+#[inline(always)]
 pub fn block_queued() {
     SCHEDULER.borrow_mut().running().state = State::Blocked(Wait::Queue);
     switch_away();
