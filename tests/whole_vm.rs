@@ -33,6 +33,8 @@ mod microvm;
 mod order;
 #[path = "whole_vm/programs.rs"]
 mod programs;
+#[path = "whole_vm/stats.rs"]
+mod stats;
 #[path = "whole_vm/trace.rs"]
 mod trace;
 #[path = "whole_vm/usertests.rs"]
@@ -54,6 +56,7 @@ fn main() {
         order::tests(),
         programs::tests(),
         trace::tests(),
+        stats::tests(),
         usertests::tests(),
         microvm::tests(),
         bad_input::tests(),

@@ -87,6 +87,7 @@ pub fn build(
         power,
         memory,
         trace: None,
+        stats: None,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
-use crate::{builder, check, console, demo, guest, logging, trace};
+use crate::{builder, check, console, demo, guest, logging, stats, trace};
 
 /// A small KVM virtual machine whose subject is block I/O, seen from both sides.
 #[derive(Debug, Parser)]
@@ -124,6 +124,20 @@ struct Run {
     /// Record each request's life in this file; see 'iolite trace'
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Show at the end what disks and vCPU did: requests, times, exits
+    #[arg(long, conflicts_with = "trace")]
+    stats: bool,
+    /// Write the same to this file
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    stats_json: Option<PathBuf>,
+    /// Show this often how it goes, like 1s: IOPS, bandwidth, requests in flight, p99, exits
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        conflicts_with = "trace"
+    )]
+    stats_interval: Option<Duration>,
     /// Stop the guest after this time, like 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -246,8 +260,11 @@ impl Run {
             .as_deref()
             .map(trace::Output::create)
             .transpose()?;
+        let json = self.stats_json.clone();
+        let stats = stats::Options::new(self.stats, json, self.stats_interval)?;
         let mut machine = builder::build(&self.config(), Box::new(output), power)?;
         machine.trace = trace;
+        machine.stats = stats.are_wanted().then_some(stats);
         match machine.run(signals, timeout, true)? {
             Stop::Reset => Ok(ExitCode::Clean),
             Stop::ExitPort(value) => Ok(ExitCode::Guest(value)),

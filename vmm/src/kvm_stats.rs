@@ -90,6 +90,11 @@ impl Reading {
         self.0.get(name).copied()
     }
 
+    /// All counters, by their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// What has been counted since `earlier`.
     pub fn since(&self, earlier: &Reading) -> Reading {
         let before = |name: &str| earlier.get(name).unwrap_or(0);
@@ -99,6 +104,14 @@ impl Reading {
                 .map(|(name, now)| (name.clone(), now.wrapping_sub(before(name))))
                 .collect(),
         )
+    }
+}
+
+/// For tests of who reads.
+#[cfg(test)]
+impl<const N: usize> From<[(&str, u64); N]> for Reading {
+    fn from(values: [(&str, u64); N]) -> Self {
+        Reading(values.map(|(name, value)| (name.to_owned(), value)).into())
     }
 }
 

@@ -31,6 +31,7 @@ pub mod process_cpu;
 pub mod registers;
 pub mod screen;
 pub mod signals;
+pub mod stats;
 pub mod trace;
 pub mod vcpu;
 pub mod vm;

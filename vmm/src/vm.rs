@@ -16,8 +16,8 @@ use crate::exits::Buses;
 use crate::kvm_stats::VcpuStats;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
-use crate::trace;
 use crate::vcpu::Vcpu;
+use crate::{stats, trace};
 
 /// A disk of a machine.
 pub struct Disk {
@@ -39,6 +39,8 @@ pub struct Machine {
     pub(crate) memory: Arc<GuestMemoryMmap>,
     /// Where to write the trace of a machine that was built for one.
     pub trace: Option<trace::Output>,
+    /// What is to be told of it, while it runs and in the end; not of one that is traced.
+    pub stats: Option<stats::Options>,
 }
 
 impl Machine {
@@ -76,6 +78,11 @@ impl Machine {
             )?),
             None => None,
         };
+        let counted = self.vcpu.stats().ok();
+        let stats = self
+            .stats
+            .map(|options| stats::Session::start(options, counted));
+        let stats = stats.transpose()?;
         let vcpu = self
             .vcpu
             .start(self.buses, self.memory.clone(), self.power.clone())?;
@@ -88,12 +95,14 @@ impl Machine {
         vcpu.join();
         let drained = shut_down(&self.disks);
         let traced = tracing.map_or(Ok(()), trace::Session::finish);
+        let told = stats.map_or(Ok(()), |stats| stats.finish(&self.disks));
         drop(self.disks);
         drop(self.vm);
         drop(signals);
         attended?;
         drained?;
         traced?;
+        told?;
         Ok(self.power.take().unwrap_or(Stop::Reset))
     }
 }

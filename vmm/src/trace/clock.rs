@@ -163,6 +163,11 @@ impl Scale {
         u64::try_from(ns).unwrap_or(u64::MAX)
     }
 
+    /// Nanoseconds in a tick.
+    pub fn tick_ns(&self) -> f64 {
+        self.nanoseconds as f64 / self.ticks as f64
+    }
+
     /// How long it has been from the beginning to the making of the scale.
     pub fn duration_ns(&self) -> u64 {
         self.nanoseconds
