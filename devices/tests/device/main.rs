@@ -8,6 +8,7 @@ mod configuration;
 mod driver;
 mod host;
 mod injection;
+mod integrity;
 mod limits;
 mod model;
 mod other_driver;

@@ -1,0 +1,339 @@
+//! Every byte, whatever happens: random reads, writes, zeros, discards and flushes, many in flight at
+//! once, some of which fail on purpose, with resets in between, against a model of the disk.
+//!
+//! Requests that are in flight together touch different sectors, so the model knows what each of them
+//! must find or leave. One that failed has left what was there. One that was in flight at a reset has
+//! been done or not, as a whole sector each: what the disk says then is looked up, and counts.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use iolite_devices::block::backend::fault::{FaultBackend, Faults};
+use iolite_devices::block::backend::file::FileBackend;
+use iolite_devices::block::backend::memory::MemoryBackend;
+use iolite_devices::block::backend::{Backend, OpenError};
+use iolite_devices::block::inject::{Failure, Injection, Latency, MILLION, Operation, Which};
+use iolite_devices::virtio::blk::BlockConfig;
+use iolite_devices_abi::blk::*;
+use iolite_devices_abi::mmio as reg;
+
+use super::driver::*;
+
+const SECTORS: usize = 512;
+/// How many requests can be in flight; each has a slot for its header, data and status.
+const SLOTS: u64 = 16;
+const SLOT_BYTES: u64 = 16 << 10;
+const MOST_SECTORS: usize = SLOT_BYTES as usize / 512;
+
+/// A source of numbers that repeats itself for the same seed (Marsaglia's xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % limit
+    }
+}
+
+/// A request in flight.
+struct Request {
+    request_type: u32,
+    sectors: Range<usize>,
+    /// What the sectors hold once it is done.
+    after: Vec<u8>,
+}
+
+struct Test {
+    driver: Driver,
+    model: Vec<u8>,
+    random: Random,
+    /// Makes each write's bytes its own.
+    writes: u8,
+    failed: usize,
+}
+
+impl Test {
+    fn new(backend: Arc<dyn Backend>, config: BlockConfig, seed: u64) -> Self {
+        let config = BlockConfig {
+            queue_size: 64,
+            ..config
+        };
+        let mut test = Test {
+            driver: Driver::cold(backend, config),
+            model: pattern(512 * SECTORS),
+            random: Random(seed * 2 + 1),
+            writes: 0,
+            failed: 0,
+        };
+        test.start();
+        test
+    }
+
+    fn start(&mut self) {
+        self.driver.start(FEATURES | F_DISCARD | F_WRITE_ZEROES);
+    }
+
+    fn run(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            let count = 1 + self.random.below(SLOTS as usize);
+            let requests = self.requests(count);
+            for (slot, request) in (0..).zip(&requests) {
+                self.send(slot, request);
+            }
+            self.driver.notify();
+            match self.random.below(10) {
+                0 => self.reset(requests),
+                _ => self.finish(requests),
+            }
+        }
+    }
+
+    /// Random requests for different sectors: each in its own part of the disk.
+    fn requests(&mut self, count: usize) -> Vec<Request> {
+        let part = SECTORS / count;
+        let random = &mut self.random;
+        let mut requests = Vec::new();
+        for number in 0..count {
+            let len = random.below(part.min(MOST_SECTORS) + 1);
+            let start = number * part + random.below(part - len + 1);
+            let kinds = [
+                T_IN,
+                T_IN,
+                T_OUT,
+                T_OUT,
+                T_OUT,
+                T_WRITE_ZEROES,
+                T_DISCARD,
+                T_FLUSH,
+            ];
+            let request_type = kinds[random.below(kinds.len())];
+            let sectors = match request_type {
+                T_FLUSH => 0..0,
+                _ => start..start + len,
+            };
+            let before = &self.model[bytes_of(&sectors)];
+            let after = match request_type {
+                T_IN | T_FLUSH => before.to_vec(),
+                T_OUT => {
+                    self.writes = self.writes.wrapping_add(1);
+                    (0..before.len())
+                        .map(|at| (at / 512) as u8 ^ self.writes)
+                        .collect()
+                }
+                _ => vec![0; before.len()],
+            };
+            requests.push(Request {
+                request_type,
+                sectors,
+                after,
+            });
+        }
+        requests
+    }
+
+    fn send(&mut self, slot: u64, request: &Request) {
+        let driver = &mut self.driver;
+        let (data, status) = (DATA + slot * SLOT_BYTES, STATUS + slot);
+        let sector = request.sectors.start as u64;
+        let bytes = request.after.len() as u32;
+        let header = r(
+            driver.header_at(slot as u16, request.request_type, sector),
+            16,
+        );
+        let data = match request.request_type {
+            T_IN => {
+                driver.memory_fill(data, bytes as usize, UNTOUCHED);
+                w(data, bytes)
+            }
+            T_OUT => {
+                let memory = &driver.memory;
+                let at = vm_memory::GuestAddress(data);
+                vm_memory::Bytes::write_slice(&**memory, &request.after, at).unwrap();
+                r(data, bytes)
+            }
+            T_FLUSH => r(data, 0),
+            _ => {
+                let range = DiscardWriteZeroes {
+                    sector,
+                    num_sectors: request.sectors.len() as u32,
+                    flags: match request.request_type {
+                        T_WRITE_ZEROES => self.random.below(2) as u32,
+                        _ => 0,
+                    },
+                };
+                driver.put(data, range.to_le_bytes());
+                r(data, 16)
+            }
+        };
+        driver.put(status, UNTOUCHED);
+        let head = 3 * slot as u16;
+        driver.chain_in(DESC, head, &[header, data, w(status, 1)]);
+        driver.make_available(head);
+    }
+
+    /// All requests end, and are what they must be.
+    fn finish(&mut self, requests: Vec<Request>) {
+        for _ in &requests {
+            self.driver.next_used().expect("a request is not answered");
+        }
+        for (slot, request) in (0..).zip(requests) {
+            match self.driver.get::<u8>(STATUS + slot) {
+                S_OK => self.done(slot, request),
+                S_IOERR => self.failed += 1,
+                other => panic!("status {other}"),
+            }
+        }
+    }
+
+    fn done(&mut self, slot: u64, request: Request) {
+        if request.request_type == T_IN {
+            let read = self
+                .driver
+                .bytes(DATA + slot * SLOT_BYTES, request.after.len());
+            assert!(read == request.after, "{:?} read wrong", request.sectors);
+        }
+        self.model[bytes_of(&request.sectors)].copy_from_slice(&request.after);
+    }
+
+    /// The driver resets the disk with requests in flight.
+    fn reset(&mut self, requests: Vec<Request>) {
+        for _ in 0..self.random.below(requests.len() + 1) {
+            self.driver.next_used().expect("a request is not answered");
+        }
+        self.driver.write(reg::STATUS, 0);
+        assert!(eventually(|| self.driver.status() == 0));
+        self.start();
+        for request in requests {
+            let Request { sectors, after, .. } = request;
+            for (sector, after) in sectors.zip(after.chunks(512)) {
+                let now = self.read_sector(sector);
+                let before = &mut self.model[bytes_of(&(sector..sector + 1))];
+                assert!(now == before || now == after, "sector {sector} is neither");
+                before.copy_from_slice(&now);
+            }
+        }
+    }
+
+    fn read_sector(&mut self, sector: usize) -> Vec<u8> {
+        // A read may fail on purpose.
+        while self.driver.request(T_IN, sector as u64, &[w(DATA, 512)]).0 != S_OK {}
+        self.driver.bytes(DATA, 512)
+    }
+
+    /// The whole disk, as the driver sees it.
+    fn check(&mut self) {
+        for sector in 0..SECTORS {
+            let read = self.read_sector(sector);
+            assert!(
+                read == self.model[bytes_of(&(sector..sector + 1))],
+                "sector {sector}"
+            );
+        }
+    }
+}
+
+fn bytes_of(sectors: &Range<usize>) -> Range<usize> {
+    512 * sectors.start..512 * sectors.end
+}
+
+/// Some of each operation fail, and all take a little longer than they would.
+fn faulty_injection(seed: u64) -> Injection {
+    let failing = |operation| Failure {
+        operation,
+        which: Which::Chance(MILLION / 20),
+    };
+    use Operation::{Discard, Flush, Read, Write};
+    Injection {
+        failures: [Read, Write, Discard, Flush].map(failing).into(),
+        latency: Latency::between(
+            std::time::Duration::ZERO,
+            std::time::Duration::from_micros(300),
+        ),
+        seed,
+        ..Injection::default()
+    }
+}
+
+fn memory() -> Arc<MemoryBackend> {
+    Arc::new(MemoryBackend::writable(&pattern(512 * SECTORS)).unwrap())
+}
+
+/// Runs on `backend`, with and without things that go wrong on purpose; then `contents` are the
+/// disk's.
+fn every_byte_is_right(
+    make: impl Fn() -> (Arc<dyn Backend>, Box<dyn Fn() -> Vec<u8>>),
+    rounds: usize,
+) {
+    for (seed, workers) in [(1, 1), (2, 4), (3, 8)] {
+        for injection in [Injection::default(), faulty_injection(seed)] {
+            let fails = !injection.failures.is_empty();
+            let (backend, contents) = make();
+            let config = BlockConfig {
+                workers,
+                injection,
+                ..config()
+            };
+            let mut test = Test::new(backend, config, seed);
+            test.run(rounds);
+            test.check();
+            assert_eq!(test.failed > 0, fails);
+            test.driver.device.shutdown().unwrap();
+            assert!(contents() == test.model, "seed {seed}, {workers} workers");
+        }
+    }
+}
+
+#[test]
+fn in_memory() {
+    every_byte_is_right(
+        || {
+            let disk = memory();
+            (disk.clone(), Box::new(move || disk.contents()))
+        },
+        80,
+    );
+}
+
+#[test]
+fn in_memory_that_takes_its_time() {
+    every_byte_is_right(
+        || {
+            let disk = memory();
+            let faults = Arc::new(Faults::default());
+            faults.stagger(3, std::time::Duration::from_micros(100));
+            let slow = FaultBackend::new(disk.clone(), faults);
+            (Arc::new(slow), Box::new(move || disk.contents()))
+        },
+        40,
+    );
+}
+
+fn in_a_file(open: fn(&std::path::Path, bool) -> Result<FileBackend, OpenError>) {
+    every_byte_is_right(
+        || {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), pattern(512 * SECTORS)).unwrap();
+            let disk: Arc<dyn Backend> = match open(file.path(), false) {
+                Ok(backend) => Arc::new(backend),
+                Err(OpenError::NoDirect(_)) => {
+                    Arc::new(FileBackend::open(file.path(), false).unwrap())
+                }
+                Err(error) => panic!("{error}"),
+            };
+            (disk, Box::new(move || std::fs::read(file.path()).unwrap()))
+        },
+        40,
+    );
+}
+
+#[test]
+fn in_a_file_through_the_page_cache() {
+    in_a_file(FileBackend::open);
+}
+
+#[test]
+fn in_a_file_past_the_page_cache() {
+    in_a_file(FileBackend::open_direct);
+}
