@@ -15,8 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::direct::Direct;
 use super::image::{self, OpenError};
 use super::now::Now;
-use super::{Backend, Waits, hole, transfer};
+use super::{Backend, RawFile, Waits, hole, transfer};
 use crate::block::buffers::GuestBuffers;
+
+/// The least that a request is about, in bytes.
+const SECTOR: u64 = 512;
 
 /// A raw disk image.
 pub struct FileBackend {
@@ -101,6 +104,18 @@ impl Backend for FileBackend {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn raw_file(&self) -> Option<RawFile<'_>> {
+        let direct = self.direct.as_ref();
+        let (memory, block) = direct.map_or((1, 1), Direct::alignment);
+        Some(RawFile {
+            file: &self.file,
+            memory,
+            block,
+            // Where a part of a block can be written, by our own memory, others have to keep away.
+            writes: direct.is_none_or(|_| block == SECTOR),
+        })
     }
 
     fn waits(&self) -> Waits {

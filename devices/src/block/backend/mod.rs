@@ -18,6 +18,7 @@ mod transfer;
 
 pub use image::OpenError;
 
+use std::fs::File;
 use std::io;
 
 use super::buffers::GuestBuffers;
@@ -31,6 +32,19 @@ pub enum Waits {
     Sometimes,
     /// They may, and nothing else can be tried.
     Always,
+}
+
+/// A file that holds a disk's bytes, each where the disk has it.
+#[derive(Clone, Copy, Debug)]
+pub struct RawFile<'a> {
+    /// The file, open for what the disk permits.
+    pub file: &'a File,
+    /// What addresses in memory have to be multiples of; 1 if anything goes.
+    pub memory: u64,
+    /// What positions and lengths have to be multiples of.
+    pub block: u64,
+    /// It may be written to.
+    pub writes: bool,
 }
 
 /// Something that holds the bytes of a disk.
@@ -105,5 +119,11 @@ pub trait Backend: Send + Sync {
     /// was written; otherwise the caller asks again by `write`.
     fn write_now(&self, _offset: u64, _buffers: &GuestBuffers) -> bool {
         false
+    }
+
+    /// The file for engines that pass requests to the kernel themselves, if there is one. What such
+    /// an engine does not take, or what fails, comes by the other methods.
+    fn raw_file(&self) -> Option<RawFile<'_>> {
+        None
     }
 }

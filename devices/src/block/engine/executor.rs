@@ -1,16 +1,19 @@
 //! Calling a backend with care: a panic costs one request, and what fails is in the log.
 
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::block::backend::{Backend, Waits};
 use crate::block::request::{Kind, Outcome, Request};
+use crate::block::source::InFlight;
 use crate::throttle::Throttle;
 use crate::trace::{self, Point, Queue};
 
 /// A backend, and how its failures are told.
-pub struct Executor {
+pub(super) struct Executor {
     /// The disk's name, for log lines.
     name: String,
     trace: Queue,
@@ -19,9 +22,25 @@ pub struct Executor {
     failures: Throttle,
 }
 
+/// Where a request is carried out, for log lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    QueueThread,
+    Worker(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::QueueThread => write!(f, "the queue's thread"),
+            Place::Worker(number) => write!(f, "worker {number}"),
+        }
+    }
+}
+
 impl Executor {
     /// For the disk called `name`.
-    pub fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
+    pub(super) fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
         Executor {
             name: name.to_owned(),
             trace: Queue::of(name, 0),
@@ -30,19 +49,22 @@ impl Executor {
         }
     }
 
-    /// The disk's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Whether [`try_now`](Executor::try_now) is worth a try.
-    pub fn can_try(&self) -> bool {
+    pub(super) fn can_try(&self) -> bool {
         self.backend.waits() != Waits::Always
     }
 
-    /// Carries a request out if it need not wait for the disk; otherwise it is for
-    /// [`run`](Executor::run), as if nothing had been tried.
-    pub fn try_now(&self, request: &Request) -> Option<Outcome> {
+    /// Carries a request out if it need not wait for the disk; otherwise it is to be carried out as if
+    /// nothing had been tried.
+    pub(super) fn try_now(&self, request: &Request) -> Option<Outcome> {
+        let outcome = self.attempt(request)?;
+        let (name, id) = (&self.name, request.id);
+        log::debug!("{name} #{id} started on {}", Place::QueueThread);
+        log::debug!("{name} #{id} finished: {outcome:?}, at once");
+        Some(outcome)
+    }
+
+    fn attempt(&self, request: &Request) -> Option<Outcome> {
         let (offset, buffers) = (request.offset, &request.buffers);
         self.guarded(request, |backend| match (backend.waits(), request.kind) {
             (Waits::Never, _) => Some(carry_out(backend, request)),
@@ -54,10 +76,19 @@ impl Executor {
         })
     }
 
-    /// Carries a request out, and returns when it is done.
-    pub fn run(&self, request: &Request) -> Outcome {
-        self.guarded(request, |backend| Some(carry_out(backend, request)))
-            .unwrap_or(Outcome::Failed)
+    /// Carries a request out on this thread, however long it takes, and ends it.
+    pub(super) fn finish(&self, in_flight: InFlight<'_>, place: Place) {
+        let (name, id) = (&self.name, in_flight.request().id);
+        log::debug!("{name} #{id} started on {place}");
+        let start = log::log_enabled!(log::Level::Debug).then(Instant::now);
+        let request = in_flight.request();
+        let outcome = self.guarded(request, |backend| Some(carry_out(backend, request)));
+        let outcome = outcome.unwrap_or(Outcome::Failed);
+        if let Some(start) = start {
+            let us = start.elapsed().as_micros();
+            log::debug!("{name} #{id} finished: {outcome:?}, {us} us");
+        }
+        in_flight.finish(outcome);
     }
 
     fn guarded(

@@ -3,15 +3,34 @@
 //! Each queue has a thread, and the thread has an engine: it gives the engine one [turn](Engine::turn)
 //! after the other for as long as there is something to do, and lets it [wait](Engine::wait) when
 //! there is not. In a turn the engine pulls from its [`RequestSource`] and either carries requests
-//! out on the spot or starts them elsewhere: [`pool`] has workers for those that may have to wait
-//! for the disk.
+//! out on the spot or starts them elsewhere. What need not wait for the disk is carried out on the
+//! spot by all of them; they differ in what they do with the rest: [`pool`] has workers for it,
+//! [`uring`] the kernel's io_uring, and [`sync`] waits.
 //!
 //! [`RequestSource`]: super::source::RequestSource
 
 mod executor;
 pub mod pool;
+pub mod sync;
+pub mod uring;
+mod workers;
 
 use vmm_sys_util::eventfd::EventFd;
+
+use super::source::{InFlight, RequestSource};
+use executor::Executor;
+
+/// The engines there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// [`pool`].
+    #[default]
+    Pool,
+    /// [`uring`].
+    Uring,
+    /// [`sync`].
+    Sync,
+}
 
 /// How many requests an engine pulls in a turn at most: a driver that waits for an interrupt gets
 /// it after as many.
@@ -41,3 +60,35 @@ pub trait Engine: Send {
         let _ = doorbell.read();
     }
 }
+
+/// One turn: pulls requests and carries out what can be carried out at once. `start` gets the others,
+/// and says whether to pull more.
+fn serve<'a>(
+    source: &'a dyn RequestSource,
+    executor: &Executor,
+    mut start: impl FnMut(InFlight<'a>) -> bool,
+) -> Turn {
+    let Some((mut request, _)) = InFlight::pull(source) else {
+        return Turn::Idle;
+    };
+    for number in 1..=MAX_TURN {
+        let more = number < MAX_TURN;
+        let next = match executor.try_now(request.request()) {
+            Some(outcome) if more => request.finish_and_pull(outcome),
+            Some(outcome) => {
+                request.finish(outcome);
+                None
+            }
+            None if start(request) && more => InFlight::pull(source).map(|(next, _)| next),
+            None => None,
+        };
+        match next {
+            Some(next) => request = next,
+            None => break,
+        }
+    }
+    Turn::Busy
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use iolite_devices_abi::blk::SECTOR_SIZE;
 
 use crate::block::backend::Backend;
+use crate::block::engine::Kind as EngineKind;
 use crate::block::inject::{Injection, Which};
 
 /// The largest QueueNumMax.
@@ -22,6 +23,8 @@ pub struct BlockConfig {
     pub name: String,
     /// What GET_ID answers; the first 20 bytes count.
     pub id: String,
+    /// Who carries requests out.
+    pub engine: EngineKind,
     /// How many worker threads, 1 to 64.
     pub workers: usize,
     /// QueueNumMax: a power of two from 4 to 1024.
@@ -67,6 +70,7 @@ impl BlockConfig {
         BlockConfig {
             name: name.to_owned(),
             id: name.to_owned(),
+            engine: EngineKind::default(),
             workers: Self::DEFAULT_WORKERS,
             queue_size: Self::DEFAULT_QUEUE_SIZE,
             poll: Self::DEFAULT_POLL,

@@ -21,7 +21,10 @@ use super::disk::Disk;
 use super::queue::RequestQueue;
 use super::queue_thread::QueueThread;
 use crate::block::backend::Backend;
+use crate::block::engine::Kind as EngineKind;
 use crate::block::engine::pool::Pool;
+use crate::block::engine::sync::Sync;
+use crate::block::engine::uring::Uring;
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
 use crate::virtio::device::{Activation, VirtioDevice};
@@ -54,6 +57,7 @@ impl BlockDevice {
         let notifier = Arc::new(Notifier::new(interrupt));
         let BlockConfig {
             name,
+            engine,
             workers,
             queue_size,
             poll,
@@ -68,11 +72,19 @@ impl BlockDevice {
         )?);
         let engine = injection
             .engine(&name, core.queue.clone(), &core.doorbell, |source| {
-                let backend = Arc::clone(&backend);
-                let pool = Pool::new(&name, workers, source, backend, &core.doorbell)?;
-                Ok(Box::new(pool))
+                let (backend, bell) = (Arc::clone(&backend), &core.doorbell);
+                Ok(match engine {
+                    EngineKind::Pool => Box::new(Pool::new(&name, workers, source, backend, bell)?),
+                    EngineKind::Uring => Box::new(Uring::new(
+                        &name, queue_size, workers, source, backend, bell,
+                    )?),
+                    EngineKind::Sync => Box::new(Sync::new(&name, source, backend)),
+                })
             })
-            .map_err(system("start a worker"))?;
+            .map_err(system(match engine {
+                EngineKind::Uring => "set up io_uring (use engine=pool)",
+                EngineKind::Pool | EngineKind::Sync => "start a worker",
+            }))?;
         let queue_thread = QueueThread::spawn(&name, Arc::clone(&core), engine, poll)
             .map_err(system("start a queue thread"))?;
         Ok(BlockDevice {

@@ -69,6 +69,11 @@ impl Direct {
         }
     }
 
+    /// Alignments in bytes: of memory, of positions and lengths.
+    pub(super) fn alignment(&self) -> (u64, u64) {
+        (self.memory, self.block)
+    }
+
     /// Alignment of positions and lengths in bytes, at least a sector.
     pub(super) fn block(&self) -> u64 {
         self.block

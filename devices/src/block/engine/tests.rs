@@ -1,16 +1,21 @@
-use super::*;
+//! The engines on a list of requests: what is pulled when, by whom, and that nothing is lost.
+
 use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::block::backend::Waits;
+use super::pool::Pool;
+use super::{Engine, Turn};
 use crate::block::backend::fault::{Effect, FaultBackend, Faults, Operation};
 use crate::block::backend::memory::MemoryBackend;
+use crate::block::backend::{Backend, Waits};
 use crate::block::buffers::GuestBuffers;
 use crate::block::request::{Completion, Kind, Outcome, Request};
-use crate::block::source::Pulled;
-use vmm_sys_util::eventfd::EFD_NONBLOCK;
+use crate::block::source::{InFlight, Pulled, RequestSource};
 
 /// A source of reads, one sector each, that records what comes back.
 #[derive(Default)]
@@ -127,10 +132,10 @@ fn the_end_finishes_what_was_pulled_and_pulls_no_more() {
         std::thread::yield_now();
     }
     let held = faults.held();
-    let shared = pool.shared.clone();
+    let told_to_stop = pool.told_to_stop();
     std::thread::scope(|scope| {
         scope.spawn(move || drop(pool));
-        while !shared.lock().stopped {
+        while !told_to_stop() {
             std::thread::yield_now();
         }
         faults.release();

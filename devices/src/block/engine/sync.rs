@@ -1,0 +1,33 @@
+//! The engine without threads of its own: the queue's thread does everything, one request after the
+//! other, and waits for the disk where it has to. The vCPUs never wait for it.
+
+use std::sync::Arc;
+
+use super::executor::{Executor, Place};
+use super::{Engine, Turn, serve};
+use crate::block::backend::Backend;
+use crate::block::source::RequestSource;
+
+/// The queue's thread alone.
+pub struct Sync {
+    source: Arc<dyn RequestSource>,
+    executor: Executor,
+}
+
+impl Sync {
+    /// For the disk called `name`.
+    pub fn new(name: &str, source: Arc<dyn RequestSource>, backend: Arc<dyn Backend>) -> Self {
+        let executor = Executor::new(name, backend);
+        Sync { source, executor }
+    }
+}
+
+impl Engine for Sync {
+    fn turn(&mut self) -> Turn {
+        serve(&*self.source, &self.executor, |waits| {
+            self.executor.finish(waits, Place::QueueThread);
+            // Who was served before has waited for an interrupt long enough.
+            false
+        })
+    }
+}

@@ -1,0 +1,295 @@
+//! The engine that leaves to the kernel's io_uring what may have to wait for the disk: as many reads
+//! and writes are in flight as the queue holds, and nobody waits for a single one. The file is
+//! registered, so the kernel does not look it up for each request.
+//!
+//! What a ring does not take (flushes, discards, backends without a file) goes to [`Workers`]. So do
+//! requests that did not end as they should, cut short or with an error: the worker does them again
+//! from the beginning, and finds out what is wrong.
+//!
+//! The thread sleeps in io_uring_enter when requests are in flight. Then the doorbell is polled by the
+//! ring as well, so that either wakes it.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use io_uring::{IoUring, opcode, squeue, types};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::executor::Executor;
+use super::workers::Workers;
+use super::{Engine, Turn, serve};
+use crate::block::backend::{Backend, RawFile};
+use crate::block::request::{Kind, Outcome, Request};
+use crate::block::source::{InFlight, RequestSource};
+
+/// Which completion is the doorbell's; requests have the number of their slot.
+const DOORBELL: u64 = u64::MAX;
+/// The most pieces of one request (IOV_MAX of Linux).
+const IOV_MAX: usize = 1024;
+/// The most bytes of one request: what the kernel transfers in one go, a page less than 2 GiB.
+const MAX_BYTES: u64 = (1 << 31) - 4096;
+/// The registered file.
+const FILE: types::Fixed = types::Fixed(0);
+
+/// The queue's thread, an io_uring, and workers.
+pub struct Uring {
+    source: Arc<dyn RequestSource>,
+    executor: Arc<Executor>,
+    ring: Ring,
+    workers: Workers,
+}
+
+impl Uring {
+    /// With room for `entries` requests at once, a power of two, and `workers` threads.
+    ///
+    /// # Errors
+    /// If the system has no io_uring for us, or refuses a thread.
+    pub fn new(
+        name: &str,
+        entries: u16,
+        workers: usize,
+        source: Arc<dyn RequestSource>,
+        backend: Arc<dyn Backend>,
+        doorbell: &EventFd,
+    ) -> io::Result<Self> {
+        let ring = Ring::new(name, entries, backend.raw_file(), doorbell)?;
+        let executor = Arc::new(Executor::new(name, backend));
+        let (from, by) = (Arc::clone(&source), Arc::clone(&executor));
+        Ok(Uring {
+            workers: Workers::start(name, workers, from, by, doorbell)?,
+            source,
+            executor,
+            ring,
+        })
+    }
+
+    /// Ends what has ended. True if something has.
+    fn reap(&mut self) -> bool {
+        let mut any = false;
+        while let Some((request, whole)) = self.ring.next_ended() {
+            any = true;
+            let in_flight = InFlight::resume(&*self.source, request);
+            if whole {
+                in_flight.finish(Outcome::Done);
+            } else {
+                self.workers.hand_over(in_flight);
+            }
+        }
+        any
+    }
+}
+
+impl Engine for Uring {
+    fn turn(&mut self) -> Turn {
+        let reaped = self.reap();
+        if self.workers.is_full() {
+            return if reaped { Turn::Busy } else { Turn::Elsewhere };
+        }
+        let (source, ring, workers) = (&*self.source, &mut self.ring, &self.workers);
+        let turn = serve(source, &self.executor, |in_flight| {
+            if let Err(refused) = ring.start(in_flight.hand_over()) {
+                workers.hand_over(InFlight::resume(source, refused));
+            }
+            !workers.is_full()
+        });
+        self.ring.submit();
+        if reaped { Turn::Busy } else { turn }
+    }
+
+    fn wait(&mut self, doorbell: &EventFd) {
+        if self.ring.is_idle() {
+            let _ = doorbell.read();
+        } else {
+            self.ring.wait();
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The workers, which are dropped next, finish what is left.
+        while self.ring.in_flight > 0 {
+            self.ring.wait();
+            self.reap();
+        }
+    }
+}
+
+/// The io_uring, and what is in flight in it.
+struct Ring {
+    /// The disk's, for log lines.
+    name: String,
+    ring: IoUring,
+    /// What the file takes; none if there is no file.
+    terms: Option<Terms>,
+    doorbell: EventFd,
+    /// The ring polls the doorbell.
+    armed: bool,
+    /// Requests in flight. They do not move while the kernel looks at their buffers.
+    slots: Box<[Option<Request>]>,
+    free: Vec<u16>,
+    in_flight: usize,
+}
+
+impl Ring {
+    fn new(
+        name: &str,
+        entries: u16,
+        file: Option<RawFile<'_>>,
+        doorbell: &EventFd,
+    ) -> io::Result<Self> {
+        let ring = IoUring::new(entries.into())?;
+        if let Some(raw) = file {
+            ring.submitter().register_files(&[raw.file.as_raw_fd()])?;
+        }
+        Ok(Ring {
+            name: name.to_owned(),
+            ring,
+            terms: file.map(Terms::of),
+            doorbell: doorbell.try_clone()?,
+            armed: false,
+            slots: (0..entries).map(|_| None).collect(),
+            free: (0..entries).rev().collect(),
+            in_flight: 0,
+        })
+    }
+
+    /// Whether nothing will complete.
+    fn is_idle(&self) -> bool {
+        self.in_flight == 0 && !self.armed
+    }
+
+    /// Starts a request with the next [`submit`](Ring::submit), or gives it back.
+    fn start(&mut self, request: Request) -> Result<(), Request> {
+        if !self.takes(&request) {
+            return Err(request);
+        }
+        let Some(number) = self.free.pop() else {
+            return Err(request);
+        };
+        let id = request.id;
+        let slot = &mut self.slots[usize::from(number)];
+        let entry = entry(slot.insert(request)).user_data(number.into());
+        // SAFETY: the entry's iovecs belong to the request, which stays in its slot, and unchanged,
+        // until its completion has been reaped; they point into guest memory, which the request
+        // keeps mapped. The registered file stays open with the ring.
+        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.free.push(number);
+            return slot.take().map_or(Ok(()), Err);
+        }
+        self.in_flight += 1;
+        log::debug!("{} #{id} started in the io_uring", self.name);
+        Ok(())
+    }
+
+    fn takes(&self, request: &Request) -> bool {
+        let buffers = &request.buffers;
+        self.terms.is_some_and(|terms| terms.allow(request))
+            && !buffers.is_empty()
+            && buffers.iovecs().len() <= IOV_MAX
+            && buffers.len() <= MAX_BYTES
+    }
+
+    /// Starts what was pushed.
+    fn submit(&mut self) {
+        if self.ring.submission().is_empty() {
+            return;
+        }
+        // What is not taken now is taken with the next call.
+        if let Err(error) = self.ring.submit() {
+            log::debug!("{}: io_uring_enter: {error}", self.name);
+        }
+    }
+
+    /// Sleeps until something has ended, or the doorbell rings.
+    fn wait(&mut self) {
+        if !self.armed {
+            let fd = types::Fd(self.doorbell.as_raw_fd());
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+            // SAFETY: the eventfd belongs to this ring and is closed after it.
+            let pushed = unsafe { self.ring.submission().push(&poll.user_data(DOORBELL)) };
+            self.armed = pushed.is_ok();
+        }
+        // Woken for nothing: the caller looks, and comes back.
+        if let Err(error) = self.ring.submit_and_wait(1) {
+            log::debug!("{}: io_uring_enter: {error}", self.name);
+        }
+    }
+
+    /// A request that has ended, and whether all of it was done.
+    fn next_ended(&mut self) -> Option<(Request, bool)> {
+        loop {
+            let completion = self.ring.completion().next()?;
+            if completion.user_data() == DOORBELL {
+                self.armed = false;
+                // It is readable, and nobody else reads it.
+                let _ = self.doorbell.read();
+                continue;
+            }
+            let number = completion.user_data() as u16;
+            let slot = self.slots.get_mut(usize::from(number));
+            let Some(request) = slot.and_then(Option::take) else {
+                continue;
+            };
+            self.free.push(number);
+            self.in_flight -= 1;
+            let whole = i64::from(completion.result()) == request.buffers.len() as i64;
+            let (name, id, result) = (&self.name, request.id, completion.result());
+            log::debug!("{name} #{id} finished: {result}");
+            return Some((request, whole));
+        }
+    }
+}
+
+/// What a file takes.
+#[derive(Clone, Copy)]
+struct Terms {
+    memory: u64,
+    block: u64,
+    writes: bool,
+}
+
+impl Terms {
+    fn of(file: RawFile<'_>) -> Self {
+        Terms {
+            memory: file.memory,
+            block: file.block,
+            writes: file.writes,
+        }
+    }
+
+    fn allow(&self, request: &Request) -> bool {
+        let direction = match request.kind {
+            Kind::Read => true,
+            Kind::Write { .. } => self.writes,
+            _ => false,
+        };
+        let mut pieces = request.buffers.iovecs().iter();
+        direction
+            && request.offset.is_multiple_of(self.block)
+            && request.buffers.len().is_multiple_of(self.block)
+            && pieces.all(|piece| {
+                let (addr, len) = (piece.iov_base as u64, piece.iov_len as u64);
+                addr.is_multiple_of(self.memory) && len.is_multiple_of(self.memory)
+            })
+    }
+}
+
+/// The submission queue entry of a read or write.
+fn entry(request: &Request) -> squeue::Entry {
+    let iovecs = request.buffers.iovecs();
+    let (pieces, count, offset) = (iovecs.as_ptr(), iovecs.len() as u32, request.offset);
+    match request.kind {
+        Kind::Write { durable } => {
+            // Durable when it completes: as if an fdatasync followed.
+            let flags = if durable { libc::RWF_DSYNC } else { 0 };
+            let write = opcode::Writev::new(FILE, pieces, count).offset(offset);
+            write.rw_flags(flags).build()
+        }
+        _ => opcode::Readv::new(FILE, pieces, count)
+            .offset(offset)
+            .build(),
+    }
+}
