@@ -191,6 +191,7 @@ fn attach(
     let config = BlockConfig {
         name: name.clone(),
         id: spec.id.clone().unwrap_or_else(|| name.clone()),
+        engine: spec.engine,
         workers: spec.workers,
         queue_size: spec.queue_size,
         poll: spec.poll,

@@ -156,6 +156,9 @@ cache=MODE       writeback: writes are durable after a flush, or at once
                  for a guest that cannot flush; writethrough: at once;
                  unsafe: flushes do nothing (writeback)
 block-size=N     what the guest is told to count in, 512 or 4096 (512)
+engine=NAME      what carries out requests that have to wait for the disk:
+                 pool, worker threads; uring, io_uring; sync, the disk's
+                 one thread (pool)
 workers=N        worker threads, 1 to 64 (4)
 queue-size=N     entries of the queue, a power of two up to 1024 (256)
 poll=TIME        for how long at most the disk's thread looks for the

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::Backend;
 use iolite_devices::block::backend::fault::{FaultBackend, Faults};
-use iolite_devices::block::backend::memory::MemoryBackend;
+use iolite_devices::block::engine::Kind as Engine;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, BlockError};
@@ -21,6 +21,8 @@ use iolite_devices_abi::ring::{
 };
 use iolite_devices_abi::status::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::test_disk::TestDisk;
 
 /// Guest memory: two adjacent regions, a hole, another region.
 pub const RAM: [(u64, usize); 3] = [(0, 4 << 20), (4 << 20, 1 << 20), (8 << 20, 1 << 20)];
@@ -146,8 +148,23 @@ pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 512 * 7 + at % 251) as u8).collect()
 }
 
-pub fn memory_disk() -> Arc<MemoryBackend> {
-    Arc::new(MemoryBackend::writable(&pattern(SECTORS as usize * 512)).unwrap())
+/// A disk of [`SECTORS`] sectors in memory. For engines that start requests elsewhere it is a file
+/// instead, and nothing of it can be had at once.
+pub fn memory_disk() -> Arc<TestDisk> {
+    let bytes = pattern(SECTORS as usize * 512);
+    Arc::new(match engine() {
+        Engine::Uring => TestDisk::file(&bytes),
+        Engine::Pool | Engine::Sync => TestDisk::memory(&bytes),
+    })
+}
+
+/// The engine that is tested: what [`super::engines`] says in the environment.
+pub fn engine() -> Engine {
+    match std::env::var(super::engines::VARIABLE).as_deref() {
+        Ok("uring") => Engine::Uring,
+        Ok("sync") => Engine::Sync,
+        _ => Engine::Pool,
+    }
 }
 
 pub fn config() -> BlockConfig {
@@ -155,6 +172,7 @@ pub fn config() -> BlockConfig {
         id: "iolite-test-disk-0123".into(),
         workers: 2,
         queue_size: QUEUE_SIZE,
+        engine: engine(),
         ..BlockConfig::new("vdt")
     }
 }

@@ -6,6 +6,7 @@
 mod concurrency;
 mod configuration;
 mod driver;
+mod engines;
 mod host;
 mod injection;
 mod integrity;
@@ -20,3 +21,4 @@ mod rows_register;
 mod rows_request;
 mod rows_ring;
 mod rows_setup;
+mod test_disk;

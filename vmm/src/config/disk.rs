@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use iolite_devices::block::engine::Kind as Engine;
 use iolite_devices::block::inject::{Injection, Latency, Operation, Which};
 use iolite_devices::virtio::blk::{BlockConfig, Cache};
 use iolite_devices_abi::blk::ID_BYTES;
@@ -29,6 +30,8 @@ pub struct DiskSpec {
     pub cache: Cache,
     /// Size in bytes of a logical block.
     pub block_size: u32,
+    /// Who carries requests out.
+    pub engine: Engine,
     /// How many worker threads.
     pub workers: usize,
     /// QueueNumMax.
@@ -93,6 +96,7 @@ impl DiskSpec {
             direct: false,
             cache: Cache::default(),
             block_size: BlockConfig::DEFAULT_BLOCK_SIZE,
+            engine: Engine::default(),
             workers: BlockConfig::DEFAULT_WORKERS,
             queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
             poll: BlockConfig::DEFAULT_POLL,
@@ -130,6 +134,14 @@ impl DiskSpec {
                     Some("512") => 512,
                     Some("4096" | "4K") => 4096,
                     _ => return Err(bad("block-size", "512 or 4096")),
+                }
+            }
+            "engine" => {
+                self.engine = match value {
+                    Some("pool") => Engine::Pool,
+                    Some("uring") => Engine::Uring,
+                    Some("sync") => Engine::Sync,
+                    _ => return Err(bad("engine", "pool, uring or sync")),
                 }
             }
             "workers" => {
@@ -196,6 +208,12 @@ impl DiskSpec {
         }
         if given("cache") && !matches!(self.source, Source::Image(_)) {
             return idle("cache", "mem: and null: have nothing to make durable");
+        }
+        if given("engine") && !matches!(self.source, Source::Image(_)) {
+            return idle("engine", "all of them serve mem: and null: at once");
+        }
+        if given("workers") && self.engine == Engine::Sync {
+            return idle("workers", "with engine=sync there are none");
         }
         let fails = |operation| {
             let mut failures = self.injection.failures.iter();
@@ -280,6 +298,7 @@ mod tests {
             direct: true,
             cache: Cache::WriteThrough,
             block_size: 4096,
+            engine: Engine::Uring,
             workers: 7,
             queue_size: 64,
             poll: Duration::from_micros(7),
@@ -287,12 +306,12 @@ mod tests {
             injection: Injection::default(),
         };
         assert_eq!(
-            "x,ro,direct,workers=7,cache=writethrough,block-size=4096,queue-size=64,poll=7us,id=left"
+            "x,ro,direct,engine=uring,workers=7,cache=writethrough,block-size=4096,queue-size=64,poll=7us,id=left"
                 .parse(),
             Ok(wanted.clone())
         );
         assert_eq!(
-            "direct=on,id=left,readonly=true,path=x,block-size=4K,poll=7000ns,queue-size=64,cache=writethrough,workers=7"
+            "direct=on,id=left,readonly=true,engine=uring,path=x,block-size=4K,poll=7000ns,queue-size=64,cache=writethrough,workers=7"
                 .parse(),
             Ok(wanted)
         );
@@ -352,6 +371,8 @@ mod tests {
         for text in ["x,cache=unsafe,fail=flush", "x,fail=flush:1%,cache=unsafe"] {
             assert_eq!(idle(text), Some("fail=flush"), "{text}");
         }
+        assert_eq!(idle("mem:1M,engine=uring"), Some("engine"));
+        assert_eq!(idle("x,workers=4,engine=sync"), Some("workers"));
         for text in ["x,cache=unsafe,fail=read", "x,cache=writeback,fail=flush"] {
             assert!(text.parse::<DiskSpec>().is_ok(), "{text}");
         }
@@ -386,6 +407,8 @@ mod tests {
             ConfigError::DiskWithTwoPaths("path=x,path=y".into())
         );
         for text in [
+            "x,engine",
+            "x,engine=fast",
             "x,workers=0",
             "x,workers",
             "x,workers=99",

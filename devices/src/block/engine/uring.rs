@@ -23,6 +23,7 @@ use super::{Engine, Turn, serve};
 use crate::block::backend::{Backend, RawFile};
 use crate::block::request::{Kind, Outcome, Request};
 use crate::block::source::{InFlight, RequestSource};
+use crate::trace::{self, Point};
 
 /// Which completion is the doorbell's; requests have the number of their slot.
 const DOORBELL: u64 = u64::MAX;
@@ -121,6 +122,7 @@ impl Drop for Uring {
 struct Ring {
     /// The disk's, for log lines.
     name: String,
+    trace: trace::Queue,
     ring: IoUring,
     /// What the file takes; none if there is no file.
     terms: Option<Terms>,
@@ -146,6 +148,7 @@ impl Ring {
         }
         Ok(Ring {
             name: name.to_owned(),
+            trace: trace::Queue::of(name, 0),
             ring,
             terms: file.map(Terms::of),
             doorbell: doorbell.try_clone()?,
@@ -169,7 +172,7 @@ impl Ring {
         let Some(number) = self.free.pop() else {
             return Err(request);
         };
-        let id = request.id;
+        let (id, tag) = (request.id, request.tag);
         let slot = &mut self.slots[usize::from(number)];
         let entry = entry(slot.insert(request)).user_data(number.into());
         // SAFETY: the entry's iovecs belong to the request, which stays in its slot, and unchanged,
@@ -180,6 +183,7 @@ impl Ring {
             return slot.take().map_or(Ok(()), Err);
         }
         self.in_flight += 1;
+        self.trace.event(Point::Begun, tag, 0, 0);
         log::debug!("{} #{id} started in the io_uring", self.name);
         Ok(())
     }
@@ -237,7 +241,12 @@ impl Ring {
             self.in_flight -= 1;
             let whole = i64::from(completion.result()) == request.buffers.len() as i64;
             let (name, id, result) = (&self.name, request.id, completion.result());
-            log::debug!("{name} #{id} finished: {result}");
+            if whole {
+                self.trace.event(Point::Ended, request.tag, 0, 0);
+                log::debug!("{name} #{id} finished: {result} bytes");
+            } else {
+                log::debug!("{name} #{id} is left to a worker: {result}");
+            }
             return Some((request, whole));
         }
     }
@@ -272,7 +281,8 @@ impl Terms {
             && request.buffers.len().is_multiple_of(self.block)
             && pieces.all(|piece| {
                 let (addr, len) = (piece.iov_base as u64, piece.iov_len as u64);
-                addr.is_multiple_of(self.memory) && len.is_multiple_of(self.memory)
+                // Pieces follow one another on the disk.
+                addr.is_multiple_of(self.memory) && len.is_multiple_of(self.block.max(self.memory))
             })
     }
 }
