@@ -29,7 +29,7 @@ impl Requests {
             added: HashMap::new(),
             notified: HashMap::new(),
             used: HashMap::new(),
-            unannounced: names.of(if guest { "program's driver" } else { "guest" }),
+            unannounced: names.of(if guest { "driver in ring 3" } else { "guest" }),
         }
     }
 

@@ -4,8 +4,9 @@
 //! An empty place in a program's lane is a program that waits; an empty place in the disk's lane is
 //! a disk that nobody asks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use super::panels::{Panel, panels, window_length, window_start};
 use super::svg::{Anchor, Svg, marks, time};
 use crate::trace::in_flight::flight;
 use crate::trace::model::{Category, Group, Moment, PROCESSOR, Request, Slice, Trace};
@@ -21,66 +22,8 @@ const BAR: f64 = 14.0;
 const DISK: f64 = 44.0;
 /// How many threads are shown beside each other.
 const MOST_THREADS: usize = 3;
-/// How many panels.
-const MOST_PANELS: usize = 6;
-/// Fewer requests than these show no pattern.
-const FEWEST_REQUESTS: usize = 8;
-/// Askers that move less than this part of what the busiest moves are beside the point.
-const LEAST_SHARE: u64 = 20;
-/// How many typical lives of the slowest kind of request a window is long.
-const TYPICAL_LIVES: f64 = 2.2;
 /// A thread that runs for less than this part of the window is left out.
 const HARDLY: u64 = 200;
-
-/// Those who asked in the same way.
-struct Panel<'a> {
-    title: String,
-    says: &'static str,
-    /// The disk that most of its requests are for.
-    disk: u8,
-    requests: Vec<&'a Request>,
-}
-
-impl Panel<'_> {
-    fn bytes(&self) -> u64 {
-        let bytes = self.requests.iter().map(|r| u64::from(r.bytes));
-        bytes.sum()
-    }
-}
-
-/// What the picture says of a path.
-const KNOWN: [(&str, &str, &str); 6] = [
-    (
-        "pread",
-        "Blocking reads",
-        "the program's lane is empty while the disk works",
-    ),
-    (
-        "io_submit",
-        "Asynchronous system calls",
-        "one program, many requests in flight",
-    ),
-    (
-        "page fault",
-        "The pager",
-        "the kernel reads ahead; who faults waits for one page",
-    ),
-    (
-        "scan",
-        "The kernel, synchronously",
-        "as it reads when it mounts: one at a time",
-    ),
-    (
-        "program's driver",
-        "A block server",
-        "a program drives the disk and keeps it busy for others",
-    ),
-    (
-        "guest",
-        "The guest",
-        "it says nothing of itself: the host's half",
-    ),
-];
 
 /// The picture, and its height; none for a trace with hardly a request.
 pub fn picture(trace: &Trace) -> Option<(Svg, f64)> {
@@ -94,89 +37,6 @@ pub fn picture(trace: &Trace) -> Option<(Svg, f64)> {
     }
     y = legend(&mut svg, y, length);
     Some((svg, y))
-}
-
-/// The askers with the most requests, in the order in which they came.
-fn panels(trace: &Trace) -> Vec<Panel<'_>> {
-    // A thread asks in its own way; what no thread asked for, belongs to its path.
-    let mut groups: BTreeMap<(u16, u16), Vec<&Request>> = BTreeMap::new();
-    let mut numbers: HashMap<&str, u16> = HashMap::new();
-    for request in trace.requests.iter().filter(|r| flight(r).is_some()) {
-        let key = match request.asker {
-            Some(lane) => (lane, 0),
-            None => {
-                let next = numbers.len() as u16;
-                let path = trace.names.text(request.path);
-                (u16::MAX, *numbers.entry(path).or_insert(next))
-            }
-        };
-        groups.entry(key).or_default().push(request);
-    }
-    let mut panels: Vec<Panel<'_>> = groups
-        .into_values()
-        .filter(|requests| requests.len() >= FEWEST_REQUESTS)
-        .map(|requests| panel(requests, trace))
-        .collect();
-    panels.sort_by_key(|panel| std::cmp::Reverse(panel.bytes()));
-    panels.truncate(MOST_PANELS);
-    let most = panels.first().map_or(0, Panel::bytes);
-    panels.retain(|panel| panel.bytes() >= most / LEAST_SHARE);
-    panels.sort_by_key(|panel| panel.requests[0].span());
-    panels
-}
-
-fn panel<'a>(mut requests: Vec<&'a Request>, trace: &'a Trace) -> Panel<'a> {
-    let mut disks: HashMap<u8, usize> = HashMap::new();
-    let mut paths: HashMap<&str, usize> = HashMap::new();
-    for request in &requests {
-        *disks.entry(request.disk).or_default() += 1;
-    }
-    let disk = disks.iter().max_by_key(|(_, count)| **count);
-    let disk = disk.map_or(0, |(disk, _)| *disk);
-    requests.retain(|request| request.disk == disk);
-    requests.sort_by_key(|request| request.span());
-    for request in &requests {
-        *paths.entry(trace.names.text(request.path)).or_default() += 1;
-    }
-    let mut paths: Vec<(&str, usize)> = paths.into_iter().collect();
-    paths.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
-    let known = KNOWN
-        .iter()
-        .find(|(name, ..)| paths.iter().any(|(path, _)| path == name));
-    let names: Vec<&str> = paths.iter().map(|(name, _)| *name).collect();
-    let names = names.join(", ");
-    match known {
-        Some((_, title, says)) => Panel {
-            title: format!("{title}: {names}"),
-            says,
-            disk,
-            requests,
-        },
-        None => Panel {
-            title: names,
-            says: "",
-            disk,
-            requests,
-        },
-    }
-}
-
-/// A few lives of the panel whose requests live longest, the same for all panels: only then can they
-/// be compared.
-fn window_length(panels: &[Panel<'_>]) -> Option<u64> {
-    let typical = |panel: &Panel<'_>| {
-        let mut lives: Vec<u64> = panel.requests.iter().map(|r| parts::whole(r)).collect();
-        lives.sort_unstable();
-        lives[lives.len() / 2]
-    };
-    let longest = panels.iter().map(typical).max()?;
-    Some(((longest.max(1) as f64) * TYPICAL_LIVES) as u64)
-}
-
-/// In the middle of what the panel's requests did.
-fn window_start(panel: &Panel<'_>, length: u64) -> Option<u64> {
-    let (middle, _) = panel.requests.get(panel.requests.len() / 2)?.span()?;
-    Some(middle.saturating_sub(length / 16))
 }
 
 fn draw_panel(
@@ -214,7 +74,12 @@ fn draw_panel(
             };
             let title = title(slice, trace);
             let width = (to - from).max(if class == "away" { 0.0 } else { 0.6 });
-            svg.rect((from, y + 4.0), (width, BAR), class, &title);
+            let (top, height) = match class {
+                // A little more than what it wipes.
+                "away" => (y + 3.0, BAR + 2.0),
+                _ => (y + 4.0, BAR),
+            };
+            svg.rect((from, top), (width, height), class, &title);
             if class == "away" {
                 let middle = y + LANE / 2.0;
                 svg.line((from, middle), (to, middle), "rest");
@@ -316,9 +181,16 @@ fn draw_disk(
         })
         .collect();
     let count = rows.len().max(1);
+    let done = placed.iter().filter(|(_, (_, end, _))| *end <= window.1);
+    let done = done.count();
     let disk = trace.about.disks.get(usize::from(panel.disk));
     let label = format!("disk {}", disk.map_or("?", String::as_str));
-    draw_label(svg, y + 6.0, &label, &format!("{count} in flight"));
+    draw_label(
+        svg,
+        y + 6.0,
+        &label,
+        &format!("{count} in flight, {done} done"),
+    );
     svg.rect(
         (LABELS, y + 2.0),
         (WIDTH - LABELS - MARGIN, DISK),
@@ -340,22 +212,16 @@ fn draw_disk(
             _ if !request.waited_for || request.asker.is_none() => "async",
             _ => "sync",
         };
-        svg.rect(
-            (from, top),
-            ((to - from).max(0.8), height),
-            class,
-            &describe(request, trace),
-        );
-        // Where the device works on it, in contrast to the ring.
+        let size = ((to - from).max(0.8), height);
+        let waits = format!("{class} waits");
+        svg.rect((from, top), size, &waits, &describe(request, trace));
+        // Full colour where the device works on it, in contrast to the ring.
         if let (Some(begun), Some(ended)) =
             (request.when(Moment::Begun), request.when(Moment::Ended))
-            && height > 3.0
         {
-            let (from, to) = (
-                x(begun.clamp(window.0, window.1)),
-                x(ended.clamp(window.0, window.1)),
-            );
-            svg.rect((from, top), (to - from, height), "served", "");
+            let from = x(begun.clamp(window.0, window.1));
+            let to = x(ended.clamp(window.0, window.1));
+            svg.rect((from, top), ((to - from).max(0.4), height), class, "");
         }
     }
     y + DISK + 6.0
@@ -385,15 +251,16 @@ fn legend(svg: &mut Svg, top: f64, length: u64) -> f64 {
         ("program", "program runs"),
         ("kernel", "kernel runs for it"),
         ("sync", "request that a thread waits for"),
-        ("async", "request that nobody waits for"),
+        ("async", "asynchronous request"),
         ("ahead", "read-ahead"),
+        ("async waits", "in the ring"),
     ];
-    let mut x = LABELS;
+    let mut x = MARGIN;
     let y = bottom + 34.0;
     for (class, text) in entries {
         svg.rect((x, y), (12.0, 12.0), class, "");
         svg.text((x + 17.0, y + 10.0), Anchor::Start, "small", text);
-        x += 34.0 + 6.0 * text.chars().count() as f64;
+        x += 36.0 + 6.1 * text.chars().count() as f64;
     }
     y + 26.0
 }

@@ -5,6 +5,7 @@ mod histogram;
 mod lanes;
 mod overview;
 mod page;
+mod panels;
 mod svg;
 mod waterfall;
 

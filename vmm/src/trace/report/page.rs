@@ -80,7 +80,8 @@ fn pictures(out: &mut String, trace: &Trace) -> std::fmt::Result {
             out,
             "<h2>Who does what, when</h2>\n<p class=\"note\">A window of the same length for each \
              kind of asker. Where a program's lane is dotted, the program waits; each bar in the \
-             disk's lane is a request in flight, darker while the device works on it.</p>\n\
+             disk's lane is a request in flight, pale while it is in the ring, full while the device \
+             works on it.</p>\n\
              <figure>{picture}</figure>"
         )?;
     }
