@@ -1,8 +1,8 @@
 //! Events for the VMM's trace: who runs, who asks, who is told (`iolite_devices_abi::trace`).
 //!
 //! Only a kernel that is built with the feature `trace` writes any; in the other one every call
-//! here is nothing at all. Where ring 0 is emulated an event costs some twelve instructions' time,
-//! which is why it is left out rather than switched off.
+//! here is nothing at all. Where ring 0 is emulated even a test would cost two instructions'
+//! time, which is why they are left out rather than switched off.
 
 #![allow(unsafe_code)]
 
