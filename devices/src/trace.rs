@@ -132,6 +132,14 @@ impl Queue {
         u8::try_from(index).map_or(Queue::NONE, |disk| Queue { disk, number })
     }
 
+    /// The queue that log lines call `label`: a disk's name, or `vda.1` where there are several.
+    pub fn labelled(label: &str) -> Queue {
+        let several = label.rsplit_once('.');
+        let numbered = several.and_then(|(disk, number)| Some((disk, number.parse().ok()?)));
+        let (disk, number) = numbered.unwrap_or((label, 0));
+        Self::of(disk, number)
+    }
+
     /// Records an event of an earlier time, if somebody watches. No event of the same thread may
     /// come between.
     #[inline(always)]

@@ -192,6 +192,7 @@ fn attach(
         name: name.clone(),
         id: spec.id.clone().unwrap_or_else(|| name.clone()),
         engine: spec.engine,
+        queues: spec.queues,
         workers: spec.workers,
         queue_size: spec.queue_size,
         poll: spec.poll,
@@ -209,11 +210,13 @@ fn attach(
             }
         })?;
     mmio.insert(base, VIRTIO_MMIO_SIZE, device.bus_device())?;
-    // The queue's notification (a write of its number, 0) reaches the device's own thread without
-    // an exit to the vCPU's.
+    // A queue's notification (a write of its number) reaches the queue's own thread without an exit
+    // to the vCPU's.
     let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
-    vm.register_ioevent(device.queue_notify(), &notify, 0u32)
-        .map_err(KvmError::call("connect a queue's notification"))?;
+    for (number, doorbell) in (0u32..).zip(device.queue_notify()) {
+        vm.register_ioevent(doorbell, &notify, number)
+            .map_err(KvmError::call("connect a queue's notification"))?;
+    }
     log::debug!(
         "{name}: {} at {base:#x}, interrupt line {line}",
         spec.source

@@ -159,7 +159,9 @@ block-size=N     what the guest is told to count in, 512 or 4096 (512)
 engine=NAME      what carries out requests that have to wait for the disk:
                  pool, worker threads; uring, io_uring; sync, the disk's
                  one thread (pool)
-workers=N        worker threads, 1 to 64 (4)
+queues=N         queues, 1 to 16, each with threads of its own, for a
+                 guest that takes more than one (1)
+workers=N        worker threads for each queue, 1 to 64 (4)
 queue-size=N     entries of the queue, a power of two up to 1024 (256)
 poll=TIME        for how long at most the disk's thread looks for the
                  next request before it sleeps; or off (50us)

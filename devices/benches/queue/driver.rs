@@ -303,7 +303,8 @@ impl Driver {
         let event = USED + 4 + 8 * u64::from(QUEUE_SIZE);
         let event = self.memory.index(event).load(Ordering::Relaxed);
         if need_event(event, self.avail, self.notified) {
-            device.queue_notify().write(1).unwrap();
+            let mut queues = device.queue_notify();
+            queues.next().unwrap().write(1).unwrap();
         }
         self.notified = self.avail;
     }

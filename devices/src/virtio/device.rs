@@ -63,12 +63,14 @@ pub trait VirtioDevice: Send + Sync {
     /// active.
     fn notify(&self, queue: u16);
 
+    /// Pops nothing from this queue any more; what is in flight is finished.
+    fn stop_queue(&self, queue: u16);
+
+    /// Whether nothing of a queue is in flight after a [`stop_queue`](VirtioDevice::stop_queue).
+    fn queue_stopped(&self, queue: u16) -> bool;
+
     /// Pops nothing from any queue any more; what is in flight is finished.
     fn stop(&self);
-
-    /// Whether nothing is in flight after a [`stop`](VirtioDevice::stop): no queue and no guest
-    /// memory is touched any more.
-    fn stopped(&self) -> bool;
 
     /// Stops, waits at most `wait` for what is in flight, and lets go of the queues. Returns true
     /// when that is done and the device is inactive; otherwise the caller asks again.

@@ -100,10 +100,11 @@ impl VirtioMmio {
 
     /// A queue that the driver took away from a live device stays ready until it is drained.
     fn queue_ready(&self, registers: &Registers) -> bool {
-        let in_use = registers.phase == Phase::Live && !self.device.stopped();
-        registers
-            .queue()
-            .is_some_and(|queue| queue.ready || (queue.stopping && in_use))
+        let live = registers.phase == Phase::Live;
+        let in_use = |number| live && !self.device.queue_stopped(number);
+        registers.queue().is_some_and(|queue| {
+            queue.ready || (queue.stopping && in_use(registers.queue_sel as u16))
+        })
     }
 
     fn write_register(&self, offset: u64, value: u32) {
@@ -235,7 +236,8 @@ impl VirtioMmio {
         {
             queue.ready = false;
             queue.stopping = true;
-            self.device.stop();
+            // There are fewer queues than 16 bits can count.
+            self.device.stop_queue(registers.queue_sel as u16);
         }
     }
 

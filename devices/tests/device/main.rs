@@ -13,6 +13,7 @@ mod integrity;
 mod limits;
 mod model;
 mod other_driver;
+mod queues;
 mod random;
 mod registers;
 mod rows_chain;

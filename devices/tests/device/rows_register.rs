@@ -171,7 +171,13 @@ fn row_23_notifying_before_driver_ok() {
     driver.make_available(0);
     driver.notify();
     // The way through the ioeventfd does not ask the registers.
-    driver.device.queue_notify().write(1).unwrap();
+    driver
+        .device
+        .queue_notify()
+        .next()
+        .unwrap()
+        .write(1)
+        .unwrap();
     driver.assert_quiet();
     driver.assert_recovers();
 }
@@ -180,7 +186,13 @@ fn row_23_notifying_before_driver_ok() {
 fn row_24_a_storm_of_notifications() {
     let mut driver = Driver::live();
     for _ in 0..10_000 {
-        driver.device.queue_notify().write(1).unwrap();
+        driver
+            .device
+            .queue_notify()
+            .next()
+            .unwrap()
+            .write(1)
+            .unwrap();
     }
     assert_eq!(driver.request(0, 3, &[w(DATA, 512)]), (0, 513));
     let counters = driver.device.counters();

@@ -32,7 +32,9 @@ pub struct DiskSpec {
     pub block_size: u32,
     /// Who carries requests out.
     pub engine: Engine,
-    /// How many worker threads.
+    /// How many queues.
+    pub queues: u16,
+    /// How many worker threads for each queue.
     pub workers: usize,
     /// QueueNumMax.
     pub queue_size: u16,
@@ -97,6 +99,7 @@ impl DiskSpec {
             cache: Cache::default(),
             block_size: BlockConfig::DEFAULT_BLOCK_SIZE,
             engine: Engine::default(),
+            queues: 1,
             workers: BlockConfig::DEFAULT_WORKERS,
             queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
             poll: BlockConfig::DEFAULT_POLL,
@@ -143,6 +146,12 @@ impl DiskSpec {
                     Some("sync") => Engine::Sync,
                     _ => return Err(bad("engine", "pool, uring or sync")),
                 }
+            }
+            "queues" => {
+                self.queues = value
+                    .and_then(|value| value.parse().ok())
+                    .filter(|queues| (1..=16).contains(queues))
+                    .ok_or_else(|| bad("queues", "a number from 1 to 16"))?;
             }
             "workers" => {
                 self.workers = value
@@ -214,6 +223,9 @@ impl DiskSpec {
         }
         if given("workers") && self.engine == Engine::Sync {
             return idle("workers", "with engine=sync there are none");
+        }
+        if self.queues > 1 && !self.injection.limits.is_none() {
+            return Err(ConfigError::LimitedQueues);
         }
         let fails = |operation| {
             let mut failures = self.injection.failures.iter();
@@ -299,6 +311,7 @@ mod tests {
             cache: Cache::WriteThrough,
             block_size: 4096,
             engine: Engine::Uring,
+            queues: 2,
             workers: 7,
             queue_size: 64,
             poll: Duration::from_micros(7),
@@ -306,12 +319,12 @@ mod tests {
             injection: Injection::default(),
         };
         assert_eq!(
-            "x,ro,direct,engine=uring,workers=7,cache=writethrough,block-size=4096,queue-size=64,poll=7us,id=left"
+            "x,ro,direct,queues=2,engine=uring,workers=7,cache=writethrough,block-size=4096,queue-size=64,poll=7us,id=left"
                 .parse(),
             Ok(wanted.clone())
         );
         assert_eq!(
-            "direct=on,id=left,readonly=true,engine=uring,path=x,block-size=4K,poll=7000ns,queue-size=64,cache=writethrough,workers=7"
+            "direct=on,id=left,readonly=true,engine=uring,queues=2,path=x,block-size=4K,poll=7000ns,queue-size=64,cache=writethrough,workers=7"
                 .parse(),
             Ok(wanted)
         );
@@ -372,6 +385,8 @@ mod tests {
             assert_eq!(idle(text), Some("fail=flush"), "{text}");
         }
         assert_eq!(idle("mem:1M,engine=uring"), Some("engine"));
+        let limited = "x,queues=2,iops=100".parse::<DiskSpec>();
+        assert_eq!(limited, Err(ConfigError::LimitedQueues));
         assert_eq!(idle("x,workers=4,engine=sync"), Some("workers"));
         for text in ["x,cache=unsafe,fail=read", "x,cache=writeback,fail=flush"] {
             assert!(text.parse::<DiskSpec>().is_ok(), "{text}");
@@ -409,6 +424,9 @@ mod tests {
         for text in [
             "x,engine",
             "x,engine=fast",
+            "x,queues",
+            "x,queues=0",
+            "x,queues=17",
             "x,workers=0",
             "x,workers",
             "x,workers=99",

@@ -33,6 +33,9 @@ pub enum ConfigError {
     /// Not a kind of failure.
     #[error("`{0}` does not say which requests fail: write {FAILURE}")]
     Failure(String),
+    /// A limit on a disk with several queues.
+    #[error("disk keys `iops` and `bandwidth` need one queue: leave out `queues`")]
+    LimitedQueues,
     /// A key that does nothing together with the others.
     #[error("disk key `{key}` does nothing here: {why}")]
     IdleKey {
@@ -52,7 +55,7 @@ pub enum ConfigError {
     DiskWithTwoPaths(String),
     /// A key that no disk has.
     #[error(
-        "unknown disk key `{0}`: known are path, readonly (ro), direct, cache, block-size, engine, workers, queue-size, poll, id, iops, bandwidth, latency, fail and seed"
+        "unknown disk key `{0}`: known are path, readonly (ro), direct, cache, block-size, engine, queues, workers, queue-size, poll, id, iops, bandwidth, latency, fail and seed"
     )]
     UnknownKey(String),
     /// A key with a value that it cannot have.

@@ -43,7 +43,7 @@ impl Executor {
     pub(super) fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
         Executor {
             name: name.to_owned(),
-            trace: Queue::of(name, 0),
+            trace: Queue::labelled(name),
             backend,
             failures: Throttle::default(),
         }

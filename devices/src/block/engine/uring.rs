@@ -148,7 +148,7 @@ impl Ring {
         }
         Ok(Ring {
             name: name.to_owned(),
-            trace: trace::Queue::of(name, 0),
+            trace: trace::Queue::labelled(name),
             ring,
             terms: file.map(Terms::of),
             doorbell: doorbell.try_clone()?,

@@ -69,7 +69,7 @@ impl Delay {
     ) -> io::Result<Self> {
         let held = Arc::new(Held {
             name: name.to_owned(),
-            trace: Queue::of(name, 0),
+            trace: Queue::labelled(name),
             source,
             latency,
             seed,

@@ -13,7 +13,9 @@ use crate::block::inject::{Injection, Which};
 const MAX_QUEUE_SIZE: u16 = 1024;
 /// The smallest: a request takes three descriptors, and sizes are powers of two.
 const MIN_QUEUE_SIZE: u16 = 4;
-/// The most workers a disk may have.
+/// The most queues a disk may have.
+const MAX_QUEUES: u16 = 16;
+/// The most workers a queue may have.
 const MAX_WORKERS: usize = 64;
 
 /// What can be chosen for a disk.
@@ -25,7 +27,9 @@ pub struct BlockConfig {
     pub id: String,
     /// Who carries requests out.
     pub engine: EngineKind,
-    /// How many worker threads, 1 to 64.
+    /// How many queues, 1 to 16; each has a thread, and an engine with workers, of its own.
+    pub queues: u16,
+    /// How many worker threads for each queue, 1 to 64.
     pub workers: usize,
     /// QueueNumMax: a power of two from 4 to 1024.
     pub queue_size: u16,
@@ -71,6 +75,7 @@ impl BlockConfig {
             name: name.to_owned(),
             id: name.to_owned(),
             engine: EngineKind::default(),
+            queues: 1,
             workers: Self::DEFAULT_WORKERS,
             queue_size: Self::DEFAULT_QUEUE_SIZE,
             poll: Self::DEFAULT_POLL,
@@ -86,6 +91,9 @@ impl BlockConfig {
         let size = self.queue_size;
         if !size.is_power_of_two() || !(MIN_QUEUE_SIZE..=MAX_QUEUE_SIZE).contains(&size) {
             return Err(BlockError::QueueSize(size));
+        }
+        if !(1..=MAX_QUEUES).contains(&self.queues) {
+            return Err(BlockError::Queues(self.queues));
         }
         if !(1..=MAX_WORKERS).contains(&self.workers) {
             return Err(BlockError::Workers(self.workers));
@@ -123,6 +131,9 @@ pub enum BlockError {
     /// The queue size is not one of those possible.
     #[error("queue size {0} is not possible: use a power of two from 4 to 1024")]
     QueueSize(u16),
+    /// The number of queues is not one of those possible.
+    #[error("{0} queues are not possible: use 1 to 16")]
+    Queues(u16),
     /// The number of workers is not one of those possible.
     #[error("{0} workers are not possible: use 1 to 64")]
     Workers(usize),

@@ -2,7 +2,7 @@
 //! its fields a meaning.
 
 use iolite_devices_abi::blk::{
-    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY,
+    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY,
     F_WRITE_ZEROES, SECTOR_SIZE, config,
 };
 use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
@@ -25,17 +25,17 @@ pub(super) fn features(disk: &Disk) -> u64 {
         | F_BLK_SIZE
         | F_TOPOLOGY
         | F_CONFIG_WCE;
+    let several = if disk.queues > 1 { F_MQ } else { 0 };
     if disk.read_only {
-        always | F_RO
+        always | several | F_RO
     } else {
-        always | F_DISCARD | F_WRITE_ZEROES
+        always | several | F_DISCARD | F_WRITE_ZEROES
     }
 }
 
-/// Reads the configuration space of a disk whose queue has `queue_size` entries; zeros past the
-/// end.
-pub(super) fn read(disk: &Disk, queue_size: u16, offset: u64, data: &mut [u8]) {
-    let space = layout(disk, queue_size);
+/// Reads the configuration space of a disk; zeros past the end.
+pub(super) fn read(disk: &Disk, offset: u64, data: &mut [u8]) {
+    let space = layout(disk);
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     let from = space.get(start..).unwrap_or_default();
     let len = data.len().min(from.len());
@@ -51,7 +51,7 @@ pub(super) fn write(disk: &Disk, offset: u64, data: &[u8]) {
 }
 
 /// `struct virtio_blk_config`; what belongs to features that are not offered is zero.
-fn layout(disk: &Disk, queue_size: u16) -> [u8; config::SIZE] {
+fn layout(disk: &Disk) -> [u8; config::SIZE] {
     // A resize comes before or after.
     let _generation = disk.generation();
     let mut space = [0; config::SIZE];
@@ -64,13 +64,19 @@ fn layout(disk: &Disk, queue_size: u16) -> [u8; config::SIZE] {
     put(config::SIZE_MAX, &SIZE_MAX.to_le_bytes());
     // A chain, indirect or not, is never longer than its queue (section 2.7.5.3.1), and header
     // and status take one descriptor each. This also stays below IOV_MAX.
-    put(config::SEG_MAX, &u32::from(queue_size - 2).to_le_bytes());
+    put(
+        config::SEG_MAX,
+        &u32::from(disk.queue_size - 2).to_le_bytes(),
+    );
     put(config::BLK_SIZE, &disk.block_size.to_le_bytes());
     // Both are powers of two.
     let physical = disk.physical_block / disk.block_size;
     put(config::PHYSICAL_BLOCK_EXP, &[physical.ilog2() as u8]);
     put(config::MIN_IO_SIZE, &(physical as u16).to_le_bytes());
     put(config::WRITEBACK, &[disk.is_write_back().into()]);
+    if disk.queues > 1 {
+        put(config::NUM_QUEUES, &disk.queues.to_le_bytes());
+    }
     if !disk.read_only {
         // Less than a physical block, or parts of two, cannot be given back.
         let alignment = disk.physical_block / SECTOR_SIZE as u32;

@@ -1,13 +1,22 @@
-//! What a disk has done so far.
+//! What a queue has done so far.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// A snapshot of a disk's counters, all since the device was made.
+        /// A snapshot of a queue's counters, or the sum of a disk's, all since the device was made.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// What two queues have done together.
+            pub(super) fn plus(self, other: Counters) -> Counters {
+                let most = self.max_in_flight.max(other.max_in_flight);
+                let sum = Counters { $($name: self.$name + other.$name,)* };
+                Counters { max_in_flight: most, ..sum }
+            }
         }
 
         /// The counters themselves.
@@ -50,7 +59,7 @@ counters! {
     interrupts_suppressed,
     /// Available buffer notifications received; several may have been merged into one.
     notifications,
-    /// The most requests that were in flight at once.
+    /// The most requests that were in flight at once (in one queue).
     max_in_flight,
 }
 

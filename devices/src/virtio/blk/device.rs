@@ -1,14 +1,14 @@
-//! A disk as a whole: a register window, a queue, the queue's thread, an engine.
+//! A disk as a whole: a register window, and queues, each with its thread and its engine.
 //!
-//! Threads: `{name}-queue` is woken by available buffer notifications, and pulls and serves what can be
-//! served at once; `{name}-worker-N` carry out what may have to wait for the disk; `{name}-delay`, if
-//! there is a latency, ends requests when they are due. vCPU threads only write registers and
-//! eventfds.
+//! Threads of each queue: `{name}-queue` is woken by available buffer notifications, and pulls and
+//! serves what can be served at once; `{name}-worker-N` carry out what may have to wait for the disk;
+//! `{name}-delay`, if there is a latency, ends requests when they are due. Where there are several
+//! queues, `{name}` is `vda.0` and so on. vCPU threads only write registers and eventfds.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use iolite_devices_abi::blk;
 use vm_memory::GuestMemoryMmap;
@@ -37,7 +37,7 @@ pub struct BlockDevice {
     window: Arc<VirtioMmio>,
     backend: Arc<dyn Backend>,
     /// None after the shutdown.
-    queue_thread: Mutex<Option<QueueThread>>,
+    threads: Mutex<Vec<QueueThread>>,
 }
 
 impl BlockDevice {
@@ -55,44 +55,60 @@ impl BlockDevice {
         config.check(&*backend)?;
         let disk = Arc::new(Disk::new(&config, &*backend));
         let notifier = Arc::new(Notifier::new(interrupt));
-        let BlockConfig {
-            name,
-            engine,
-            workers,
-            queue_size,
-            poll,
-            injection,
-            ..
-        } = config;
-        let core = Arc::new(Core::new(
-            disk,
-            queue_size,
-            Arc::clone(&memory),
-            Arc::clone(&notifier),
-        )?);
-        let engine = injection
-            .engine(&name, core.queue.clone(), &core.doorbell, |source| {
-                let (backend, bell) = (Arc::clone(&backend), &core.doorbell);
-                Ok(match engine {
-                    EngineKind::Pool => Box::new(Pool::new(&name, workers, source, backend, bell)?),
-                    EngineKind::Uring => Box::new(Uring::new(
-                        &name, queue_size, workers, source, backend, bell,
-                    )?),
-                    EngineKind::Sync => Box::new(Sync::new(&name, source, backend)),
-                })
-            })
-            .map_err(system(match engine {
-                EngineKind::Uring => "set up io_uring (use engine=pool)",
-                EngineKind::Pool | EngineKind::Sync => "start a worker",
-            }))?;
-        let queue_thread = QueueThread::spawn(&name, Arc::clone(&core), engine, poll)
-            .map_err(system("start a queue thread"))?;
-        Ok(BlockDevice {
-            window: Arc::new(VirtioMmio::new(&name, memory, core.clone(), notifier)),
+        let core = Core::new(disk, &config, Arc::clone(&memory), Arc::clone(&notifier))?;
+        let core = Arc::new(core);
+        let device = BlockDevice {
+            window: Arc::new(VirtioMmio::new(
+                &config.name,
+                memory,
+                core.clone(),
+                notifier,
+            )),
             core,
             backend,
-            queue_thread: Mutex::new(Some(queue_thread)),
-        })
+            threads: Mutex::default(),
+        };
+        for queue in &device.core.queues {
+            let thread = device.start(queue, &config)?;
+            device.lock_threads().push(thread);
+        }
+        Ok(device)
+    }
+
+    /// Starts the threads of a queue.
+    fn start(
+        &self,
+        queue: &Arc<RequestQueue>,
+        config: &BlockConfig,
+    ) -> Result<QueueThread, BlockError> {
+        let (label, bell) = (&*queue.label, &queue.doorbell);
+        let &BlockConfig {
+            engine: kind,
+            workers,
+            queue_size,
+            ..
+        } = config;
+        let injection = config.injection.clone();
+        let engine = injection.engine(label, queue.clone(), bell, |source| {
+            let backend = Arc::clone(&self.backend);
+            Ok(match kind {
+                EngineKind::Pool => Box::new(Pool::new(label, workers, source, backend, bell)?),
+                EngineKind::Uring => Box::new(Uring::new(
+                    label, queue_size, workers, source, backend, bell,
+                )?),
+                EngineKind::Sync => Box::new(Sync::new(label, source, backend)),
+            })
+        });
+        let engine = engine.map_err(system(match kind {
+            EngineKind::Uring => "set up io_uring (use engine=pool)",
+            EngineKind::Pool | EngineKind::Sync => "start a worker",
+        }))?;
+        QueueThread::spawn(Arc::clone(queue), engine, config.poll)
+            .map_err(system("start a queue's thread"))
+    }
+
+    fn lock_threads(&self) -> MutexGuard<'_, Vec<QueueThread>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device's register window, [`VIRTIO_MMIO_SIZE`] bytes, for the MMIO bus.
@@ -102,14 +118,23 @@ impl BlockDevice {
         self.window.clone()
     }
 
-    /// What to register as ioeventfd for a write of 0 (4 bytes) to QueueNotify.
-    pub fn queue_notify(&self) -> &EventFd {
-        &self.core.doorbell
+    /// What to register as ioeventfds, each for a write of its position (4 bytes) to QueueNotify.
+    pub fn queue_notify(&self) -> impl Iterator<Item = &EventFd> {
+        self.core.queues.iter().map(|queue| &queue.doorbell)
     }
 
     /// What the disk has done so far.
     pub fn counters(&self) -> Counters {
-        self.core.queue.counters.snapshot()
+        self.queue_counters()
+            .fold(Counters::default(), Counters::plus)
+    }
+
+    /// What each queue of the disk has done so far.
+    pub fn queue_counters(&self) -> impl Iterator<Item = Counters> + use<'_> {
+        self.core
+            .queues
+            .iter()
+            .map(|queue| queue.counters.snapshot())
     }
 
     /// Looks how large the backend is now; if that has changed the driver gets a new capacity and a
@@ -137,19 +162,14 @@ impl BlockDevice {
     /// # Errors
     /// If the last flush failed: data may be lost.
     pub fn shutdown(&self) -> io::Result<()> {
-        let mut queue_thread = self
-            .queue_thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(thread) = queue_thread.take() else {
+        let mut threads = self.lock_threads();
+        if threads.is_empty() {
             return Ok(());
-        };
-        self.core.queue.stop();
-        // The thread ends its engine, which finishes what is in flight. Nobody pulls any more,
-        // whatever a driver that still runs may activate.
-        if thread.end().is_err() {
-            log::error!("{}: the queue thread panicked", self.core.name());
         }
+        self.core.stop();
+        // The threads end their engines, which finish what is in flight. Nobody pulls any more,
+        // whatever a driver that still runs may activate.
+        threads.drain(..).for_each(QueueThread::end);
         self.core.disk.last_flush(&*self.backend)
     }
 }
@@ -159,7 +179,7 @@ impl Drop for BlockDevice {
         if let Err(error) = self.shutdown() {
             log::error!(
                 "{}: the last flush failed, data may be lost: {error}",
-                self.core.name()
+                self.core.disk.name
             );
         }
     }
@@ -167,41 +187,49 @@ impl Drop for BlockDevice {
 
 /// What the transport sees of the disk.
 pub(super) struct Core {
-    pub(super) queue: Arc<RequestQueue>,
-    /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
-    pub(super) doorbell: EventFd,
+    queues: Vec<Arc<RequestQueue>>,
     disk: Arc<Disk>,
     notifier: Arc<Notifier>,
     /// There is a driver that is to hear of changes.
     live: AtomicBool,
-    queue_sizes: [u16; 1],
+    queue_sizes: Vec<u16>,
 }
 
 impl Core {
     fn new(
         disk: Arc<Disk>,
-        queue_size: u16,
+        config: &BlockConfig,
         memory: Arc<GuestMemoryMmap>,
         notifier: Arc<Notifier>,
     ) -> Result<Self, BlockError> {
+        let mut queues = Vec::new();
+        for number in 0..config.queues {
+            let label = match config.queues {
+                1 => config.name.clone(),
+                _ => format!("{}.{number}", config.name),
+            };
+            let doorbell = EventFd::new(0).map_err(system("create an eventfd"))?;
+            let (disk, memory) = (Arc::clone(&disk), Arc::clone(&memory));
+            let queue = RequestQueue::new(label, doorbell, disk, memory, Arc::clone(&notifier));
+            queues.push(Arc::new(queue));
+        }
         Ok(Core {
-            disk: Arc::clone(&disk),
-            notifier: Arc::clone(&notifier),
+            queue_sizes: vec![config.queue_size; queues.len()],
+            queues,
+            disk,
+            notifier,
             live: AtomicBool::new(false),
-            queue_sizes: [queue_size],
-            doorbell: EventFd::new(0).map_err(system("create an eventfd"))?,
-            queue: Arc::new(RequestQueue::new(disk, memory, notifier)),
         })
+    }
+
+    fn queue(&self, number: u16) -> Option<&Arc<RequestQueue>> {
+        self.queues.get(usize::from(number))
     }
 
     fn notify_change(&self) {
         if self.live.load(Ordering::Acquire) {
             self.notifier.config_changed();
         }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.disk.name
     }
 }
 
@@ -219,7 +247,7 @@ impl VirtioDevice for Core {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        config_space::read(&self.disk, self.queue_sizes[0], offset, data);
+        config_space::read(&self.disk, offset, data);
     }
 
     fn write_config(&self, offset: u64, data: &[u8]) {
@@ -237,27 +265,45 @@ impl VirtioDevice for Core {
     fn activate(&self, activation: Activation) {
         self.live.store(true, Ordering::Release);
         let Activation { features, queues } = activation;
-        if let Some(queue) = queues.into_iter().flatten().next() {
-            self.queue.activate(&queue, features);
+        for (queue, layout) in self.queues.iter().zip(&queues) {
+            if let Some(layout) = layout {
+                queue.activate(layout, features);
+            }
         }
     }
 
-    fn notify(&self, _queue: u16) {
-        // It cannot fail or block: the counter is far from full.
-        let _ = self.doorbell.write(1);
+    fn notify(&self, queue: u16) {
+        if let Some(queue) = self.queue(queue) {
+            // It cannot fail or block: the counter is far from full.
+            let _ = queue.doorbell.write(1);
+        }
+    }
+
+    fn stop_queue(&self, queue: u16) {
+        if let Some(queue) = self.queue(queue) {
+            queue.stop();
+        }
+    }
+
+    fn queue_stopped(&self, queue: u16) -> bool {
+        self.queue(queue).is_none_or(|queue| queue.is_drained())
     }
 
     fn stop(&self) {
-        self.queue.stop();
-    }
-
-    fn stopped(&self) -> bool {
-        self.queue.is_drained()
+        for queue in &self.queues {
+            queue.stop();
+        }
     }
 
     fn reset(&self, wait: Duration) -> bool {
         self.live.store(false, Ordering::Release);
-        self.queue.deactivate(wait)
+        self.stop();
+        let end = Instant::now() + wait;
+        let mut drained = true;
+        for queue in &self.queues {
+            drained &= queue.deactivate(end.saturating_duration_since(Instant::now()));
+        }
+        drained
     }
 }
 

@@ -19,6 +19,10 @@ pub(super) struct Disk {
     pub(super) id: [u8; ID_BYTES],
     /// Writes are refused.
     pub(super) read_only: bool,
+    /// How many queues there are.
+    pub(super) queues: u16,
+    /// QueueNumMax of each.
+    pub(super) queue_size: u16,
     /// Size in bytes of a logical block: what a driver should count in.
     pub(super) block_size: u32,
     /// Size in bytes of a physical block: what the backend likes best.
@@ -45,6 +49,8 @@ impl Disk {
             name: config.name.clone(),
             id,
             read_only: config.read_only || backend.read_only(),
+            queues: config.queues,
+            queue_size: config.queue_size,
             block_size: config.block_size,
             physical_block: backend.block_size().max(config.block_size),
             cache: config.cache,

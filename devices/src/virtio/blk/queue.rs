@@ -20,6 +20,7 @@ use std::time::Duration;
 use iolite_devices_abi::blk::S_OK;
 use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC};
 use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::chain::{self, Buffer, ChainError, DescriptorTable};
 use super::completion::{Answer, Pending};
@@ -37,6 +38,10 @@ use crate::virtio::notifier::Notifier;
 
 /// The request queue of a block device, live or not.
 pub struct RequestQueue {
+    /// For log lines: the disk's name, with a number where there are several queues.
+    pub(super) label: String,
+    /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
+    pub(super) doorbell: EventFd,
     disk: Arc<Disk>,
     memory: Arc<GuestMemoryMmap>,
     notifier: Arc<Notifier>,
@@ -81,13 +86,18 @@ enum Broken {
 }
 
 impl RequestQueue {
+    /// Queue `label` of `disk`; `doorbell` wakes its thread.
     pub(super) fn new(
+        label: String,
+        doorbell: EventFd,
         disk: Arc<Disk>,
         memory: Arc<GuestMemoryMmap>,
         notifier: Arc<Notifier>,
     ) -> Self {
         RequestQueue {
-            trace: trace::Queue::of(&disk.name, 0),
+            trace: trace::Queue::labelled(&label),
+            label,
+            doorbell,
             disk,
             memory,
             notifier,
@@ -158,7 +168,10 @@ impl RequestQueue {
         self.decide(&mut state);
         match &mut state.active {
             // Should the ring be broken, the next pop says so.
-            Some(active) => active.ring.rest().unwrap_or(true) && self.gate.is_open(),
+            Some(active) => {
+                let ready = active.ring.rest().unwrap_or(true);
+                ready && self.gate.is_open() && !self.notifier.needs_reset()
+            }
             None => false,
         }
     }
@@ -188,7 +201,7 @@ impl RequestQueue {
     fn pull<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Option<Pulled> {
         // The gate is asked for every head: a driver that refills the ring with requests that are
         // answered on the spot cannot hold up a reset.
-        while self.gate.is_open() {
+        while self.gate.is_open() && !self.notifier.needs_reset() {
             match self.step(&mut state) {
                 Ok(Step::Pulled(pulled)) => return Some(pulled),
                 Ok(Step::Answered) => {
@@ -245,7 +258,7 @@ impl RequestQueue {
         } = transfer;
         let what = buffers.len() | u64::from(operation(kind)) << 56;
         self.trace.event(Point::Parsed, head, offset, what);
-        let name = &self.disk.name;
+        let name = &self.label;
         log::debug!("{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}");
         match kind {
             Kind::Read => self.counters.reads.add(1),
@@ -274,7 +287,7 @@ impl RequestQueue {
 
     /// The answer to what needs no backend.
     fn answer_now(&self, id: u64, parsed: Parsed) -> Answer {
-        let name = &self.disk.name;
+        let name = &self.label;
         match parsed {
             Parsed::Flushed { .. } => self.counters.flushes.add(1),
             _ => self.counters.others.add(1),
@@ -308,7 +321,7 @@ impl RequestQueue {
         let Completion { id, tag, outcome } = completion;
         let active = state.active.as_ref();
         let Some(pending) = active.and_then(|active| active.ring.pending(tag)) else {
-            let name = &self.disk.name;
+            let name = &self.label;
             log::error!("{name} #{id} completed twice (please report this bug)");
             return false;
         };
@@ -333,7 +346,7 @@ impl RequestQueue {
         active.ring.publish(head, answer.len());
         if log::log_enabled!(log::Level::Debug) {
             let (len, code) = (answer.len(), answer.code());
-            log::debug!("{} #{id} used: len {len}, status {code:?}", self.disk.name);
+            log::debug!("{} #{id} used: len {len}, status {code:?}", self.label);
             state.unsaid.push(id);
         }
         if self.in_turn.load(Ordering::Relaxed) {
@@ -368,7 +381,7 @@ impl RequestQueue {
         self.counters.interrupts_suppressed.add(suppressed);
         for id in state.unsaid.drain(..) {
             let what = if sent { "sent" } else { "suppressed" };
-            log::debug!("{} #{id} interrupt {what}", self.disk.name);
+            log::debug!("{} #{id} interrupt {what}", self.label);
         }
     }
 
@@ -380,8 +393,7 @@ impl RequestQueue {
     }
 
     fn complain(&self, what: std::fmt::Arguments<'_>) {
-        self.complaints
-            .warn(format_args!("{}: {what}", self.disk.name));
+        self.complaints.warn(format_args!("{}: {what}", self.label));
     }
 
     fn count_outcome(&self, pending: Pending, outcome: Outcome) {

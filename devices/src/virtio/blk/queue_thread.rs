@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::device::Core;
 use super::polling::Polling;
+use super::queue::RequestQueue;
 use crate::block::engine::{Engine, Turn};
 use crate::thread;
 use crate::trace::Point;
 
 /// A running queue thread.
 pub(super) struct QueueThread {
-    core: Arc<Core>,
+    queue: Arc<RequestQueue>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -25,34 +25,39 @@ pub(super) struct QueueThread {
 impl QueueThread {
     /// Starts the thread, which owns `engine`, and polls for at most `poll`.
     pub(super) fn spawn(
-        name: &str,
-        core: Arc<Core>,
+        queue: Arc<RequestQueue>,
         engine: Box<dyn Engine>,
         poll: Duration,
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let attendant = Attendant {
-            core: Arc::clone(&core),
+            queue: Arc::clone(&queue),
             engine,
             polling: Polling::new(poll),
             stop: Arc::clone(&stop),
         };
-        let thread = thread::spawn(format!("{name}-queue"), move || attendant.run())?;
-        Ok(QueueThread { core, stop, thread })
+        let thread = thread::spawn(format!("{}-queue", queue.label), move || attendant.run())?;
+        Ok(QueueThread {
+            queue,
+            stop,
+            thread,
+        })
     }
 
     /// Ends the thread, and its engine with it. Waits for what is in flight.
-    pub(super) fn end(self) -> std::thread::Result<()> {
+    pub(super) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         // It cannot fail or block: the counter is far from full.
-        let _ = self.core.doorbell.write(1);
-        self.thread.join()
+        let _ = self.queue.doorbell.write(1);
+        if self.thread.join().is_err() {
+            log::error!("{}: the queue's thread panicked", self.queue.label);
+        }
     }
 }
 
 /// What the thread works with.
 struct Attendant {
-    core: Arc<Core>,
+    queue: Arc<RequestQueue>,
     engine: Box<dyn Engine>,
     polling: Polling,
     stop: Arc<AtomicBool>,
@@ -62,13 +67,13 @@ impl Attendant {
     fn run(mut self) {
         let mut sleeps_since = Instant::now();
         loop {
-            self.engine.wait(&self.core.doorbell);
+            self.engine.wait(&self.queue.doorbell);
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
             self.polling.slept(sleeps_since.elapsed());
-            self.core.queue.trace.event(Point::Notified, 0, 0, 0);
-            self.core.queue.counters.notifications.add(1);
+            self.queue.trace.event(Point::Notified, 0, 0, 0);
+            self.queue.counters.notifications.add(1);
             self.attend();
             sleeps_since = Instant::now();
         }
@@ -77,9 +82,9 @@ impl Attendant {
     /// Serves the queue until there is nothing to do on this thread.
     fn attend(&mut self) {
         loop {
-            self.core.queue.attend();
+            self.queue.attend();
             self.poll();
-            if !self.core.queue.rest() {
+            if !self.queue.rest() {
                 return;
             }
             // Something came at the last moment; or it is there, and not for this thread.
@@ -102,9 +107,9 @@ impl Attendant {
     }
 
     fn turn(&mut self) -> Turn {
-        self.core.queue.begin_turn();
+        self.queue.begin_turn();
         let turn = self.engine.turn();
-        self.core.queue.end_turn();
+        self.queue.end_turn();
         turn
     }
 }
