@@ -62,6 +62,19 @@ pub fn forget_user_pages() {
     unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
 }
 
+/// The index of the first of `words` that is not zero. One repeated instruction, whose repetitions
+/// are cheap even where ring 0 is emulated.
+pub fn first_not_zero(words: &[u64]) -> Option<usize> {
+    let (left, found): (usize, u8);
+    // SAFETY: reads words from the first on, up to all of them. (`cmp` makes the answer for none.)
+    unsafe {
+        asm!("cmp eax, eax", "repe scasq", "setne {}", out(reg_byte) found, in("rax") 0u64,
+            inout("rdi") words.as_ptr() => _, inout("rcx") words.len() => left,
+            options(nostack, readonly));
+    }
+    (found != 0).then(|| words.len() - left - 1)
+}
+
 /// Writes `bytes` to an I/O port with one instruction, and so with one VM exit.
 pub fn write_port_bytes(port: u16, bytes: &[u8]) {
     // SAFETY: reads exactly `bytes`; the ports this kernel knows have no effect on memory.
