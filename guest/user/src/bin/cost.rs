@@ -13,7 +13,9 @@
 //! The first section, `nothing`, is what the lines themselves cost.
 
 use iolite_user::core_logic::words;
-use iolite_user::{Args, AsyncIo, Buffer, Errno, FOREVER, File, Instant, Mapping, Result};
+use iolite_user::{
+    Args, AsyncIo, Buffer, Ended, Errno, FOREVER, File, Instant, Mapping, Process, Result,
+};
 use iolite_user::{PAGE_BYTES, cpu_stats, entry, println, yield_now};
 
 /// How many asynchronous reads are submitted, and waited for, at once.
@@ -23,10 +25,17 @@ const PART_PAGES: usize = 1024;
 /// How much of the disk is read.
 const DISK_BYTES: u64 = (5 * PART_PAGES * PAGE_BYTES) as u64;
 
+/// This program, and what has it end at once.
+const PROGRAM: &str = "bin/cost";
+const EXIT: &str = "exit";
+
 entry!(main);
 
 fn main(mut args: Args) -> Result<()> {
     let path = args.next().ok_or(Errno::EINVAL)?;
+    if path == EXIT {
+        return Ok(());
+    }
     let operations = args.next().and_then(words::number).ok_or(Errno::EINVAL)? as usize;
     let direct = File::open_direct(path)?;
     let cached = File::open(path)?;
@@ -40,7 +49,8 @@ fn main(mut args: Args) -> Result<()> {
     })?;
     blocking_reads(&direct, operations)?;
     asynchronous_reads(&direct, operations)?;
-    page_ins(&cached, operations)
+    page_ins(&cached, operations)?;
+    processes(operations.div_ceil(16))
 }
 
 /// Does `work` between two lines that the host waits for, and says how long it took.
@@ -117,6 +127,19 @@ fn touch(name: &str, mapping: &Mapping, operations: usize, step: usize) -> Resul
         for number in 0..operations {
             mapping.touch(number * step % PART_PAGES * PAGE_BYTES);
         }
+        Ok(operations)
+    })
+}
+
+/// Starts a process after the other, which do nothing, and waits for the end of each.
+fn processes(operations: usize) -> Result<()> {
+    let start_and_end = |_| {
+        let ended = Process::spawn(PROGRAM, ["cost", EXIT])?.wait()?;
+        (ended == Ended::Exited(0)).then_some(()).ok_or(Errno::EIO)
+    };
+    start_and_end(0)?;
+    section("process", || {
+        (0..operations).try_for_each(start_and_end)?;
         Ok(operations)
     })
 }
