@@ -25,25 +25,18 @@ const ON_A_SLOW_DISK: &str = "async_exit_with_256_in_flight async_killed_with_25
 const SCRATCH_BYTES: usize = 8 << 20;
 const FAULTY_BYTES: usize = 2 << 20;
 
-/// They take some minutes where ring 0 is emulated: on request only.
-const REQUESTED_BY: &str = "IOLITE_USERTESTS";
+/// With `IOLITE_USERTESTS=slow` the slow ones run too: they take some minutes where ring 0 is
+/// emulated.
+const SLOW_TOO: &str = "IOLITE_USERTESTS";
 
 pub fn tests() -> Vec<Trial> {
-    if std::env::var(REQUESTED_BY).is_ok_and(|value| value == "1") {
-        return all();
-    }
-    let reason = format!("{REQUESTED_BY}=1 runs them");
-    vec![Trial::ignorable_test("usertests", move || {
-        Ok(trial::skipped(&reason))
-    })]
-}
-
-fn all() -> Vec<Trial> {
+    let slow = std::env::var(SLOW_TOO).is_ok_and(|value| value == "slow");
+    let which = if slow { "-s " } else { "" };
     let mut tests: Vec<Trial> = (1..=PARTS)
         .map(|part| {
             let name = format!("usertests::part_{part}_of_{PARTS}");
             trial::test_of(&name, move || {
-                usertests(&format!("--part {part}/{PARTS}"), "workers=4")
+                usertests(&format!("{which}--part {part}/{PARTS}"), "workers=4")
             })
         })
         .collect();
