@@ -77,13 +77,14 @@ fn qemu() -> Outcome {
         .option("--rw", "randread,randwrite")
         .option("--depth", "4")
         .option("--wait", "poll,interrupt")
-        .option("--against", "qemu,host")
+        .option("--against", "limit,qemu,host")
         .option("--keys", "workers=1")
         .option("--json", results.path())
         .expect(0)?;
     let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
     let subjects = [
         "iolite workers=1",
+        "limit",
         "qemu threads",
         "qemu io_uring",
         "host io_uring",

@@ -7,9 +7,10 @@ use iolite_devices::block::backend::Backend;
 use iolite_devices::block::backend::file::FileBackend;
 use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::block::backend::null::NullBackend;
-use iolite_devices::bus::Bus;
+use iolite_devices::bus::{Bus, BusDevice};
 use iolite_devices::exit::{self, ExitPort};
 use iolite_devices::i8042::{self, I8042};
+use iolite_devices::interrupt::Interrupt;
 use iolite_devices::serial::Serial;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
 use iolite_devices_abi::machine::{
@@ -32,6 +33,11 @@ use crate::vcpu::Vcpu;
 use crate::vm::{Disk, Machine};
 use crate::{irq, kvm, memory, trace};
 
+/// A device of the caller's own for the window after the disks': made of guest memory and of what
+/// raises its interrupt.
+pub type Extra<'a> =
+    &'a dyn Fn(Arc<GuestMemoryMmap>, Arc<dyn Interrupt>) -> Result<Arc<dyn BusDevice>, Error>;
+
 /// Builds the machine that `config` describes, with COM1's output going to `console`.
 ///
 /// # Errors
@@ -41,11 +47,25 @@ pub fn build(
     console: Box<dyn Write + Send>,
     power: Arc<Power>,
 ) -> Result<Machine, Error> {
+    build_with(config, console, power, None)
+}
+
+/// [`build`], and perhaps one more device.
+///
+/// # Errors
+/// As [`build`], and what making the device says.
+pub fn build_with(
+    config: &MachineConfig,
+    console: Box<dyn Write + Send>,
+    power: Arc<Power>,
+    extra: Option<Extra<'_>>,
+) -> Result<Machine, Error> {
     config.check()?;
     // What the user can get wrong comes first: it is told even where there is no KVM.
     let backends = backends(config)?;
     let memory = Arc::new(guest_memory(config)?);
-    let cmdline = cmdline(config, backends.len())?;
+    let windows = backends.len() + usize::from(extra.is_some());
+    let cmdline = cmdline(config, windows)?;
     let initrd = config.initrd.as_ref();
     let boot = loader::load(&memory, config.memory, &config.kernel, initrd, &cmdline)?;
 
@@ -72,6 +92,11 @@ pub fn build(
     let mut disks = Vec::new();
     for (index, (spec, backend)) in backends.into_iter().enumerate() {
         disks.push(attach(&vm, &memory, index, &spec, backend, &mut mmio)?);
+    }
+    if let Some(make) = extra {
+        let (base, line) = window(disks.len());
+        let device = make(memory.clone(), Arc::new(irq::line(&vm, line)?))?;
+        mmio.insert(base, VIRTIO_MMIO_SIZE, device)?;
     }
     let vcpu = Vcpu::new(&kvm, &vm, &memory, boot)?;
     let buses = Buses {
@@ -148,14 +173,14 @@ fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
     })
 }
 
-/// The kernel's command line: the user's text, then the windows of all disks, and of the trace.
-fn cmdline(config: &MachineConfig, disks: usize) -> Result<Cmdline, LoaderError> {
+/// The kernel's command line: the user's text, then the windows of all devices, and of the trace.
+fn cmdline(config: &MachineConfig, windows: usize) -> Result<Cmdline, LoaderError> {
     let cmdline = match config.cmdline.trim() {
         "" => Cmdline::new(CMDLINE_BYTES),
         text => Cmdline::try_from(text, CMDLINE_BYTES),
     };
     let mut cmdline = cmdline.map_err(LoaderError::Cmdline)?;
-    for index in 0..disks {
+    for index in 0..windows {
         let (base, line) = window(index);
         cmdline
             .add_virtio_mmio_device(VIRTIO_MMIO_SIZE, GuestAddress(base), line, None)

@@ -26,6 +26,18 @@ enum Command {
     /// Count what one operation of each kind costs the guest's kernel
     #[command(after_help = exit_code::HELP, args_override_self = true)]
     Cost(Cost),
+    /// Boot the guest with a bare loop as its disk, and measure what is typed: see --against limit
+    Bare(Bare),
+}
+
+#[derive(Args, Debug)]
+struct Bare {
+    /// The file or block device, filled by iolite bench
+    #[arg(long, value_name = "PATH")]
+    disk: PathBuf,
+    /// Past the host's page cache (O_DIRECT)
+    #[arg(long)]
+    direct: bool,
 }
 
 #[derive(Args, Debug)]
@@ -110,6 +122,7 @@ impl Bench {
     pub fn execute(self) -> Result<ExitCode, Error> {
         match self.command {
             Some(Command::Cost(cost)) => cost::run(&cost.options()),
+            Some(Command::Bare(bare)) => load::bare::run(&bare.disk, bare.direct),
             None => load::run(&self.load.options()),
         }
     }

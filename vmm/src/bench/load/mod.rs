@@ -10,6 +10,7 @@
 //! over their consoles, by the protocol of `iolite_guest_core::bench`, and both are charged for the
 //! processor time of all their threads but the vCPU's.
 
+pub mod bare;
 mod image;
 mod json;
 mod machine;

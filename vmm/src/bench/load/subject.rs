@@ -16,6 +16,9 @@ use crate::error::Error;
 /// What to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Against {
+    /// The same guest with a bare loop in place of the device: one thread polls the ring, and calls
+    /// preadv or pwritev
+    Limit,
     /// The host itself: io_uring, and a thread in preadv or pwritev for each request in flight
     Host,
     /// The same guest under QEMU's microvm, with aio=threads and with aio=io_uring
@@ -27,6 +30,8 @@ pub enum Against {
 pub enum Subject {
     /// Our guest on iolite, its disk with these keys.
     Iolite(String),
+    /// Our guest on a bare loop.
+    Limit,
     /// Our guest on QEMU, its disk with this aio.
     Qemu(&'static str),
     /// io_uring on the host, one thread.
@@ -75,6 +80,7 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
     }
     for against in &options.against {
         let more: &[Subject] = match against {
+            Against::Limit => &[Subject::Limit],
             Against::Host => &[Subject::HostUring, Subject::HostThreads],
             Against::Qemu if !qemu::is_installed() => return Err(no_qemu()),
             Against::Qemu => &[Subject::Qemu("threads"), Subject::Qemu("io_uring")],
@@ -104,6 +110,7 @@ impl Subject {
         let (path, direct) = (image.path(), options.direct);
         Ok(match self {
             Subject::Iolite(keys) => Box::new(Machine::iolite(&path, keys, direct)?),
+            Subject::Limit => Box::new(Machine::limit(&path, direct)?),
             Subject::Qemu(aio) => Box::new(qemu::start(&path, aio, direct)?),
             Subject::HostUring => Box::new(Uring::new(&path, image.bytes(), direct)?),
             Subject::HostThreads => Box::new(Threads::new(&path, image.bytes(), direct)?),
@@ -117,6 +124,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Iolite(keys) if keys.is_empty() => f.write_str("iolite"),
             Subject::Iolite(keys) => write!(f, "iolite {keys}"),
+            Subject::Limit => f.write_str("limit"),
             Subject::Qemu(aio) => write!(f, "qemu {aio}"),
             Subject::HostUring => f.write_str("host io_uring"),
             Subject::HostThreads => f.write_str("host preadv"),
