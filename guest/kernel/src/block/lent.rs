@@ -87,7 +87,14 @@ pub fn start(disk: DiskId) -> Result<DeviceGrant, Errno> {
     // device can reach all memory by it anyway (`rights::DEVICES`).
     let start = window.address - window.address % PAGE;
     let bytes = (window.address - start + window.bytes).next_multiple_of(PAGE);
-    let mapped = process::current().space.map_registers(start, bytes);
+    let mapped = {
+        let mut process = process::current();
+        // Another thread may have closed the device meanwhile: nobody would ever take it back.
+        match process.files.has_device(disk) {
+            true => process.space.map_registers(start, bytes),
+            false => Err(Errno::EBADF),
+        }
+    };
     match mapped {
         Ok(address) => {
             with(disk, |lent| {

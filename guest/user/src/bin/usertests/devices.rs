@@ -13,7 +13,7 @@ use iolite_user::abi::{
 };
 use iolite_user::driver::{Operation, Outcome, Segment};
 use iolite_user::{Channel, Device, DrivenDisk, Ended, Errno, Fault, File, Mapping, Passing};
-use iolite_user::{Process, Result, port, wait_events};
+use iolite_user::{Process, Result, Thread, port, wait_events};
 
 pub const TESTS: &[Test] = &[
     Test::disk("device_needs_the_right", needs_the_right),
@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     Test::disk("device_is_reset_before_memory_is_free", reset_before_free),
     Test::disk("device_registers_are_no_buffer", registers_are_no_buffer),
     Test::disk("device_writes_back_before_it_is_lent", written_back),
+    Test::disk("device_closed_while_it_starts", closed_while_starting),
     Test::disk("dma_memory_is_bounded", dma_bounded),
     Test::disk("dma_mappings_are_checked", dma_checked),
     Test::disk("dma_only_for_who_drives", dma_only_for_driver),
@@ -345,6 +346,24 @@ fn written_back() -> Check {
         memory.channel.read(0, &mut block);
         holds(&block, seed, index * PAGE)?;
     }
+    Ok(())
+}
+
+/// What the kernel writes back before it lends a disk gives another thread the time to close it.
+fn closed_while_starting() -> Check {
+    for _ in 0..3 {
+        let memory = raw::pages(1)?;
+        File::open_writable(SCRATCH)?.pwrite_all(&check::pattern_of(SEED, 0, 8 * BLOCK), 0)?;
+        let fd = raw::call(Number::Open, &[path(&memory), 8, open::DEVICE])?;
+        let closer = Thread::spawn(move || raw::call(Number::Close, &[fd]))?;
+        let started = raw::call(Number::DeviceStart, &[fd, memory.address]);
+        closer.join()??;
+        if started.is_err() {
+            refused("start", started, Errno::EBADF)?;
+        }
+        File::open(SCRATCH).map(drop)?;
+    }
+    drive().map(drop)?;
     Ok(())
 }
 
