@@ -15,6 +15,10 @@ use crate::support::image::Image;
 use crate::support::trial;
 use crate::support::vm::Iolite;
 
+/// The built-in guest without events.
+const KERNEL: &[u8] = include_bytes!("../../resources/guest/kernel");
+const SYSTEM: &[u8] = include_bytes!("../../resources/guest/system.tar");
+
 pub fn tests() -> Vec<Trial> {
     vec![
         trial::test("trace::the_demo_from_both_sides", demo),
@@ -44,12 +48,17 @@ fn demo() -> Outcome {
         .expect(0)?;
     let json = fs::read_to_string(&file)?;
     let phases = chrome::check(&json)?;
+    let about: Value = serde_json::from_str(&json)?;
+    let about = &about["otherData"];
+    let lost = &about["guest_lost"];
+    ensure!(lost == 0, "{lost} events were lost");
+    if about["clock"] == "the host's time stamp counter is not stable" {
+        // The nested runner: there is the host's half only.
+        return check_host_half(&requests(&json)?);
+    }
     for phase in ["M", "X", "b", "e", "s", "t", "f", "C"] {
         ensure!(phases.contains_key(phase), "no event {phase}: {phases:?}");
     }
-    let about: Value = serde_json::from_str(&json)?;
-    let lost = &about["otherData"]["guest_lost"];
-    ensure!(lost == 0, "{lost} events were lost");
     check_lives(&requests(&json)?)?;
     check_views(&file, directory.path())
 }
@@ -157,7 +166,10 @@ fn check_views(file: &Path, directory: &Path) -> Outcome {
 fn host_half() -> Outcome {
     let directory = TempDir::new()?;
     let file = directory.path().join("t.json");
-    let guest = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/guest"));
+    // Copies: the nested runner has no source tree.
+    let guest = directory.path();
+    fs::write(guest.join("kernel"), KERNEL)?;
+    fs::write(guest.join("system.tar"), SYSTEM)?;
     Iolite::new()
         .arg("run")
         .arg(guest.join("kernel"))
@@ -167,9 +179,12 @@ fn host_half() -> Outcome {
         .expect(0)?;
     let json = fs::read_to_string(&file)?;
     chrome::check(&json)?;
-    let requests = requests(&json)?;
+    check_host_half(&requests(&json)?)
+}
+
+fn check_host_half(requests: &[Value]) -> Outcome {
     ensure!(requests.len() > 3, "{} requests", requests.len());
-    for request in &requests {
+    for request in requests {
         let at = |moment: &str| request["at"][moment].as_u64();
         ensure!(
             request["path"] == "guest" && at("popped").is_some() && at("popped") < at("used"),

@@ -23,49 +23,41 @@ const MSR_IA32_TSC: u32 = 0x10;
 /// How the guest's time stamp counter relates to the host's.
 #[derive(Clone, Debug, Default)]
 pub struct Offset {
-    /// The guest's minus the host's.
-    pub ticks: i64,
-    /// How that was found, and whether a reading of both agreed.
+    /// The guest's minus the host's. None where it does not hold still: then the times of the two
+    /// sides cannot be compared.
+    pub ticks: Option<i64>,
+    /// How that was found, and how well a reading of both agreed.
     pub found: String,
 }
 
-/// What is said of a vCPU that cannot be asked.
-const UNKNOWN: &str = "unknown: the guest's clock is taken to be the host's";
+impl Offset {
+    fn unknown(why: impl Into<String>) -> Offset {
+        let found = why.into();
+        log::warn!("the guest's half of the trace is left out: {found}");
+        Offset { ticks: None, found }
+    }
+}
 
 /// Asks KVM for the offset, and checks it against a reading of the guest's counter between two
 /// readings of the host's.
+///
+/// Where Linux finds the host's counter unstable (in some virtual machines), KVM moves the guest's
+/// whenever it loads the vCPU: the reading disagrees.
 pub fn offset(vcpu: &VcpuFd) -> Offset {
-    let reading = between(vcpu);
-    match (kvm_offset(vcpu), reading) {
-        (Some(ticks), Some((low, high))) if low <= ticks && ticks <= high => Offset {
-            ticks,
-            found: format!(
-                "offset of KVM; a reading agrees within {} ticks",
-                high - low
-            ),
-        },
-        (Some(ticks), Some((low, high))) => {
-            let off = if ticks < low {
-                low - ticks
-            } else {
-                ticks - high
-            };
-            log::warn!("the guest's clock is {off} ticks off: causes may seem to follow effects");
-            let found = format!("offset of KVM; a reading is off by {off} ticks");
-            Offset { ticks, found }
+    match (kvm_offset(vcpu), between(vcpu)) {
+        (Some(ticks), Some((low, high))) if low <= ticks && ticks <= high => {
+            let within = high - low;
+            Offset {
+                ticks: Some(ticks),
+                found: format!("offset of KVM; a reading agrees within {within} ticks"),
+            }
         }
-        (Some(ticks), None) => {
-            let found = "offset of KVM, unchecked".into();
-            Offset { ticks, found }
-        }
+        (Some(_), Some(_)) => Offset::unknown("the host's time stamp counter is not stable"),
         (None, Some((low, high))) => Offset {
-            ticks: low + (high - low) / 2,
+            ticks: Some(low + (high - low) / 2),
             found: format!("read from the vCPU within {} ticks", high - low),
         },
-        (None, None) => {
-            let found = UNKNOWN.into();
-            Offset { ticks: 0, found }
-        }
+        (_, None) => Offset::unknown("KVM does not tell the guest's time stamp counter"),
     }
 }
 

@@ -117,9 +117,13 @@ impl Session {
         // It does not panic; if it did, what it had is gone.
         let mut collected = self.collector.join().unwrap_or_default();
         let recording = &mut collected.recording;
+        if self.offset.ticks.is_none() {
+            recording.guest.clear();
+        }
+        let offset = self.offset.ticks.unwrap_or(0);
         recording.threads = trace::threads();
         recording.disks = trace::disks();
-        let mut trace = assemble::assemble(recording, &scale, self.offset.ticks);
+        let mut trace = assemble::assemble(recording, &scale, offset);
         trace.about = About {
             iolite_trace: chrome::VERSION,
             command: about::command(),
@@ -131,7 +135,7 @@ impl Session {
             guest_lost: collected.reader.lost,
             host_lost: trace::lost(),
             not_kept: collected.not_kept,
-            tsc_offset: self.offset.ticks,
+            tsc_offset: offset,
             clock: self.offset.found,
         };
         self.output.write(&trace)
