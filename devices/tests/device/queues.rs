@@ -1,9 +1,12 @@
 //! Several queues: each serves its own requests, and what one of them suffers is not the others'.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::fault::FaultBackend;
+use iolite_devices::block::inject::{Failure, Injection, Limits, Operation, Rate, Which};
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, BlockError};
 use iolite_devices_abi::blk::{F_MQ, S_OK, T_IN, config::NUM_QUEUES};
 use iolite_devices_abi::mmio as reg;
@@ -238,4 +241,40 @@ fn numbers_of_queues_that_are_not_possible() {
         let error = BlockDevice::new(memory.clone(), memory_disk(), config, edges).err();
         assert!(matches!(error, Some(BlockError::Queues(n)) if n == queues));
     }
+}
+
+#[test]
+fn what_is_injected_is_the_disks_and_not_each_queues() {
+    let injection = Injection {
+        failures: vec![Failure {
+            operation: Operation::Read,
+            which: Which::Every(NonZeroU64::new(4).unwrap()),
+        }],
+        limits: Limits {
+            requests: NonZeroU64::new(100).map(|rate| Rate::new(rate, NonZeroU64::new(4))),
+            bytes: None,
+        },
+        ..Injection::default()
+    };
+    let config = BlockConfig {
+        injection,
+        ..several()
+    };
+    let driver = Driver::cold(memory_disk(), config);
+    let mut lanes = set_up(&driver);
+    let start = Instant::now();
+    let mut failed = Vec::new();
+    for round in 0..3 {
+        for lane in &mut lanes {
+            lane.send(&driver, 5);
+            assert!(eventually(|| lane.is_answered(&driver)), "no answer");
+            if driver.get::<u8>(lane.base + 0x3800) != S_OK {
+                failed.push((round, lane.number));
+            }
+        }
+    }
+    assert_eq!(failed, [(0, 3), (1, 3), (2, 3)]);
+    // Four at once, eight more in 10 ms each.
+    let time = start.elapsed();
+    assert!(time >= Duration::from_millis(79), "{time:?}");
 }

@@ -11,7 +11,7 @@ pub(super) struct Failing {
     /// The disk's, for log lines.
     name: String,
     source: Arc<dyn RequestSource>,
-    failures: Vec<Armed>,
+    failures: Arc<[Armed]>,
     seed: u64,
 }
 
@@ -19,16 +19,13 @@ impl Failing {
     pub(super) fn new(
         name: &str,
         source: Arc<dyn RequestSource>,
-        failures: Vec<Failure>,
+        failures: Arc<[Armed]>,
         seed: u64,
     ) -> Self {
-        let failures = failures.into_iter().enumerate();
         Failing {
             name: name.to_owned(),
             source,
-            failures: failures
-                .map(|(index, failure)| Armed::new(index, failure))
-                .collect(),
+            failures,
             seed,
         }
     }

@@ -40,21 +40,28 @@ pub(super) struct Limit {
 /// The source with the limits.
 struct Limited {
     source: Arc<dyn RequestSource>,
+    /// The disk's: those of all its queues.
+    buckets: Arc<Mutex<Buckets>>,
     state: Mutex<State>,
     /// There is a pause, or it is time to stop.
     changed: Condvar,
 }
 
-struct State {
+/// What a disk may still do.
+pub(super) struct Buckets {
     requests: Option<Bucket>,
     bytes: Option<Bucket>,
+}
+
+#[derive(Default)]
+struct State {
     /// Somebody was sent away, and is to be told then.
     pause_until: Option<Instant>,
     stopped: bool,
 }
 
 impl Limit {
-    /// Limits to `source`, with a thread called `{name}-limit` that rings `doorbell` when a pause has
+    /// Limits `source` to what is in `buckets`, with a thread called `{name}-limit` that rings `doorbell` when a pause has
     /// ended.
     ///
     /// # Errors
@@ -62,20 +69,13 @@ impl Limit {
     pub(super) fn new(
         name: &str,
         source: Arc<dyn RequestSource>,
-        limits: Limits,
+        buckets: Arc<Mutex<Buckets>>,
         doorbell: &EventFd,
     ) -> io::Result<Self> {
-        let now = Instant::now();
-        let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate, now));
-        let state = State {
-            requests: bucket(limits.requests),
-            bytes: bucket(limits.bytes),
-            pause_until: None,
-            stopped: false,
-        };
         let limited = Arc::new(Limited {
             source,
-            state: Mutex::new(state),
+            buckets,
+            state: Mutex::default(),
             changed: Condvar::new(),
         });
         let (body, doorbell) = (Arc::clone(&limited), doorbell.try_clone()?);
@@ -142,7 +142,17 @@ impl Limited {
     }
 }
 
-impl State {
+impl Buckets {
+    /// Full ones for these limits.
+    pub(super) fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate, now));
+        Buckets {
+            requests: bucket(limits.requests),
+            bytes: bucket(limits.bytes),
+        }
+    }
+
     /// When the next request may begin, if not now.
     fn empty_until(&self, now: Instant) -> Option<Instant> {
         let buckets = [&self.requests, &self.bytes].into_iter().flatten();
@@ -163,16 +173,18 @@ impl RequestSource for Limited {
     fn next(&self) -> Option<Pulled> {
         // Locked until the request is known: of two who pull, one may have to wait for what the
         // other takes.
-        let mut state = self.lock();
+        let buckets = self.buckets.lock();
+        let mut buckets = buckets.unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if let Some(until) = state.empty_until(now) {
+        if let Some(until) = buckets.empty_until(now) {
+            let mut state = self.lock();
             if state.pause_until.replace(until) != Some(until) {
                 self.changed.notify_one();
             }
             return None;
         }
         let pulled = self.source.next()?;
-        state.take(&pulled.request, now);
+        buckets.take(&pulled.request, now);
         Some(pulled)
     }
 

@@ -1,7 +1,7 @@
 //! A disk that is slow or faulty on purpose: to see overlap that a fast disk hides, to see what a
 //! guest does on a bad one, and to leave something of a good one to others.
 //!
-//! An [`Injection`] stands between a queue and an engine, as a [`RequestSource`] of its own:
+//! An [`Injection`] stands between each queue and its engine, as a [`RequestSource`] of its own:
 //!
 //! ```text
 //! queue -> limit: lets no more through than a rate allows
@@ -14,7 +14,9 @@
 //! of a machine is the real one. What needs no disk (GET_ID, requests that are refused) is answered
 //! by the queue and never comes here.
 //!
-//! Everything random is a function of the seed and the request's number: the same requests in the
+//! The limits, and the counts of what fails now and then, are the disk's; the rest is each queue's.
+//!
+//! Everything random is a function of the seed, the queue and the request's number: the same requests in the
 //! same order meet the same fate.
 
 mod delay;
@@ -31,7 +33,7 @@ pub use limit::Limits;
 pub use rate::Rate;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -39,7 +41,8 @@ use super::engine::{Engine, Turn};
 use super::source::RequestSource;
 use delay::Delay;
 use failing::Failing;
-use limit::Limit;
+use failure::Armed;
+use limit::{Buckets, Limit};
 
 /// What is injected into a disk; by default nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,35 +57,62 @@ pub struct Injection {
     pub seed: u64,
 }
 
-impl Injection {
-    /// Makes an engine with `make`, between which and `source` this stands. `name` is the disk's,
-    /// `doorbell` what its queue's thread waits for.
+/// An injection at work: what the queues of a disk have in common of it.
+pub struct Injector {
+    latency: Option<Latency>,
+    /// These count the requests of all queues.
+    failures: Arc<[Armed]>,
+    /// All queues take from the same.
+    buckets: Option<Arc<Mutex<Buckets>>>,
+    seed: u64,
+}
+
+impl Injector {
+    /// Begins to inject, into a disk that is new.
+    pub fn new(injection: &Injection) -> Self {
+        let failures = injection.failures.iter().enumerate();
+        let armed = failures.map(|(index, failure)| Armed::new(index, *failure));
+        let limits = injection.limits;
+        let buckets = (!limits.is_none()).then(|| Arc::new(Mutex::new(Buckets::new(limits))));
+        Injector {
+            latency: injection.latency,
+            failures: armed.collect(),
+            buckets,
+            seed: injection.seed,
+        }
+    }
+
+    /// Makes an engine with `make` for queue number `queue`, which is called `name`; between the
+    /// engine and `source` this stands. `doorbell` is what the queue's thread waits for.
     ///
     /// # Errors
     /// Those of `make`, and if the system refuses a thread.
     pub fn engine(
-        self,
+        &self,
+        queue: usize,
         name: &str,
         mut source: Arc<dyn RequestSource>,
         doorbell: &EventFd,
         make: impl FnOnce(Arc<dyn RequestSource>) -> io::Result<Box<dyn Engine>>,
     ) -> io::Result<Box<dyn Engine>> {
-        let limit = match self.limits.is_none() {
-            true => None,
-            false => Some(Limit::new(name, source.clone(), self.limits, doorbell)?),
+        // Each queue counts its requests from 1: without this they would all meet the same fate.
+        let seed = self.seed.wrapping_add(queue as u64);
+        let limit = match &self.buckets {
+            None => None,
+            Some(buckets) => Some(Limit::new(name, source.clone(), buckets.clone(), doorbell)?),
         };
         if let Some(limit) = &limit {
             source = limit.source();
         }
         let delay = match self.latency {
-            Some(latency) => Some(Delay::new(name, source.clone(), latency, self.seed)?),
+            Some(latency) => Some(Delay::new(name, source.clone(), latency, seed)?),
             None => None,
         };
         if let Some(delay) = &delay {
             source = delay.source();
         }
         if !self.failures.is_empty() {
-            source = Arc::new(Failing::new(name, source, self.failures, self.seed));
+            source = Arc::new(Failing::new(name, source, self.failures.clone(), seed));
         }
         let engine = make(source)?;
         Ok(match (&limit, &delay) {

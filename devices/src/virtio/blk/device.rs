@@ -25,6 +25,7 @@ use crate::block::engine::Kind as EngineKind;
 use crate::block::engine::pool::Pool;
 use crate::block::engine::sync::Sync;
 use crate::block::engine::uring::Uring;
+use crate::block::inject::Injector;
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
 use crate::virtio::device::{Activation, VirtioDevice};
@@ -68,8 +69,9 @@ impl BlockDevice {
             backend,
             threads: Mutex::default(),
         };
-        for queue in &device.core.queues {
-            let thread = device.start(queue, &config)?;
+        let injector = Injector::new(&config.injection);
+        for (number, queue) in device.core.queues.iter().enumerate() {
+            let thread = device.start(number, queue, &config, &injector)?;
             device.lock_threads().push(thread);
         }
         Ok(device)
@@ -78,8 +80,10 @@ impl BlockDevice {
     /// Starts the threads of a queue.
     fn start(
         &self,
+        number: usize,
         queue: &Arc<RequestQueue>,
         config: &BlockConfig,
+        injector: &Injector,
     ) -> Result<QueueThread, BlockError> {
         let (label, bell) = (&*queue.label, &queue.doorbell);
         let &BlockConfig {
@@ -88,8 +92,7 @@ impl BlockDevice {
             queue_size,
             ..
         } = config;
-        let injection = config.injection.clone();
-        let engine = injection.engine(label, queue.clone(), bell, |source| {
+        let engine = injector.engine(number, label, queue.clone(), bell, |source| {
             let backend = Arc::clone(&self.backend);
             Ok(match kind {
                 EngineKind::Pool => Box::new(Pool::new(label, workers, source, backend, bell)?),
