@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::file::FileBackend;
+use iolite_devices::block::engine::Kind as Engine;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
 use iolite_devices_abi::blk::{F_FLUSH, T_IN, T_OUT};
 use iolite_devices_abi::mmio as reg;
@@ -33,8 +34,10 @@ const MEMORY_BYTES: usize = 16 << 20;
 pub struct Pattern {
     write: bool,
     random: bool,
-    bytes: u32,
+    pub bytes: u32,
     interrupts: bool,
+    /// Past the page cache, by this engine.
+    pub direct: Option<Engine>,
 }
 
 impl Pattern {
@@ -44,6 +47,14 @@ impl Pattern {
             random: true,
             bytes,
             interrupts: false,
+            direct: None,
+        }
+    }
+
+    pub const fn direct(self, engine: Engine) -> Self {
+        Pattern {
+            direct: Some(engine),
+            ..self
         }
     }
 
@@ -130,11 +141,18 @@ impl Server {
         }
     }
 
-    pub fn device(path: &Path) -> Self {
+    pub fn device(path: &Path, pattern: Pattern) -> Self {
         let memory = Memory::new();
-        let backend = Arc::new(FileBackend::open(path, false).unwrap());
+        let backend = match pattern.direct {
+            Some(_) => FileBackend::open_direct(path, false).unwrap(),
+            None => FileBackend::open(path, false).unwrap(),
+        };
+        let backend = Arc::new(backend);
         let interrupt = EventFd::new(0).unwrap();
-        let config = BlockConfig::new("bench");
+        let config = BlockConfig {
+            engine: pattern.direct.unwrap_or_default(),
+            ..BlockConfig::new("bench")
+        };
         let line = Arc::new(interrupt.try_clone().unwrap());
         let device = BlockDevice::new(memory.memory.clone(), backend, config, line).unwrap();
         let window = device.bus_device();

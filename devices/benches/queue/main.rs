@@ -1,6 +1,7 @@
 //! How fast one queue is, beside the limit: a bare loop that polls the same ring, calls `preadv` or
 //! `pwritev` on the same file, and publishes. Both serve the same driver, which polls the used ring
-//! on a thread of its own; slices of both alternate, and medians are compared.
+//! on a thread of its own; slices of both alternate, and medians are compared. Past the page cache,
+//! the limit is what an io_uring does without any device.
 //!
 //!     cargo bench -p iolite-devices --bench queue -- [FILE] [--slices N] [--millis N] [--row N]
 //!
@@ -15,11 +16,14 @@
 
 mod driver;
 mod limit;
+mod native;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use iolite_devices::block::engine::Kind as Engine;
 
 use driver::{Driver, Pattern, Server};
 
@@ -30,13 +34,23 @@ const DRIVER_CPU: usize = 0;
 const SERVER_CPU: usize = 1;
 
 /// What is measured: name, pattern, depths.
-const ROWS: [(&str, Pattern, &[u16]); 4] = [
+const ROWS: [(&str, Pattern, &[u16]); 6] = [
     ("4 KiB random read", Pattern::reads(4096), &[1, 4, 32, 64]),
     ("4 KiB random write", Pattern::writes(4096), &[1, 32]),
     ("64 KiB sequential read", Pattern::sequential(65536), &[8]),
     (
         "4 KiB random read, by interrupts",
         Pattern::reads(4096).with_interrupts(),
+        &[1, 32],
+    ),
+    (
+        "4 KiB direct read, io_uring",
+        Pattern::reads(4096).direct(Engine::Uring),
+        &[1, 32],
+    ),
+    (
+        "4 KiB direct read, workers",
+        Pattern::reads(4096).direct(Engine::Pool),
         &[1, 32],
     ),
 ];
@@ -68,11 +82,16 @@ fn main() {
             let (mut notified, mut interrupts) = (0.0, 0.0);
             for _ in 0..slices {
                 pin(SERVER_CPU);
-                let limit = Server::limit(&image.path);
-                pin(DRIVER_CPU);
-                limits.push(Driver::new(limit, pattern, depth).run(slice));
+                limits.push(match pattern.direct {
+                    Some(_) => native::direct_reads(&image.path, pattern.bytes, depth, slice),
+                    None => {
+                        let limit = Server::limit(&image.path);
+                        pin(DRIVER_CPU);
+                        Driver::new(limit, pattern, depth).run(slice)
+                    }
+                });
                 pin(SERVER_CPU);
-                let device = Server::device(&image.path);
+                let device = Server::device(&image.path, pattern);
                 pin(DRIVER_CPU);
                 let mut driver = Driver::new(device, pattern, depth);
                 devices.push(driver.run(slice));

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use iolite_devices::block::backend::OpenError;
 use iolite_devices::block::backend::file::FileBackend;
+use iolite_devices::block::engine::Kind as Engine;
+use iolite_devices::virtio::blk::BlockConfig;
 use iolite_devices_abi::blk::*;
 use tempfile::NamedTempFile;
 
@@ -169,4 +171,15 @@ fn read_only_images_are_offered_as_such() {
     assert_eq!(driver.request(T_OUT, 0, &[r(DATA, 512)]), (S_IOERR, 1));
     assert_eq!(driver.request(T_IN, 0, &[w(DATA, 512)]), (S_OK, 513));
     assert_eq!(driver.request(T_FLUSH, 0, &[]), (S_OK, 1));
+}
+
+#[test]
+fn a_disk_that_is_gone_leaves_its_image_unlocked() {
+    let file = image(&pattern(64 * 512));
+    for engine in [Engine::Uring, Engine::Pool, Engine::Sync] {
+        let config = BlockConfig { engine, ..config() };
+        let backend = Arc::new(open(&file, false).unwrap());
+        let mut driver = Driver::live_with(backend, config, FEATURES);
+        assert_eq!(driver.request(T_IN, 1, &[w(DATA, 512)]), (S_OK, 513));
+    }
 }

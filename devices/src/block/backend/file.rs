@@ -87,6 +87,12 @@ impl FileBackend {
     }
 }
 
+impl Drop for FileBackend {
+    fn drop(&mut self) {
+        image::unlock(&self.file);
+    }
+}
+
 impl Backend for FileBackend {
     fn capacity(&self) -> u64 {
         self.capacity

@@ -112,7 +112,21 @@ pub(super) fn open(
     if !lock(&file, read_only).map_err(io_error)? {
         return Err(OpenError::Locked(path.to_owned()));
     }
+    forget_access_times(&file);
     Ok((file, size))
+}
+
+/// Reads no longer look at the clock to note when they were: of a read from the page cache that is
+/// some hundredths. Only the owner of an image may ask for it; others do without.
+fn forget_access_times(file: &File) {
+    let fd = file.as_raw_fd();
+    // SAFETY: both commands take or return a number, and the descriptor is open.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        if flags >= 0 {
+            libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NOATIME);
+        }
+    }
 }
 
 /// The size of an image in bytes: where its end is, for files and block devices alike.
@@ -146,24 +160,37 @@ fn refused(path: &Path, error: io::Error) -> OpenError {
 /// Takes the lock that tells writers apart: shared for a reader, exclusive for a writer. False if
 /// somebody holds one that excludes ours.
 fn lock(file: &File, read_only: bool) -> io::Result<bool> {
-    // SAFETY: flock is plain data; all zeros mean "from byte 0 to the end", and OFD locks require
-    // a zero pid.
-    let mut request: libc::flock = unsafe { std::mem::zeroed() };
-    request.l_type = if read_only {
+    let kind = if read_only {
         libc::F_RDLCK
     } else {
         libc::F_WRLCK
-    } as libc::c_short;
-    request.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: the descriptor is open and the pointer valid for the duration of the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &request) } == 0 {
+    };
+    let Err(error) = set_lock(file, kind) else {
         return Ok(true);
-    }
-    let error = io::Error::last_os_error();
+    };
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EACCES) => Ok(false),
         // File systems without locks: nobody else is excluded there either.
         Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => Ok(true),
         _ => Err(error),
+    }
+}
+
+/// Gives the lock back. Closing the file does so too, but not at once where an io_uring has it.
+pub(super) fn unlock(file: &File) {
+    // If there was none, there is none.
+    let _ = set_lock(file, libc::F_UNLCK);
+}
+
+fn set_lock(file: &File, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: flock is plain data; all zeros mean "from byte 0 to the end", and OFD locks require
+    // a zero pid.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = kind as libc::c_short;
+    request.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: the descriptor is open and the pointer valid for the duration of the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
