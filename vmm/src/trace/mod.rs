@@ -16,6 +16,7 @@ pub mod command;
 
 mod in_flight;
 pub mod model;
+mod names;
 pub mod parts;
 pub mod paths;
 mod raw;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::lanes::Lanes;
 use super::requests::Requests;
+use super::thread::{Call, Thread};
 use crate::trace::model::{Category, Group, Key, Moment, Name, Names, PROCESSOR, Request};
 use crate::trace::raw::GuestEvent;
 use iolite_devices_abi::trace::{ask, kind, purpose};
@@ -24,34 +25,6 @@ pub struct Guest {
     last_interrupt: u64,
     /// The request harvested last: who is woken now, is woken for it.
     harvested: Option<usize>,
-}
-
-/// Numbers of threads are used again: each life has a lane of its own, this far from the last.
-const LIFE: u32 = 1000;
-
-struct Thread {
-    lane: u16,
-    /// How many had its number before.
-    lives: u16,
-    has_run: bool,
-    /// It has a program.
-    user: bool,
-    /// What it does while it is on the processor, and since when.
-    doing: Option<(Category, u64)>,
-    call: Option<Call>,
-    /// Since when it does not run, in a call.
-    waiting: Option<u64>,
-    /// The request that it has been woken for.
-    woken_for: Option<usize>,
-    /// The one that it has come back from, until it is back in its program.
-    served: Option<usize>,
-}
-
-struct Call {
-    name: Name,
-    since: u64,
-    /// The beginning of the next request: the call's own, or the last event of the one before.
-    asked: u64,
 }
 
 impl Guest {
@@ -273,55 +246,6 @@ impl Guest {
         if let Some((category, name, since)) = self.running.take() {
             let lane = lanes.lane(Group::Guest, PROCESSOR, "processor");
             lanes.slice(lane, category, name, since, at);
-        }
-    }
-}
-
-impl Thread {
-    fn new(number: u16, lives: u16, user: bool, name: &str, lanes: &mut Lanes) -> Thread {
-        let tid = u32::from(number) + u32::from(lives) * LIFE;
-        Thread {
-            lane: lanes.lane(Group::Guest, tid, name),
-            lives,
-            user,
-            has_run: false,
-            doing: None,
-            call: None,
-            waiting: None,
-            woken_for: None,
-            served: None,
-        }
-    }
-
-    fn end(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
-        self.pause(at, lanes, names);
-        self.end_wait(at, lanes, names);
-        self.end_call(at, lanes);
-    }
-
-    fn pause(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
-        let Some((category, since)) = self.doing.take() else {
-            return;
-        };
-        match category {
-            Category::Program => lanes.slice(self.lane, category, names.of("program"), since, at),
-            // In a call the call's own slice says it.
-            _ if self.call.is_none() && !self.user => {
-                lanes.slice(self.lane, category, names.of("kernel"), since, at);
-            }
-            _ => {}
-        }
-    }
-
-    fn end_wait(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
-        if let Some(since) = self.waiting.take() {
-            lanes.slice(self.lane, Category::Wait, names.of("waits"), since, at);
-        }
-    }
-
-    fn end_call(&mut self, at: u64, lanes: &mut Lanes) {
-        if let Some(call) = self.call.take() {
-            lanes.slice(self.lane, Category::Call, call.name, call.since, at);
         }
     }
 }

@@ -10,6 +10,7 @@ mod guest;
 mod host;
 mod lanes;
 mod requests;
+mod thread;
 
 use super::clock::Scale;
 use super::model::{Lane, Names, Trace};
