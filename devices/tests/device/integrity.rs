@@ -3,10 +3,12 @@
 //!
 //! Requests that are in flight together touch different sectors, so the model knows what each of them
 //! must find or leave. One that failed has left what was there. One that was in flight at a reset has
-//! been done or not, as a whole sector each: what the disk says then is looked up, and counts.
+//! been done or not, as a whole sector each: what the disk says then is looked up, and counts. A
+//! disk has one to four queues, and a request goes to any.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices::block::backend::file::FileBackend;
@@ -16,6 +18,8 @@ use iolite_devices::block::inject::{Failure, Injection, Latency, MILLION, Operat
 use iolite_devices::virtio::blk::BlockConfig;
 use iolite_devices_abi::blk::*;
 use iolite_devices_abi::mmio as reg;
+use iolite_devices_abi::status::*;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::driver::*;
 
@@ -23,6 +27,13 @@ const SECTORS: usize = 512;
 /// How many requests can be in flight; each has a slot for its header, data and status.
 const SLOTS: u64 = 16;
 const SLOT_BYTES: u64 = 16 << 10;
+/// Where the memory of queues begins, how much of it each has, and what lies where in it.
+const QUEUES: u64 = 1 << 20;
+const QUEUE_BYTES: u64 = 16 << 10;
+const AVAIL: u64 = 0x1000;
+const USED: u64 = 0x2000;
+/// Entries of a queue: three for each slot.
+const ENTRIES: u16 = 64;
 const MOST_SECTORS: usize = SLOT_BYTES as usize / 512;
 
 /// A source of numbers that repeats itself for the same seed (Marsaglia's xorshift).
@@ -47,6 +58,8 @@ struct Request {
 
 struct Test {
     driver: Driver,
+    /// How many requests each queue was given, and how many of them have been seen to end.
+    queues: Vec<(u16, u16)>,
     model: Vec<u8>,
     random: Random,
     /// Makes each write's bytes its own.
@@ -57,10 +70,11 @@ struct Test {
 impl Test {
     fn new(backend: Arc<dyn Backend>, config: BlockConfig, seed: u64) -> Self {
         let config = BlockConfig {
-            queue_size: 64,
+            queue_size: ENTRIES,
             ..config
         };
         let mut test = Test {
+            queues: vec![(0, 0); config.queues.into()],
             driver: Driver::cold(backend, config),
             model: pattern(512 * SECTORS),
             random: Random(seed * 2 + 1),
@@ -72,7 +86,53 @@ impl Test {
     }
 
     fn start(&mut self) {
-        self.driver.start(FEATURES | F_DISCARD | F_WRITE_ZEROES);
+        let driver = &self.driver;
+        let several = if self.queues.len() > 1 { F_MQ } else { 0 };
+        driver.negotiate(FEATURES | F_DISCARD | F_WRITE_ZEROES | several);
+        for (number, (sent, seen)) in (0..).zip(&mut self.queues) {
+            let base = base_of(number);
+            driver.memory_fill(base, QUEUE_BYTES as usize, 0);
+            driver.write(reg::QUEUE_SEL, number as u32);
+            driver.write(reg::QUEUE_NUM, ENTRIES.into());
+            driver.write(reg::QUEUE_DESC_LOW, base as u32);
+            driver.write(reg::QUEUE_DRIVER_LOW, (base + AVAIL) as u32);
+            driver.write(reg::QUEUE_DEVICE_LOW, (base + USED) as u32);
+            driver.write(reg::QUEUE_READY, 1);
+            (*sent, *seen) = (0, 0);
+        }
+        driver.driver_ok();
+        let up = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+        assert_eq!(driver.status(), up);
+    }
+
+    /// Makes a chain available, and notifies.
+    fn submit(&mut self, number: usize, head: u16) {
+        let base = base_of(number) + AVAIL;
+        let (sent, _) = &mut self.queues[number];
+        self.driver
+            .put(base + 4 + 2 * u64::from(*sent % ENTRIES), head);
+        *sent = sent.wrapping_add(1);
+        let index = GuestAddress(base + 2);
+        self.driver
+            .memory
+            .store(*sent, index, Ordering::Release)
+            .unwrap();
+        self.driver.write(reg::QUEUE_NOTIFY, number as u32);
+    }
+
+    /// Waits until one more request has ended.
+    fn next_end(&mut self) {
+        let (driver, queues) = (&self.driver, &mut self.queues);
+        let ended = eventually(|| {
+            (0..).zip(queues.iter_mut()).any(|(number, (_, seen))| {
+                let index = GuestAddress(base_of(number) + USED + 2);
+                let used: u16 = driver.memory.load(index, Ordering::Acquire).unwrap();
+                let ended = used != *seen;
+                *seen = seen.wrapping_add(ended.into());
+                ended
+            })
+        });
+        assert!(ended, "a request is not answered");
     }
 
     fn run(&mut self, rounds: usize) {
@@ -82,7 +142,6 @@ impl Test {
             for (slot, request) in (0..).zip(&requests) {
                 self.send(slot, request);
             }
-            self.driver.notify();
             match self.random.below(10) {
                 0 => self.reset(requests),
                 _ => self.finish(requests),
@@ -149,8 +208,9 @@ impl Test {
             }
             T_OUT => {
                 let memory = &driver.memory;
-                let at = vm_memory::GuestAddress(data);
-                vm_memory::Bytes::write_slice(&**memory, &request.after, at).unwrap();
+                memory
+                    .write_slice(&request.after, GuestAddress(data))
+                    .unwrap();
                 r(data, bytes)
             }
             T_FLUSH => r(data, 0),
@@ -168,15 +228,16 @@ impl Test {
             }
         };
         driver.put(status, UNTOUCHED);
+        let queue = self.random.below(self.queues.len());
         let head = 3 * slot as u16;
-        driver.chain_in(DESC, head, &[header, data, w(status, 1)]);
-        driver.make_available(head);
+        driver.chain_in(base_of(queue), head, &[header, data, w(status, 1)]);
+        self.submit(queue, head);
     }
 
     /// All requests end, and are what they must be.
     fn finish(&mut self, requests: Vec<Request>) {
         for _ in &requests {
-            self.driver.next_used().expect("a request is not answered");
+            self.next_end();
         }
         for (slot, request) in (0..).zip(requests) {
             match self.driver.get::<u8>(STATUS + slot) {
@@ -200,7 +261,7 @@ impl Test {
     /// The driver resets the disk with requests in flight.
     fn reset(&mut self, requests: Vec<Request>) {
         for _ in 0..self.random.below(requests.len() + 1) {
-            self.driver.next_used().expect("a request is not answered");
+            self.next_end();
         }
         self.driver.write(reg::STATUS, 0);
         assert!(eventually(|| self.driver.status() == 0));
@@ -218,8 +279,18 @@ impl Test {
 
     fn read_sector(&mut self, sector: usize) -> Vec<u8> {
         // A read may fail on purpose.
-        while self.driver.request(T_IN, sector as u64, &[w(DATA, 512)]).0 != S_OK {}
-        self.driver.bytes(DATA, 512)
+        loop {
+            let read = Request {
+                request_type: T_IN,
+                sectors: sector..sector + 1,
+                after: vec![0; 512],
+            };
+            self.send(0, &read);
+            self.next_end();
+            if self.driver.get::<u8>(STATUS) == S_OK {
+                return self.driver.bytes(DATA, 512);
+            }
+        }
     }
 
     /// The whole disk, as the driver sees it.
@@ -232,6 +303,10 @@ impl Test {
             );
         }
     }
+}
+
+fn base_of(queue: usize) -> u64 {
+    QUEUES + QUEUE_BYTES * queue as u64
 }
 
 fn bytes_of(sectors: &Range<usize>) -> Range<usize> {
@@ -266,12 +341,13 @@ fn every_byte_is_right(
     make: impl Fn() -> (Arc<dyn Backend>, Box<dyn Fn() -> Vec<u8>>),
     rounds: usize,
 ) {
-    for (seed, workers) in [(1, 1), (2, 4), (3, 8)] {
+    for (seed, workers, queues) in [(1, 1, 1), (2, 4, 2), (3, 2, 4)] {
         for injection in [Injection::default(), faulty_injection(seed)] {
             let fails = !injection.failures.is_empty();
             let (backend, contents) = make();
             let config = BlockConfig {
                 workers,
+                queues,
                 injection,
                 ..config()
             };
@@ -280,7 +356,7 @@ fn every_byte_is_right(
             test.check();
             assert_eq!(test.failed > 0, fails);
             test.driver.device.shutdown().unwrap();
-            assert!(contents() == test.model, "seed {seed}, {workers} workers");
+            assert!(contents() == test.model, "{queues} queues");
         }
     }
 }
