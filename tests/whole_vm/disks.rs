@@ -1,6 +1,7 @@
 //! Kinds of disks, and their keys that whoever is inside can tell apart.
 
 use libtest_mimic::{Failed, Trial};
+use nix::sys::signal::Signal;
 
 use crate::ensure;
 use crate::support::Outcome;
@@ -19,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         trial::test("disks::every_cache_brings_bytes_to_the_file", caches),
         trial::test("disks::large_blocks", large_blocks),
         trial::test("disks::past_the_page_cache", direct),
+        trial::test("disks::one_that_grows_under_our_guest", growing),
         trial::test("disks::readonly_memory_is_read_only", read_only_memory),
     ]
 }
@@ -74,6 +76,24 @@ fn direct() -> Outcome {
     verify.expect(0)?;
     Iolite::program("fill /dev/vdb 7").disk(&disk).expect(0)?;
     image.holds(7, SIZE)
+}
+
+/// Our guest keeps to the size that it found; the change and its interrupt do not disturb it.
+fn growing() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let mut running = Iolite::run().disk(image.path()).arg("-v").start()?;
+    running.send("verify /dev/vdb 9\n")?;
+    running.wait_for("seed 9: ok", 1)?;
+    let file = std::fs::File::options().write(true).open(image.path())?;
+    file.set_len(2 * SIZE as u64)?;
+    running.signal(Signal::SIGUSR1)?;
+    running.send("verify /dev/vdb 9\n")?;
+    running.wait_for("seed 9: ok", 2)?;
+    running.send("exit 0\n")?;
+    let ended = running.finish_with_input_open()?.expect(0)?;
+    let said = "vdb: 2097152 bytes now";
+    ensure!(ended.stderr.contains(said), "{}", ended.report());
+    Ok(())
 }
 
 fn read_only_memory() -> Outcome {
