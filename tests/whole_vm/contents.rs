@@ -29,29 +29,37 @@ pub fn tests() -> Vec<Trial> {
         ("63_kib", 63 << 10),
         ("64_mib", 64 << 20),
     ] {
-        for workers in [1, 16] {
-            let name = format!("contents::both_directions_{name}_{workers}_workers");
-            tests.push(trial::test_of(&name, move || {
-                both_directions(size, workers)
-            }));
+        for keys in ["workers=1", "workers=16"] {
+            let name = format!("contents::both_directions_{name}_{keys}");
+            tests.push(trial::test_of(&name, move || both_directions(size, keys)));
         }
+    }
+    for keys in [
+        "engine=uring",
+        "engine=sync",
+        "engine=uring,queues=4",
+        "poll=off",
+    ] {
+        let name = format!("contents::both_directions_1_mib_{keys}");
+        tests.push(trial::test_of(&name, move || {
+            both_directions(1 << 20, keys)
+        }));
     }
     tests
 }
 
 /// The guest fills the disk and the host reads the file; the host fills another file and the guest
 /// verifies it.
-fn both_directions(size: usize, workers: usize) -> Outcome {
+fn both_directions(size: usize, keys: &str) -> Outcome {
     let written = Image::zeroed(size as u64)?;
-    let keys = format!("workers={workers}");
     Iolite::program("fill /dev/vdb 7")
-        .disk(written.with(&keys))
+        .disk(written.with(keys))
         .expect(0)?;
     written.holds(7, size)?;
 
     let given = Image::patterned(size, 99)?;
     Iolite::program("verify /dev/vdb 99")
-        .disk(given.with(&keys))
+        .disk(given.with(keys))
         .expect(0)?;
     given.holds(99, size)
 }
