@@ -1,5 +1,5 @@
 //! The engine of a disk where nobody says otherwise: the queue's thread serves at once what can be
-//! served at once, and [`Workers`] do the rest. Where nothing can be served at once, workers pull for
+//! served at once, and `workers` do the rest. Where nothing can be served at once, workers pull for
 //! themselves.
 
 use std::io;

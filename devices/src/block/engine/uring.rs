@@ -2,7 +2,7 @@
 //! and writes are in flight as the queue holds, and nobody waits for a single one. The file is
 //! registered, so the kernel does not look it up for each request.
 //!
-//! What a ring does not take (flushes, discards, backends without a file) goes to [`Workers`]. So do
+//! What a ring does not take (flushes, discards, backends without a file) goes to `workers`. So do
 //! requests that did not end as they should, cut short or with an error: the worker does them again
 //! from the beginning, and finds out what is wrong.
 //!

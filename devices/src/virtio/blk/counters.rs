@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::completion::Pending;
+use crate::block::request::{Kind, Outcome};
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// A snapshot of a queue's counters, or the sum of a disk's, all since the device was made.
@@ -61,6 +64,31 @@ counters! {
     notifications,
     /// The most requests that were in flight at once (in one queue).
     max_in_flight,
+}
+
+impl Live {
+    /// A request for the backend was popped.
+    #[inline]
+    pub(super) fn count_popped(&self, kind: Kind) {
+        match kind {
+            Kind::Read => self.reads.add(1),
+            Kind::Write { .. } => self.writes.add(1),
+            Kind::Flush => self.flushes.add(1),
+            Kind::Discard => self.discards.add(1),
+            Kind::WriteZeroes { .. } => self.write_zeroes.add(1),
+        }
+    }
+
+    /// A request has ended.
+    #[inline]
+    pub(super) fn count_outcome(&self, pending: Pending, outcome: Outcome) {
+        match (outcome, pending.kind) {
+            (Outcome::Failed, _) => self.errors.add(1),
+            (Outcome::Done, Kind::Read) => self.bytes_read.add(pending.bytes),
+            (Outcome::Done, Kind::Write { .. }) => self.bytes_written.add(pending.bytes),
+            (Outcome::Done, _) => {}
+        }
+    }
 }
 
 /// One counter, that one thread at a time writes (the queue's lock sees to it) and any thread reads.

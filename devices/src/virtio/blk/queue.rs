@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use iolite_devices_abi::blk::S_OK;
 use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
@@ -29,7 +28,7 @@ use super::disk::Disk;
 use super::request::{self, Parsed, Transfer};
 use super::ring::{Popped, Ring, RingError};
 use crate::block::gate::Gate;
-use crate::block::request::{Completion, Kind, Outcome, Request};
+use crate::block::request::{Completion, Kind, Request};
 use crate::block::source::{Pulled, RequestSource};
 use crate::throttle::Throttle;
 use crate::trace::{self, Point};
@@ -42,7 +41,7 @@ pub struct RequestQueue {
     pub(super) label: String,
     /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
     pub(super) doorbell: EventFd,
-    disk: Arc<Disk>,
+    pub(super) disk: Arc<Disk>,
     memory: Arc<GuestMemoryMmap>,
     notifier: Arc<Notifier>,
     gate: Gate,
@@ -205,6 +204,8 @@ impl RequestQueue {
             match self.step(&mut state) {
                 Ok(Step::Pulled(pulled)) => return Some(pulled),
                 Ok(Step::Answered) => {
+                    // There may be no end to these, nor to the turn.
+                    self.decide(&mut state);
                     drop(state);
                     state = self.lock();
                 }
@@ -260,13 +261,7 @@ impl RequestQueue {
         self.trace.event(Point::Parsed, head, offset, what);
         let name = &self.label;
         log::debug!("{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}");
-        match kind {
-            Kind::Read => self.counters.reads.add(1),
-            Kind::Write { .. } => self.counters.writes.add(1),
-            Kind::Flush => self.counters.flushes.add(1),
-            Kind::Discard => self.counters.discards.add(1),
-            Kind::WriteZeroes { .. } => self.counters.write_zeroes.add(1),
-        }
+        self.counters.count_popped(kind);
         ring.start(
             head,
             Pending {
@@ -285,36 +280,6 @@ impl RequestQueue {
         }
     }
 
-    /// The answer to what needs no backend.
-    fn answer_now(&self, id: u64, parsed: Parsed) -> Answer {
-        let name = &self.label;
-        match parsed {
-            Parsed::Flushed { .. } => self.counters.flushes.add(1),
-            _ => self.counters.others.add(1),
-        }
-        match parsed {
-            Parsed::Identify { buffers, status } => {
-                log::debug!("{name} #{id} popped: GET_ID");
-                let copied = buffers.copy_from(&self.disk.id);
-                Answer::new(status, S_OK, copied as u64)
-            }
-            Parsed::Flushed { status } => {
-                log::debug!("{name} #{id} popped: Flush, which is ignored");
-                Answer::new(status, S_OK, 0)
-            }
-            Parsed::Refused { reason, status } => {
-                self.complain(format_args!("#{id} is refused: {reason}"));
-                self.counters.errors.add(1);
-                Answer::new(status, reason.status(), 0)
-            }
-            Parsed::NoStatus | Parsed::Transfer(_) => {
-                self.complain(format_args!("#{id} has no place for its status"));
-                self.counters.errors.add(1);
-                Answer::NONE
-            }
-        }
-    }
-
     /// Takes the answer to a request. False, and a complaint, if that is not in flight.
     #[inline]
     fn finish(&self, state: &mut State, completion: Completion) -> bool {
@@ -325,7 +290,7 @@ impl RequestQueue {
             log::error!("{name} #{id} completed twice (please report this bug)");
             return false;
         };
-        self.count_outcome(pending, outcome);
+        self.counters.count_outcome(pending, outcome);
         self.publish(state, id, tag, pending.answer(outcome));
         true
     }
@@ -392,17 +357,8 @@ impl RequestQueue {
         self.notifier.fail();
     }
 
-    fn complain(&self, what: std::fmt::Arguments<'_>) {
+    pub(super) fn complain(&self, what: std::fmt::Arguments<'_>) {
         self.complaints.warn(format_args!("{}: {what}", self.label));
-    }
-
-    fn count_outcome(&self, pending: Pending, outcome: Outcome) {
-        match (outcome, pending.kind) {
-            (Outcome::Failed, _) => self.counters.errors.add(1),
-            (Outcome::Done, Kind::Read) => self.counters.bytes_read.add(pending.bytes),
-            (Outcome::Done, Kind::Write { .. }) => self.counters.bytes_written.add(pending.bytes),
-            (Outcome::Done, _) => {}
-        }
     }
 }
 
