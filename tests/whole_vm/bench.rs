@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
             every_cell,
         ),
         trial::test("bench::a_disk_that_fails_is_an_error", failing_disk),
+        trial::test("bench::idle_machines_are_measured", idle),
         trial::test_with("qemu-system-x86_64", "bench::qemu_is_measured_too", qemu),
     ]
 }
@@ -123,6 +124,31 @@ fn failing_disk() -> Outcome {
         .arg("bench")
         .option("--disk", &path)
         .expect(2)?;
+    Ok(())
+}
+
+fn idle() -> Outcome {
+    let results = tempfile::NamedTempFile::new()?;
+    let ended = Iolite::new()
+        .arg("bench")
+        .arg("idle")
+        .option("--json", results.path())
+        .expect(0)?;
+    let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
+    ensure!(results["schema"] == "iolite-bench-idle/1", "{results}");
+    ensure!(results["start_ms"].as_f64() > Some(0.0), "{results}");
+    // At rest nobody polls: some wake-ups a second, not thousands.
+    let wake_ups = results["wake_ups_per_second"].as_f64();
+    ensure!(Some(0.0) <= wake_ups && wake_ups < Some(100.0), "{results}");
+    // More than nothing, and not the guest's memory with it.
+    let memory = results["memory_bytes"].as_u64();
+    ensure!(
+        Some(1 << 20) < memory && memory < Some(64 << 20),
+        "{results}"
+    );
+    for word in ["ms", "MiB", "/s"] {
+        ensure!(ended.stdout.contains(word), "{}", ended.report());
+    }
     Ok(())
 }
 

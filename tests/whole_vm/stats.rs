@@ -14,6 +14,7 @@ use crate::support::vm::Iolite;
 pub fn tests() -> Vec<Trial> {
     vec![
         trial::test("stats::every_byte_is_counted_once", counts),
+        trial::test("stats::queues_are_told_apart", queues),
         trial::test("stats::delays_show_in_the_times", times),
         trial::test("stats::a_line_comes_at_each_interval", interval),
         trial::test("stats::not_beside_a_trace", beside_a_trace),
@@ -88,6 +89,27 @@ fn counts() -> Outcome {
     for word in ["vdb", "service", "in backends", "for each request"] {
         ensure!(table.contains(word), "no {word} in the table:\n{table}");
     }
+    Ok(())
+}
+
+fn queues() -> Outcome {
+    let image = Image::zeroed(256 << 10)?;
+    let (stats, table) = stats("fill /dev/vdb 7", &image.with("queues=2"))?;
+    let disk = &stats["disks"][1];
+    let queues = disk["queues"].as_array().ok_or("no queues")?;
+    ensure!(queues.len() == 2 && queues[1]["name"] == "vdb/1", "{disk}");
+    let sum: u64 = queues
+        .iter()
+        .filter_map(|queue| queue["requests"].as_u64())
+        .sum();
+    ensure!(disk["requests"] == sum && sum > 0, "{disk}");
+    ensure!(table.contains("vdb/1"), "{table}");
+    ensure!(
+        stats["disks"][0]["queues"]
+            .as_array()
+            .is_some_and(Vec::is_empty),
+        "{stats}"
+    );
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand, value_parser};
 use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, SECTOR_BYTES};
 
-use super::cost;
 use super::load::{self, Access, Against, Matrix, Wait};
+use super::{cost, idle};
 use crate::config::parse_size;
 use crate::error::Error;
 use crate::exit_code::{self, ExitCode};
@@ -26,8 +26,18 @@ enum Command {
     /// Count what one operation of each kind costs the guest's kernel
     #[command(after_help = exit_code::HELP, args_override_self = true)]
     Cost(Cost),
+    /// Measure what a machine costs that does nothing: its start, memory, wake-ups
+    #[command(after_help = exit_code::HELP, args_override_self = true)]
+    Idle(Idle),
     /// Boot the guest with a bare loop as its disk, and measure what is typed: see --against limit
     Bare(Bare),
+}
+
+#[derive(Args, Debug)]
+struct Idle {
+    /// Write the results to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -122,6 +132,7 @@ impl Bench {
     pub fn execute(self) -> Result<ExitCode, Error> {
         match self.command {
             Some(Command::Cost(cost)) => cost::run(&cost.options()),
+            Some(Command::Idle(idle)) => idle::run(&idle::Options { json: idle.json }),
             Some(Command::Bare(bare)) => load::bare::run(&bare.disk, bare.direct),
             None => load::run(&self.load.options()),
         }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use hdrhistogram::Histogram;
 use iolite_devices::trace;
+use iolite_devices::virtio::blk::Counters;
 use serde_json::{Map, Value, json};
 
 use super::{Report, requests, table};
@@ -19,28 +20,18 @@ pub fn write(mut out: impl Write, report: &Report<'_>) -> io::Result<()> {
             .iter()
             .position(|known| known == name)
             .and_then(|number| report.times.disks.get(&u8::try_from(number).ok()?));
-        json!({
-            "name": name,
-            "requests": requests(c),
-            "reads": c.reads,
-            "writes": c.writes,
-            "flushes": c.flushes,
-            "discards": c.discards,
-            "write_zeroes": c.write_zeroes,
-            "others": c.others,
-            "errors": c.errors,
-            "bytes_read": c.bytes_read,
-            "bytes_written": c.bytes_written,
-            "max_in_flight": c.max_in_flight,
-            "notifications": c.notifications,
-            "interrupts_sent": c.interrupts_sent,
-            "interrupts_suppressed": c.interrupts_suppressed,
-            "times_us": times.map(|times| json!({
-                "queued": histogram(&times.queued, report.tick_ns),
-                "service": histogram(&times.service, report.tick_ns),
-                "total": histogram(&times.total, report.tick_ns),
-            })),
-        })
+        let mut disk = counters(name, c);
+        let queues = report.queues.iter().filter(|(queue, _)| {
+            let rest = queue.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        });
+        disk["queues"] = queues.map(|(queue, c)| counters(queue, c)).collect();
+        disk["times_us"] = json!(times.map(|times| json!({
+            "queued": histogram(&times.queued, report.tick_ns),
+            "service": histogram(&times.service, report.tick_ns),
+            "total": histogram(&times.total, report.tick_ns),
+        })));
+        disk
     });
     let threads =
         table::busy(report).map(|(name, part)| json!({"name": name, "in_backends": part}));
@@ -61,6 +52,27 @@ pub fn write(mut out: impl Write, report: &Report<'_>) -> io::Result<()> {
     });
     serde_json::to_writer_pretty(&mut out, &all)?;
     writeln!(out)
+}
+
+/// What was counted of a disk or a queue.
+fn counters(name: &str, c: &Counters) -> Value {
+    json!({
+        "name": name,
+        "requests": requests(c),
+        "reads": c.reads,
+        "writes": c.writes,
+        "flushes": c.flushes,
+        "discards": c.discards,
+        "write_zeroes": c.write_zeroes,
+        "others": c.others,
+        "errors": c.errors,
+        "bytes_read": c.bytes_read,
+        "bytes_written": c.bytes_written,
+        "max_in_flight": c.max_in_flight,
+        "notifications": c.notifications,
+        "interrupts_sent": c.interrupts_sent,
+        "interrupts_suppressed": c.interrupts_suppressed,
+    })
 }
 
 /// The figures of a histogram, and the histogram itself: how many requests took up to how long.

@@ -72,8 +72,10 @@ impl Options {
 struct Report<'a> {
     /// From the start of the machine to its end.
     seconds: f64,
-    /// Name, counters and times of each disk.
+    /// Name and counters of each disk.
     disks: Vec<(&'a str, Counters)>,
+    /// The same for each queue of a disk that has several: `vdb/0`.
+    queues: Vec<(String, Counters)>,
     times: &'a Times,
     /// Nanoseconds in a tick.
     tick_ns: f64,
@@ -91,6 +93,14 @@ impl Report<'_> {
             .map(|(_, counters)| requests(counters))
             .sum()
     }
+}
+
+fn queues(disk: &Disk) -> Vec<(String, Counters)> {
+    let counters = disk.device.queue_counters().enumerate();
+    let queues: Vec<_> = counters
+        .map(|(number, counters)| (format!("{}/{number}", disk.name), counters))
+        .collect();
+    if queues.len() > 1 { queues } else { Vec::new() }
 }
 
 /// Requests of every type.
@@ -165,6 +175,7 @@ impl Session {
                 .iter()
                 .map(|disk| (disk.name.as_str(), disk.device.counters()))
                 .collect(),
+            queues: disks.iter().flat_map(queues).collect(),
             times: &times,
             tick_ns: self.clock.scale().tick_ns(),
             vcpu: vcpu.unwrap_or_default(),

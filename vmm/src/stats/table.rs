@@ -40,9 +40,11 @@ fn requests_table(report: &Report<'_>) -> String {
         ("suppressed", true),
     ];
     let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
-    let rows = report.disks.iter().map(|(name, c)| {
+    let disks = report.disks.iter().map(|(name, c)| (*name, c));
+    let queues = report.queues.iter().map(|(name, c)| (name.as_str(), c));
+    let rows = disks.chain(queues).map(|(name, c)| {
         vec![
-            (*name).to_owned(),
+            name.to_owned(),
             c.reads.to_string(),
             c.writes.to_string(),
             c.flushes.to_string(),
@@ -167,6 +169,7 @@ mod tests {
         let report = Report {
             seconds: 1.0,
             disks: vec![("vda", Counters::default()), ("vdb", counters)],
+            queues: Vec::new(),
             times: &times,
             tick_ns: 0.5,
             vcpu: Reading::from([("exits", 50), ("io_exits", 0), ("pf_fixed", 7)]),

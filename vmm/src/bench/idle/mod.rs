@@ -1,0 +1,198 @@
+//! `iolite bench idle`: what a machine costs that does nothing. Three figures, each of a process of
+//! this program as anybody would start it:
+//!
+//! - the time from the start of the process to the guest's first instructions, which write a byte to
+//!   COM1 (`kernel`): until that byte arrives here;
+//! - memory besides the guest's, with four disks of four workers each, and our guest at its prompt;
+//! - how often the VMM's threads wake up in a second then.
+
+mod kernel;
+mod process;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, fs::File};
+
+use serde_json::json;
+
+use crate::columns;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+
+/// How often the start is timed; the median is shown.
+const STARTS: usize = 9;
+/// The disks of the idle machine: `null:` keeps no bytes, so that no page cache is counted.
+const DISK: &str = "null:64M,workers=4";
+const DISKS: usize = 4;
+/// Guest memory, in bytes and as an option.
+const MEMORY_BYTES: u64 = 128 << 20;
+const MEMORY: &str = "128M";
+/// What the guest's shell says when it waits for input.
+const PROMPT: &[u8] = b"iolite$ ";
+/// How long a machine is left alone before it is looked at, and how long it is looked at.
+const SETTLE: Duration = Duration::from_millis(500);
+const WATCH: Duration = Duration::from_secs(3);
+
+/// What the user can choose.
+#[derive(Debug)]
+pub struct Options {
+    /// Where to write the results as JSON.
+    pub json: Option<PathBuf>,
+}
+
+/// The figures.
+struct Idle {
+    start_ms: f64,
+    memory_bytes: u64,
+    wake_ups: f64,
+}
+
+/// Measures, and prints a table.
+///
+/// # Errors
+/// [`Error::Bench`] if a machine does not do as it should, [`Error::Host`].
+pub fn run(options: &Options) -> Result<ExitCode, Error> {
+    // Before the work, not after it: a mistake in the path should cost no time.
+    let json = options.json.as_ref().map(|path| {
+        let cannot = || Error::host(format!("cannot write {}", path.display()));
+        File::create(path)
+            .map_err(cannot())
+            .map(|file| (file, cannot()))
+    });
+    let json = json.transpose()?;
+    let start_ms = start()?;
+    let (memory_bytes, wake_ups) = rest()?;
+    let idle = Idle {
+        start_ms,
+        memory_bytes,
+        wake_ups,
+    };
+    // If nobody reads it, the exit code still says how it went.
+    let _ = io::stdout().write_all(idle.table().as_bytes());
+    if let Some((mut file, cannot)) = json {
+        writeln!(file, "{:#}", idle.json()).map_err(cannot)?;
+    }
+    Ok(ExitCode::Clean)
+}
+
+impl Idle {
+    fn table(&self) -> String {
+        let row = |what: String, value: f64, digits: usize, unit: &str| {
+            vec![what, format!("{value:.digits$}"), unit.to_owned()]
+        };
+        let kernel = kernel::BYTES >> 10;
+        let rows = [
+            row(
+                format!("process start to a guest's first byte, kernel of {kernel} KiB"),
+                self.start_ms,
+                1,
+                "ms",
+            ),
+            row(
+                format!("memory besides the guest's, {DISKS} disks of 4 workers"),
+                self.memory_bytes as f64 / f64::from(1 << 20),
+                2,
+                "MiB",
+            ),
+            row("wake-ups of the VMM at rest".into(), self.wake_ups, 1, "/s"),
+        ];
+        columns::render(&[("idle", false), ("value", true), ("unit", false)], &rows)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "schema": "iolite-bench-idle/1",
+            "start_ms": self.start_ms,
+            "memory_bytes": self.memory_bytes,
+            "wake_ups_per_second": self.wake_ups,
+        })
+    }
+}
+
+/// The median time of a start in milliseconds.
+fn start() -> Result<f64, Error> {
+    let kernel = kernel::file().map_err(Error::host("cannot make a temporary file"))?;
+    let mut times = Vec::with_capacity(STARTS);
+    for _ in 0..STARTS {
+        let mut command = command()?;
+        command.arg(kernel.path());
+        let started = Instant::now();
+        let mut machine = Machine::start(command)?;
+        let mut byte = [0];
+        let read = machine
+            .0
+            .stdout
+            .as_mut()
+            .map(|out| out.read_exact(&mut byte));
+        if !matches!(read, Some(Ok(()))) {
+            return Err(Error::Bench("the guest wrote nothing".into()));
+        }
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[STARTS / 2].as_secs_f64() * 1e3)
+}
+
+/// Memory in bytes, and wake-ups in a second, of a machine at its prompt.
+fn rest() -> Result<(u64, f64), Error> {
+    let mut command = command()?;
+    for _ in 0..DISKS {
+        command.args(["--disk", DISK]);
+    }
+    let mut machine = Machine::start(command)?;
+    machine.wait_for(PROMPT)?;
+    thread::sleep(SETTLE);
+    let pid = machine.0.id();
+    let cannot = || Error::host("cannot look at the machine's process");
+    let before = process::wake_ups(pid).map_err(cannot())?;
+    thread::sleep(WATCH);
+    let after = process::wake_ups(pid).map_err(cannot())?;
+    let memory = process::memory_besides(pid, MEMORY_BYTES).map_err(cannot())?;
+    Ok((memory, (after - before) as f64 / WATCH.as_secs_f64()))
+}
+
+/// `iolite run`.
+fn command() -> Result<Command, Error> {
+    let program = env::current_exe().map_err(Error::host("cannot find this program"))?;
+    let mut command = Command::new(program);
+    command.args(["run", "--memory", MEMORY]);
+    Ok(command)
+}
+
+/// A machine as a process, ended when dropped.
+struct Machine(Child);
+
+impl Machine {
+    fn start(mut command: Command) -> Result<Machine, Error> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn();
+        child
+            .map(Machine)
+            .map_err(Error::host("cannot start a machine"))
+    }
+
+    /// Reads what the guest prints until it ends like this.
+    fn wait_for(&mut self, end: &[u8]) -> Result<(), Error> {
+        let gone = || Error::Bench("the guest does not come to its prompt".into());
+        let mut out = BufReader::new(self.0.stdout.as_mut().ok_or_else(gone)?);
+        let last = end.last().copied().unwrap_or_default();
+        let mut text = Vec::new();
+        while !text.ends_with(end) {
+            if out.read_until(last, &mut text).map_err(|_| gone())? == 0 {
+                return Err(gone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail for a process that has ended and been waited for: then nothing is left to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
