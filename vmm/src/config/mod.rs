@@ -33,9 +33,6 @@ pub enum ConfigError {
     /// Not a kind of failure.
     #[error("`{0}` does not say which requests fail: write {FAILURE}")]
     Failure(String),
-    /// A limit on a disk with several queues.
-    #[error("disk keys `iops` and `bandwidth` need one queue: leave out `queues`")]
-    LimitedQueues,
     /// A key that does nothing together with the others.
     #[error("disk key `{key}` does nothing here: {why}")]
     IdleKey {

@@ -1,0 +1,177 @@
+//! A disk as people name it: `PATH[,key[=value]]...`, with the keys of crosvm and Cloud Hypervisor.
+
+mod keys;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use iolite_devices::block::engine::Kind as Engine;
+use iolite_devices::block::inject::{Injection, Latency, Operation, Which};
+use iolite_devices::virtio::blk::{BlockConfig, Cache};
+
+use super::{ConfigError, parse_size};
+
+/// One disk of the user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// Where its bytes are.
+    pub source: Source,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Past the host's page cache.
+    pub direct: bool,
+    /// When writes are durable.
+    pub cache: Cache,
+    /// Size in bytes of a logical block.
+    pub block_size: u32,
+    /// Who carries requests out.
+    pub engine: Engine,
+    /// How many queues.
+    pub queues: u16,
+    /// How many worker threads for each queue.
+    pub workers: usize,
+    /// QueueNumMax.
+    pub queue_size: u16,
+    /// For how long at most the queue's thread polls before it sleeps.
+    pub poll: Duration,
+    /// What the guest gets as the disk's identification; its name in the guest if not given.
+    pub id: Option<String>,
+    /// How slow and faulty it is on purpose.
+    pub injection: Injection,
+}
+
+/// Where a disk's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In an image: a file or a block device.
+    Image(PathBuf),
+    /// In memory: so many bytes, at first zeros, gone with the machine.
+    Memory(u64),
+    /// Nowhere: so many bytes that are always zeros.
+    Null(u64),
+}
+
+impl Source {
+    fn parse(text: &str) -> Result<Self, ConfigError> {
+        match text.split_once(':') {
+            Some(("mem", size)) => disk_size(size).map(Source::Memory),
+            Some(("null", size)) => disk_size(size).map(Source::Null),
+            _ => Ok(Source::Image(text.into())),
+        }
+    }
+}
+
+fn disk_size(text: &str) -> Result<u64, ConfigError> {
+    match parse_size(text)? {
+        0 => Err(ConfigError::EmptyDisk),
+        bytes => Ok(bytes),
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Image(path) => path.display().fmt(f),
+            Source::Memory(bytes) => write!(f, "memory of {bytes} bytes"),
+            Source::Null(bytes) => write!(f, "nothing of {bytes} bytes"),
+        }
+    }
+}
+
+impl DiskSpec {
+    /// A writable image with the defaults.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::of(Source::Image(path.into()))
+    }
+
+    /// A writable disk with the defaults.
+    pub fn of(source: Source) -> Self {
+        DiskSpec {
+            source,
+            read_only: false,
+            direct: false,
+            cache: Cache::default(),
+            block_size: BlockConfig::DEFAULT_BLOCK_SIZE,
+            engine: Engine::default(),
+            queues: 1,
+            workers: BlockConfig::DEFAULT_WORKERS,
+            queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
+            poll: BlockConfig::DEFAULT_POLL,
+            id: None,
+            injection: Injection::default(),
+        }
+    }
+
+    /// Checks that every one of these keys does something.
+    fn check_idle(&self, keys: &[&str]) -> Result<(), ConfigError> {
+        let given = |name: &str| keys.iter().any(|key| key.split('=').next() == Some(name));
+        let idle = |key, why| Err(ConfigError::IdleKey { key, why });
+        if given("seed") && !self.has_random_choices() {
+            return idle("seed", "it is for a latency range or a failure of P%");
+        }
+        if given("direct") && !matches!(self.source, Source::Image(_)) {
+            return idle("direct", "mem: and null: have no page cache to go past");
+        }
+        if given("cache") && !matches!(self.source, Source::Image(_)) {
+            return idle("cache", "mem: and null: have nothing to make durable");
+        }
+        if given("engine") && !matches!(self.source, Source::Image(_)) {
+            return idle("engine", "all of them serve mem: and null: at once");
+        }
+        if given("workers") && self.engine == Engine::Sync {
+            return idle("workers", "with engine=sync there are none");
+        }
+        let fails = |operation| {
+            let mut failures = self.injection.failures.iter();
+            failures.any(|failure| failure.operation == operation)
+        };
+        if self.cache == Cache::Unsafe && fails(Operation::Flush) {
+            return idle("fail=flush", "with cache=unsafe there are no flushes");
+        }
+        Ok(())
+    }
+
+    fn has_random_choices(&self) -> bool {
+        let Injection {
+            latency, failures, ..
+        } = &self.injection;
+        latency.as_ref().is_some_and(Latency::is_range)
+            || failures
+                .iter()
+                .any(|failure| matches!(failure.which, Which::Chance(_)))
+    }
+}
+
+impl FromStr for DiskSpec {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut path = None;
+        let mut keys = Vec::new();
+        for (position, item) in text.split(',').enumerate() {
+            let named = item.strip_prefix("path=");
+            // The first item is the path, unless it is a key of a disk that names it as `path=`.
+            let bare = (position == 0 && !text.contains(",path=")).then_some(item);
+            match named.or(bare) {
+                Some(named) if path.replace(named).is_some() => {
+                    return Err(ConfigError::DiskWithTwoPaths(text.to_owned()));
+                }
+                Some(_) => {}
+                None => keys.push(item),
+            }
+        }
+        let path = path.filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| ConfigError::DiskWithoutPath(text.to_owned()))?;
+        let mut disk = DiskSpec::of(Source::parse(path)?);
+        for key in &keys {
+            disk.set(key)?;
+        }
+        disk.check_idle(&keys)?;
+        Ok(disk)
+    }
+}
+
+#[cfg(test)]
+mod tests;
