@@ -42,7 +42,10 @@ fn demo() -> Outcome {
     let file = directory.path().join("t.json");
     Iolite::demo()
         .option("--disk", image.path())
-        .option("--paths", "blocking-read,async-read,pager,kernel-mount")
+        .option(
+            "--paths",
+            "blocking-read,async-read,pager,kernel-mount,block-server",
+        )
         .option("--latency", "1ms")
         .option("--trace", &file)
         .expect(0)?;
@@ -98,6 +101,7 @@ fn check_lives(requests: &[Value]) -> Outcome {
         ("io_submit", 64),
         ("scan", 64),
         ("read-ahead", 1),
+        ("driver in ring 3", 32),
     ] {
         ensure!(of(path) >= least, "{} requests of {path}", of(path));
     }

@@ -146,6 +146,11 @@ fn always_there(request: &Request, moment: usize) -> bool {
         Moment::Interrupted,
         Moment::Returned,
     ];
+    // A driver in ring 3 does not say what it takes from the ring.
+    let harvested = moment == Moment::Harvested as usize;
+    if harvested && request.when(Moment::Added).is_none() {
+        return false;
+    }
     const OF_WAITERS: [Moment; 2] = [Moment::Woken, Moment::Running];
     let is = |of: &Moment| *of as usize == moment;
     let begin_and_end = moment == Moment::Begun as usize || moment == Moment::Ended as usize;

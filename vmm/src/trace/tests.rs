@@ -187,6 +187,22 @@ fn without_the_guests_half_there_is_the_hosts() {
 }
 
 #[test]
+fn of_a_driver_in_ring_3_the_kernel_sees_the_interrupts() {
+    let mut recording = blocking_reads(4);
+    let of_its_own = |kind| matches!(kind, kind::ADD | kind::NOTIFY | kind::HARVEST);
+    recording.guest.retain(|event| !of_its_own(event.kind));
+    let trace = trace_of(&recording);
+    assert_eq!(trace.requests.len(), 4);
+    for request in &trace.requests {
+        assert_eq!(trace.names.text(request.path), "driver in ring 3");
+        let since = |moment| Some(request.when(moment)? - request.when(Moment::Popped)?);
+        let seen = [Moment::Interrupted, Moment::Woken, Moment::Running].map(since);
+        assert_eq!(seen, [Some(540), Some(580), Some(620)]);
+        assert_eq!(parts::parts(request)[parts::PARTS - 1], 0);
+    }
+}
+
+#[test]
 fn what_was_lost_is_unaccounted_for() {
     let mut recording = blocking_reads(10);
     recording.guest.retain(|event| event.kind != kind::HARVEST);

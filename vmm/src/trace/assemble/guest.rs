@@ -7,6 +7,7 @@ use super::requests::Requests;
 use super::thread::{Call, Thread};
 use crate::trace::model::{Category, Group, Key, Moment, Name, Names, PROCESSOR, Request};
 use crate::trace::raw::GuestEvent;
+use iolite_devices_abi::machine::VIRTIO_MMIO_FIRST_IRQ;
 use iolite_devices_abi::trace::{ask, kind, purpose};
 
 #[derive(Default)]
@@ -25,6 +26,8 @@ pub struct Guest {
     last_interrupt: u64,
     /// The request harvested last: who is woken now, is woken for it.
     harvested: Option<usize>,
+    /// The requests of a driver in ring 3 that the interrupt is for.
+    told: Vec<usize>,
 }
 
 impl Guest {
@@ -47,6 +50,8 @@ impl Guest {
                 self.end_interrupt(at, lanes, names);
                 self.interrupt = Some(at);
                 self.last_interrupt = at;
+                let disk = event.b.wrapping_sub(VIRTIO_MMIO_FIRST_IRQ);
+                self.told = requests.interrupted(disk as u8, at);
                 self.pause(at, lanes, names);
             }
             kind::HARVEST => {
@@ -88,6 +93,9 @@ impl Guest {
         thread.has_run = true;
         thread.end_wait(at, lanes, names);
         thread.doing.get_or_insert((Category::Kernel, at));
+        for index in thread.told.drain(..) {
+            requests.at(index).set(Moment::Running, at);
+        }
         if let Some(index) = thread.woken_for.take() {
             requests.at(index).set(Moment::Running, at);
             if let Some(call) = &mut thread.call {
@@ -200,6 +208,7 @@ impl Guest {
     fn wake(&mut self, at: u64, number: u16, lanes: &mut Lanes, requests: &mut Requests) {
         // Somebody else than an interrupt wakes for reasons of its own.
         let harvested = self.harvested.filter(|_| self.interrupt.is_some());
+        let told = std::mem::take(&mut self.told);
         let thread = self.thread(number, lanes);
         if let Some(index) = harvested {
             let request = requests.at(index);
@@ -208,6 +217,10 @@ impl Guest {
                 thread.woken_for = Some(index);
             }
         }
+        for index in &told {
+            requests.at(*index).set(Moment::Woken, at);
+        }
+        thread.told.extend(told);
     }
 
     fn thread(&mut self, number: u16, lanes: &mut Lanes) -> &mut Thread {
@@ -240,6 +253,7 @@ impl Guest {
             lanes.slice(lane, Category::Interrupt, name, since, at);
         }
         self.harvested = None;
+        self.told.clear();
     }
 
     fn end_running(&mut self, at: u64, lanes: &mut Lanes) {

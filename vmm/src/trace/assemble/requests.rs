@@ -1,6 +1,7 @@
 //! The requests while they live: which one an event is about, and what it says of it.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use crate::trace::model::{Key, Moment, Name, Names, Request};
 
@@ -13,6 +14,8 @@ pub struct Requests {
     /// Those that were notified of, or used, since the last event that concerns all such.
     notified: HashMap<(u8, u8), Vec<usize>>,
     used: HashMap<(u8, u8), Vec<usize>>,
+    /// Disk by disk, those of a driver in ring 3 that it is to be interrupted for.
+    signalled: HashMap<u8, Vec<usize>>,
     /// The path of a request that the guest does not say anything of.
     unannounced: Name,
 }
@@ -29,6 +32,7 @@ impl Requests {
             added: HashMap::new(),
             notified: HashMap::new(),
             used: HashMap::new(),
+            signalled: HashMap::new(),
             unannounced: names.of(if guest { "driver in ring 3" } else { "guest" }),
         }
     }
@@ -106,8 +110,21 @@ impl Requests {
             let request = &mut self.all[index];
             if request.when(Moment::Harvested).is_none() {
                 request.set(Moment::Signalled, at);
+                if request.when(Moment::Added).is_none() {
+                    push(&mut self.signalled, queue.0, index);
+                }
             }
         }
+    }
+
+    /// The guest has been interrupted by a disk: this concerns, and gives, those of a driver in ring
+    /// 3, whose taking of the used entries nobody sees.
+    pub fn interrupted(&mut self, disk: u8, at: u64) -> Vec<usize> {
+        let told = self.signalled.remove(&disk).unwrap_or_default();
+        for index in &told {
+            self.all[*index].set(Moment::Interrupted, at);
+        }
+        told
     }
 
     /// The driver does not want an interrupt for what the device has used: it has had one that it
@@ -139,8 +156,8 @@ impl Requests {
     }
 }
 
-fn push(lists: &mut HashMap<(u8, u8), Vec<usize>>, queue: (u8, u8), index: usize) {
-    let list = lists.entry(queue).or_default();
+fn push<K: Eq + Hash>(lists: &mut HashMap<K, Vec<usize>>, of: K, index: usize) {
+    let list = lists.entry(of).or_default();
     // A list that nobody empties belongs to a guest that leaves out half of its events.
     if list.len() == MOST_PENDING {
         list.clear();

@@ -20,6 +20,8 @@ pub struct Thread {
     pub waiting: Option<u64>,
     /// The request that it has been woken for.
     pub woken_for: Option<usize>,
+    /// The requests of its own driver that it has been woken for.
+    pub told: Vec<usize>,
     /// The one that it has come back from, until it is back in its program.
     pub served: Option<usize>,
 }
@@ -43,6 +45,7 @@ impl Thread {
             call: None,
             waiting: None,
             woken_for: None,
+            told: Vec::new(),
             served: None,
         }
     }
