@@ -112,7 +112,7 @@ struct Patience {
 
 impl Patience {
     /// A try that takes longer is a slow one.
-    const QUICK: Duration = Duration::from_micros(250);
+    const QUICK: Duration = Duration::from_millis(1);
     const FIRST_PENALTY: u32 = 8;
     const LAST_PENALTY: u32 = 4096;
 

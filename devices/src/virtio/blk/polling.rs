@@ -2,18 +2,27 @@
 //!
 //! Waking a thread takes longer than serving a request from the page cache, so a thread that is
 //! needed again at once does better not to sleep. Polling pays only if the next request comes soon,
-//! which the past tells: the window grows when a sleep was shorter than the longest window (polling
-//! would have been quicker), and shrinks when it was longer (polling would have been for nothing).
+//! which the past tells. Each time it paid is a credit. A sleep that was so short that polling would
+//! have been quicker makes the window longer; one that was long costs credits, and when there are
+//! none left it makes the window shorter: a driver that is held up now and then is still worth
+//! polling for, one that comes seldom is not.
 
 use std::time::{Duration, Instant};
 
 /// How many looks there are between two at the clock.
 const LOOKS: u32 = 16;
+/// What a sleep takes besides the time until there is a request, on a busy host.
+const WAKE_UP: Duration = Duration::from_micros(100);
+/// What a long sleep costs.
+const COST: u32 = 16;
+/// The most credits.
+const MOST: u32 = 8 * COST;
 
 /// The window, and where in it the thread is.
 pub(super) struct Polling {
     longest: Duration,
     window: Duration,
+    credits: u32,
     /// How often there was nothing since there was something.
     looks: u32,
     idle_since: Option<Instant>,
@@ -25,6 +34,7 @@ impl Polling {
         Polling {
             longest,
             window: longest,
+            credits: 0,
             looks: 0,
             idle_since: None,
         }
@@ -32,8 +42,10 @@ impl Polling {
 
     /// There was something to do.
     pub(super) fn busy(&mut self) {
-        self.looks = 0;
-        self.idle_since = None;
+        if self.looks > 0 {
+            self.credits = (self.credits + 1).min(MOST);
+        }
+        self.start();
     }
 
     /// There was nothing to do; whether to look again.
@@ -51,14 +63,22 @@ impl Polling {
 
     /// The thread has slept for `time`.
     pub(super) fn slept(&mut self, time: Duration) {
-        self.busy();
-        self.window = if time <= self.longest {
-            (2 * self.window).clamp(self.longest / 8, self.longest)
-        } else if self.window > self.longest / 8 {
-            self.window / 2
+        self.start();
+        let least = self.longest / 8;
+        if time <= self.longest + WAKE_UP {
+            self.window = (2 * self.window).clamp(least, self.longest);
+        } else if self.credits >= COST {
+            self.credits -= COST;
+        } else if self.window > least {
+            self.window /= 2;
         } else {
-            Duration::ZERO
-        };
+            self.window = Duration::ZERO;
+        }
+    }
+
+    fn start(&mut self) {
+        self.looks = 0;
+        self.idle_since = None;
     }
 }
 
@@ -68,6 +88,13 @@ mod tests {
 
     const LONGEST: Duration = Duration::from_micros(80);
     const MS: Duration = Duration::from_millis(1);
+
+    fn windows_after_sleeps(polling: &mut Polling, time: Duration) -> [u128; 5] {
+        [(); 5].map(|()| {
+            polling.slept(time);
+            polling.window.as_micros()
+        })
+    }
 
     #[test]
     fn without_a_window_nobody_looks_twice() {
@@ -91,19 +118,29 @@ mod tests {
     #[test]
     fn the_window_follows_the_sleeps() {
         let mut polling = Polling::new(LONGEST);
-        let windows: Vec<_> = (0..5)
-            .map(|_| {
-                polling.slept(MS);
-                polling.window.as_micros()
-            })
-            .collect();
-        assert_eq!(windows, [40, 20, 10, 0, 0]);
-        let windows: Vec<_> = (0..5)
-            .map(|_| {
-                polling.slept(LONGEST / 2);
-                polling.window.as_micros()
-            })
-            .collect();
-        assert_eq!(windows, [10, 20, 40, 80, 80]);
+        let polling = &mut polling;
+        assert_eq!(windows_after_sleeps(polling, MS), [40, 20, 10, 0, 0]);
+        let short = LONGEST / 2;
+        assert_eq!(windows_after_sleeps(polling, short), [10, 20, 40, 80, 80]);
+    }
+
+    #[test]
+    fn polling_that_pays_outlasts_some_long_sleeps() {
+        let mut polling = Polling::new(LONGEST);
+        for _ in 0..3 * COST {
+            polling.goes_on();
+            polling.busy();
+        }
+        let windows = windows_after_sleeps(&mut polling, MS);
+        assert_eq!(windows, [80, 80, 80, 40, 20]);
+    }
+
+    #[test]
+    fn requests_in_a_row_are_no_credit() {
+        let mut polling = Polling::new(LONGEST);
+        for _ in 0..3 * COST {
+            polling.busy();
+        }
+        assert_eq!(windows_after_sleeps(&mut polling, MS)[0], 40);
     }
 }

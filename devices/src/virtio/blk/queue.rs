@@ -380,7 +380,14 @@ fn operation(kind: Kind) -> u8 {
 
 impl RequestSource for RequestQueue {
     fn next(&self) -> Option<Pulled> {
-        self.gate.enter().then(|| self.pull(self.lock()))?
+        let mut state = self.lock();
+        // Who polls mostly finds nothing: that is not worth a way through the gate. Under the lock the
+        // ring is there, or is gone.
+        let active = state.active.as_mut();
+        if active.is_none_or(|active| active.ring.is_quiet()) {
+            return None;
+        }
+        self.gate.enter().then(|| self.pull(state))?
     }
 
     fn complete(&self, completion: Completion) {

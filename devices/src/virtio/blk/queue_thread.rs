@@ -96,7 +96,6 @@ impl Attendant {
     }
 
     fn poll(&mut self) {
-        self.polling.busy();
         while !self.stop.load(Ordering::Relaxed) {
             match self.turn() {
                 Turn::Busy => self.polling.busy(),

@@ -147,6 +147,11 @@ impl Ring {
         Ok(Some(Popped { head, more }))
     }
 
+    /// Whether the ring is attended and there is nothing to pop.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.attended && matches!(self.is_ready(), Ok(false))
+    }
+
     /// Whether there is a head to pop. The index is the driver's and shared, so it is read only when
     /// what it said before is used up.
     fn is_ready(&mut self) -> Result<bool, RingError> {
