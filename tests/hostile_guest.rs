@@ -3,12 +3,12 @@
 //! and it reads as it should.
 //!
 //! The guest is a tiny one: 32-bit code that stores, looks and prints. It needs /dev/kvm; where it is
-//! missing the test says so and passes; with IOLITE_REQUIRE_KVM=1 it fails.
+//! missing the tests are skipped; with IOLITE_REQUIRE_KVM=1 they fail.
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/kvm.rs"]
-mod kvm;
+#[path = "support/plain.rs"]
+mod plain;
 #[path = "support/tiny.rs"]
 mod tiny;
 #[path = "support/tiny_driver.rs"]
@@ -337,11 +337,7 @@ fn run(guest: Guest) -> Output {
     output
 }
 
-#[test]
 fn every_row_is_survived() {
-    if !kvm::usable() {
-        return;
-    }
     let mut guest = Guest::new().recovers();
     for (name, deed) in ROWS {
         guest = deed(guest.says(&format!("{name}\n"))).recovers();
@@ -357,12 +353,10 @@ fn every_row_is_survived() {
 }
 
 /// A guest that looks for something else would notice.
-#[test]
 fn a_wrong_answer_is_noticed() {
-    if !kvm::usable() {
-        return;
-    }
     let guest = Guest::new().live().request(T_IN, 1, [DATA, 512, WRITE]);
     let output = run(guest.answered(S_IOERR, 1));
     assert_eq!(output.status.code(), Some(3));
 }
+
+plain_tests![every_row_is_survived, a_wrong_answer_is_noticed,];

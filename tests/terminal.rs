@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/kvm.rs"]
-mod kvm;
+#[path = "support/plain.rs"]
+mod plain;
 #[path = "support/tiny.rs"]
 mod tiny;
 
@@ -101,11 +101,7 @@ impl Session {
     }
 }
 
-#[test]
 fn keys_arrive_one_by_one_and_without_echo() {
-    if !kvm::usable() {
-        return;
-    }
     let mut session = Session::start(|tiny| tiny.echo_until(b'q').reset(), &[]);
     session.wait_for_character_mode(true);
     for key in ["a", "b", "\x04", "q"] {
@@ -115,11 +111,7 @@ fn keys_arrive_one_by_one_and_without_echo() {
     session.ends(0);
 }
 
-#[test]
 fn every_end_restores_the_terminal() {
-    if !kvm::usable() {
-        return;
-    }
     Session::start(|tiny| tiny.exit(1), &[]).ends(3);
     Session::start(Tiny::triple_fault, &[]).ends(12);
     Session::start(Tiny::spin, &["--timeout", "300ms"]).ends(14);
@@ -135,11 +127,7 @@ fn every_end_restores_the_terminal() {
     session.ends(143);
 }
 
-#[test]
 fn a_suspended_machine_leaves_the_terminal_to_others() {
-    if !kvm::usable() {
-        return;
-    }
     let mut session = Session::start(|tiny| tiny.echo_until(b'q').reset(), &[]);
     session.wait_for_character_mode(true);
     session.press(b"\x1a");
@@ -150,3 +138,9 @@ fn a_suspended_machine_leaves_the_terminal_to_others() {
     session.read("q");
     session.ends(0);
 }
+
+plain_tests![
+    keys_arrive_one_by_one_and_without_echo,
+    every_end_restores_the_terminal,
+    a_suspended_machine_leaves_the_terminal_to_others,
+];

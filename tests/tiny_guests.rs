@@ -1,12 +1,11 @@
 //! Whole machines with kernels of a few bytes: boot, console, exit codes, stops.
 //!
-//! They need /dev/kvm. Where it is missing they say so and pass; with IOLITE_REQUIRE_KVM=1 they
-//! fail.
+//! They need /dev/kvm. Where it is missing they are skipped; with IOLITE_REQUIRE_KVM=1 they fail.
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/kvm.rs"]
-mod kvm;
+#[path = "support/plain.rs"]
+mod plain;
 #[path = "support/tiny.rs"]
 mod tiny;
 
@@ -27,9 +26,9 @@ fn iolite() -> Command {
 }
 
 /// Runs `kernel` to its end.
-fn run(kernel: &Tiny, args: &[&str]) -> Option<Output> {
+fn run(kernel: &Tiny, args: &[&str]) -> Output {
     let file = kernel.file();
-    kvm::usable().then(|| iolite().arg(file.path()).args(args).output().unwrap())
+    iolite().arg(file.path()).args(args).output().unwrap()
 }
 
 fn check(output: &Output, code: i32, stdout: &str) {
@@ -38,73 +37,52 @@ fn check(output: &Output, code: i32, stdout: &str) {
     assert_eq!(String::from_utf8_lossy(&output.stdout), stdout, "{stderr}");
 }
 
-#[test]
 fn a_reset_is_the_clean_end() {
     for entry in [Entry::Pvh, Entry::Linux64] {
-        let Some(output) = run(&Tiny::new(entry).print("hello\n").reset(), &[]) else {
-            return;
-        };
+        let output = run(&Tiny::new(entry).print("hello\n").reset(), &[]);
         check(&output, 0, "hello\n");
         assert_eq!(output.stderr, b"");
     }
 }
 
-#[test]
 fn the_exit_port_gives_odd_codes() {
     for value in [0, 1, 0x10, 0x7f, 0xff] {
-        let Some(output) = run(&Tiny::new(Entry::Pvh).exit(value), &[]) else {
-            return;
-        };
+        let output = run(&Tiny::new(Entry::Pvh).exit(value), &[]);
         check(&output, (i32::from(value) * 2 + 1) & 0xff, "");
     }
 }
 
-#[test]
 fn a_triple_fault_is_a_crash() {
-    let Some(output) = run(&Tiny::new(Entry::Pvh).print("bye\n").triple_fault(), &[]) else {
-        return;
-    };
+    let output = run(&Tiny::new(Entry::Pvh).print("bye\n").triple_fault(), &[]);
     check(&output, 12, "bye\n");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("triple fault"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
-#[test]
 fn a_guest_that_hangs_runs_into_the_timeout() {
     for kernel in [Tiny::new(Entry::Pvh).halt(), Tiny::new(Entry::Pvh).spin()] {
         let start = Instant::now();
-        let Some(output) = run(&kernel, &["--timeout", "200ms"]) else {
-            return;
-        };
+        let output = run(&kernel, &["--timeout", "200ms"]);
         check(&output, 14, "");
         assert!(start.elapsed() < Duration::from_secs(10));
     }
 }
 
-#[test]
 fn the_command_line_reaches_the_kernel() {
     let disk = tempfile::NamedTempFile::new().unwrap();
     disk.as_file().set_len(512).unwrap();
     let disk = disk.path().to_str().unwrap();
     let disk = format!("{disk},ro");
     let kernel = Tiny::new(Entry::Pvh).print_cmdline().reset();
-    let Some(output) = run(&kernel, &["-p", "one two", "-d", &disk, "-d", &disk]) else {
-        return;
-    };
+    let output = run(&kernel, &["-p", "one two", "-d", &disk, "-d", &disk]);
     let disks = "virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6";
     check(&output, 0, &format!("one two {disks}"));
-    let Some(output) = run(&kernel, &[]) else {
-        return;
-    };
+    let output = run(&kernel, &[]);
     check(&output, 0, "");
 }
 
-#[test]
 fn standard_input_reaches_the_guest_and_its_end_is_ctrl_d() {
-    if !kvm::usable() {
-        return;
-    }
     let kernel = Tiny::new(Entry::Pvh).echo_until(4).reset().file();
     // More than FIFO and backlog hold at once.
     let text = "0123456789abcde\n".repeat(1000);
@@ -131,11 +109,7 @@ fn standard_input_reaches_the_guest_and_its_end_is_ctrl_d() {
     check(&output, 0, "from a file\x04");
 }
 
-#[test]
 fn a_disk_that_grows_while_the_guest_looks() {
-    if !kvm::usable() {
-        return;
-    }
     let disk = tempfile::NamedTempFile::new().unwrap();
     disk.as_file().set_len(8 * 512).unwrap();
     // again: mov eax, [capacity of the first disk]; cmp eax, 9; jne again
@@ -179,11 +153,7 @@ fn signal(child: &Child, signal: &str) {
     assert!(kill.success());
 }
 
-#[test]
 fn signals_stop_a_guest_that_spins_or_sleeps() {
-    if !kvm::usable() {
-        return;
-    }
     for rest in [Tiny::halt as fn(Tiny) -> Tiny, Tiny::spin] {
         for (name, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
             let (child, _kernel) = start(rest);
@@ -195,11 +165,7 @@ fn signals_stop_a_guest_that_spins_or_sleeps() {
     }
 }
 
-#[test]
 fn a_reader_that_goes_away_stops_the_machine() {
-    if !kvm::usable() {
-        return;
-    }
     let (mut child, _kernel) = start(|tiny| {
         // next: out dx, al; jmp next
         tiny.raw(&[0xee, 0xeb, 0xfd])
@@ -210,14 +176,23 @@ fn a_reader_that_goes_away_stops_the_machine() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-#[test]
 fn a_console_that_nobody_reads_does_not_hinder_a_stop() {
-    if !kvm::usable() {
-        return;
-    }
     let (mut child, _kernel) = start(|tiny| tiny.raw(&[0xee, 0xeb, 0xfd]));
     // The pipe fills, and the vCPU blocks in write(2).
     std::thread::sleep(Duration::from_millis(300));
     signal(&child, "-TERM");
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
+
+plain_tests![
+    a_reset_is_the_clean_end,
+    the_exit_port_gives_odd_codes,
+    a_triple_fault_is_a_crash,
+    a_guest_that_hangs_runs_into_the_timeout,
+    the_command_line_reaches_the_kernel,
+    standard_input_reaches_the_guest_and_its_end_is_ctrl_d,
+    a_disk_that_grows_while_the_guest_looks,
+    signals_stop_a_guest_that_spins_or_sleeps,
+    a_reader_that_goes_away_stops_the_machine,
+    a_console_that_nobody_reads_does_not_hinder_a_stop,
+];

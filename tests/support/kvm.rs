@@ -1,20 +1,15 @@
-//! Is there a KVM to test with? For tests that are plain `#[test]` functions.
+//! Is there a KVM to test with?
 
-/// False, with a word about it, where /dev/kvm cannot be used; with IOLITE_REQUIRE_KVM=1 that is a
-/// failure.
-pub fn usable() -> bool {
-    let usable = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
-    let required = std::env::var_os("IOLITE_REQUIRE_KVM").is_some_and(|value| value == "1");
-    assert!(
-        usable || !required,
-        "IOLITE_REQUIRE_KVM=1, but /dev/kvm cannot be opened"
-    );
-    if !usable {
-        eprintln!("skipped: /dev/kvm cannot be opened");
-    }
-    usable
+use std::env;
+use std::fs::OpenOptions;
+
+/// Why KVM cannot be used here, if it cannot.
+pub fn missing() -> Option<String> {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    opened.err().map(|error| format!("/dev/kvm: {error}"))
+}
+
+/// Is it known to be here, so that nothing may be skipped for want of it?
+pub fn required() -> bool {
+    env::var("IOLITE_REQUIRE_KVM").is_ok_and(|value| value == "1")
 }

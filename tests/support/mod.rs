@@ -6,6 +6,7 @@
 //! `cargo test` prints it as `ignored`, with the reason, and counts it.
 
 pub mod image;
+pub mod kvm;
 pub mod trial;
 pub mod vm;
 

@@ -4,11 +4,11 @@
 //! instead: where KVM is known to be there, nothing may be skipped unnoticed.
 
 use std::env;
-use std::fs::OpenOptions;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
 use super::Outcome;
+use super::kvm::{missing, required};
 
 /// A test that needs /dev/kvm.
 pub fn test(name: &str, run: fn() -> Outcome) -> Trial {
@@ -30,16 +30,6 @@ pub fn test_with(program: &'static str, name: &str, run: fn() -> Outcome) -> Tri
         return test(name, run);
     }
     Trial::ignorable_test(name, move || Ok(skipped(&format!("no {program} here"))))
-}
-
-/// Why KVM cannot be used, if it cannot.
-fn missing() -> Option<String> {
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    opened.err().map(|error| format!("/dev/kvm: {error}"))
-}
-
-fn required() -> bool {
-    env::var("IOLITE_REQUIRE_KVM").is_ok_and(|value| value == "1")
 }
 
 /// What a test returns that cannot be done here.
