@@ -1,5 +1,7 @@
 //! Kinds of disks, and their keys that whoever is inside can tell apart.
 
+use std::process::Command;
+
 use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::Signal;
 
@@ -21,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         trial::test("disks::large_blocks", large_blocks),
         trial::test("disks::past_the_page_cache", direct),
         trial::test("disks::one_that_grows_under_our_guest", growing),
+        trial::test("disks::the_hosts_limit_of_a_files_size", file_size_limit),
         trial::test("disks::readonly_memory_is_read_only", read_only_memory),
     ]
 }
@@ -93,6 +96,24 @@ fn growing() -> Outcome {
     let ended = running.finish_with_input_open()?.expect(0)?;
     let said = "vdb: 2097152 bytes now";
     ensure!(ended.stderr.contains(said), "{}", ended.report());
+    Ok(())
+}
+
+/// The host refuses to write behind the first 64 KiB of any file: an error for the guest, and not a
+/// signal for us.
+fn file_size_limit() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let mut limited = Command::new("sh");
+    // In blocks of 512 bytes or of 1 KiB, as shells will have it.
+    limited.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]);
+    limited.args([env!("CARGO_BIN_EXE_iolite"), "run"]);
+    let fill = Iolite::other(limited).disk(image.path());
+    let fill = fill.option("-p", "init=fill /dev/vdb 7").finish()?;
+    ensure!(fill.code() == 3, "{}", fill.report());
+    fill.says("input/output error")?;
+    Iolite::program("verify /dev/vdb 9 524288 524288")
+        .disk(image.path())
+        .expect(0)?;
     Ok(())
 }
 
