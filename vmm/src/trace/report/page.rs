@@ -12,6 +12,8 @@ use crate::trace::summary;
 const PAGE_STYLE: &str = include_str!("page.css");
 /// How many paths have waterfalls and a histogram.
 const MOST_PATHS: usize = 8;
+/// Fewer requests than these make no histogram.
+const FEWEST_REQUESTS: usize = 20;
 
 /// The page as HTML.
 pub fn page(trace: &Trace) -> String {
@@ -164,12 +166,17 @@ fn figure_row(
 }
 
 fn latencies(out: &mut String, paths: &[PathFigures<'_>]) -> std::fmt::Result {
+    let many = |path: &&PathFigures<'_>| path.requests.len() >= FEWEST_REQUESTS;
+    let shown: Vec<_> = paths.iter().filter(many).take(MOST_PATHS).collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
     writeln!(
         out,
         "<h2>How long requests take</h2>\n<p class=\"note\">Logarithmic; what is beyond the 99th \
          percentile is orange.</p>\n<div class=\"pair\">"
     )?;
-    for path in paths.iter().take(MOST_PATHS) {
+    for path in shown {
         let label = format!("latency histogram of {}", path.name);
         writeln!(
             out,
