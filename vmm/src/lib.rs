@@ -3,7 +3,7 @@
 //! One way through it: [`cli`] turns the command line into a [`config`], [`builder`] joins the
 //! parts into a [`vm::Machine`], whose [`vcpu`] runs on a thread of its own and serves [`exits`]
 //! from the buses of `iolite-devices`; the main thread attends to [`events`]. What ends a machine
-//! goes through [`power`] and leaves the process as an [`exit_code`]. [`demo`] and [`bench`] are the program's own
+//! goes through [`power`] and leaves the process as an [`exit_code`]. [`demo`] and [`mod@bench`] are the program's own
 //! uses of all that.
 
 pub mod bench;

@@ -1,7 +1,7 @@
 //! A disk under load: requests as fast as they complete, from a program of the guest that drives the
 //! device itself, in ring 3; and, to compare with, from the same guest on QEMU and from the host.
 //!
-//! What is compared is a [`Subject`]; what is measured of it is a matrix of cells (`matrix`). All
+//! What is compared is a subject (`subject`); what is measured of it is a matrix of cells (`matrix`). All
 //! subjects have the same image, filled with known content (`image`). In each round, each subject is
 //! started, measures every cell, and ends, so that whatever else the host does meets all of them;
 //! what is shown are medians over the rounds, as a table (`table`) and as JSON (`json`).
