@@ -43,7 +43,8 @@ impl<T> Lock<T> {
         let free = self
             .taken
             .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
-        free.is_ok().then_some(Guard(self))
+        // Not `then_some`: a guard that is made is dropped, and that opens the lock.
+        free.is_ok().then(|| Guard(self))
     }
 }
 
