@@ -124,7 +124,7 @@ const TABLE: &[(&str, &[&str], i32, &[&str])] = &[
         "disk_not_aligned_for_direct_io",
         &["run", "-d", "DIR/odd,direct"],
         DISK,
-        &["DIR/odd", "512"],
+        &["DIR/odd"],
     ),
     (
         "disk_key_that_does_nothing",
