@@ -43,7 +43,8 @@ pub enum Point {
     Exited,
 }
 
-const POINTS: [Point; 11] = [
+/// Every one of them, in order.
+pub const POINTS: [Point; 11] = [
     Point::Notified,
     Point::Popped,
     Point::Parsed,

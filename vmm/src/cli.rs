@@ -162,7 +162,7 @@ engine=NAME      what carries out requests that have to wait for the disk:
 queues=N         queues, 1 to 16, each with threads of its own, for a
                  guest that takes more than one (1)
 workers=N        worker threads for each queue, 1 to 64 (4)
-queue-size=N     entries of the queue, a power of two up to 1024 (256)
+queue-size=N     entries of the queue, a power of two from 4 to 1024 (256)
 poll=TIME        for how long at most the disk's thread looks for the
                  next request before it sleeps; or off (50us)
 id=TEXT          what the guest reads as identification (its name)

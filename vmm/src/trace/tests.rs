@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
-use iolite_devices::trace::{Event, Point, operation};
+use iolite_devices::trace::{Event, POINTS, Point, operation};
 use iolite_devices_abi::trace::{ask, kind, purpose};
 use proptest::prelude::*;
 
@@ -247,19 +247,6 @@ fn any_guest_event() -> impl Strategy<Value = GuestEvent> {
 }
 
 fn any_host_event() -> impl Strategy<Value = (u16, Event)> {
-    const POINTS: [Point; 11] = [
-        Point::Notified,
-        Point::Popped,
-        Point::Parsed,
-        Point::Begun,
-        Point::Ended,
-        Point::Released,
-        Point::Used,
-        Point::Interrupted,
-        Point::Suppressed,
-        Point::Entered,
-        Point::Exited,
-    ];
     let fields = (
         0u64..5000,
         prop::sample::select(&POINTS),
