@@ -13,6 +13,10 @@ use crate::error::Error;
 
 /// How much is filled at a time.
 const CHUNK_BYTES: usize = 1 << 20;
+/// How much of it is written at a time. File systems make a folio of the page cache as large as the
+/// write that begins it, and with large ones what is measured is how the host finds a block in
+/// them: ext4 looks at all 256 blocks of a folio of 1 MiB to write one, which takes 20 us.
+const WRITE_BYTES: usize = 16 << 10;
 
 /// The image, filled.
 pub struct Image {
@@ -105,7 +109,9 @@ impl Image {
             let len = (self.bytes - at).min(CHUNK_BYTES as u64) as usize;
             pattern::fill(&mut chunk[..len], 0, at);
             stamp_block(&mut chunk[..len], at, 0);
-            file.write_all(&chunk[..len])?;
+            for piece in chunk[..len].chunks(WRITE_BYTES) {
+                file.write_all(piece)?;
+            }
             at += len as u64;
         }
         // Nothing is to be written back while something is measured.
