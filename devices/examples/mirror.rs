@@ -1,9 +1,8 @@
-//! A backend of one's own: a mirror. What is written goes to two disks, what is read comes from the
-//! first that can.
+//! A back end of your own: a mirror (RAID 1). Writes go to two back ends, reads are served by the first
+//! that can.
 //!
-//! Everything a backend has to do is in `impl Backend for Mirror`; `main` shows that a disk made of it
-//! survives the loss of one half. CONTRIBUTING.md says how such a backend gets a place on the command
-//! line.
+//! Everything a back end has to do is in `impl Backend for Mirror`; `main` shows that a mirror survives
+//! the loss of one half. docs/backends.md says how a back end gets its place on the command line.
 
 use std::io;
 use std::sync::Arc;
