@@ -81,6 +81,21 @@ fn wrong_usage_is_code_2() {
 }
 
 #[test]
+fn wrong_usage_of_bench_is_code_2() {
+    let bench = |args: &[&str], words: &[&str]| refused(&[&["bench"], args].concat(), 2, words);
+    bench(&["--depth", "129"], &["129", "1..=128"]);
+    bench(&["--block-size", "1000"], &["1000", "multiple of 512"]);
+    bench(&["--engine", "fast"], &["fast", "pool", "uring", "sync"]);
+    bench(&["--against", "xen"], &["xen", "traced", "limit", "qemu"]);
+    bench(&["--keys", "color=red"], &["color"]);
+    bench(
+        &["--engine", "sync", "--keys", "workers=4"],
+        &["workers", "engine=sync"],
+    );
+    bench(&["--disk", "x"], &["--overwrite"]);
+}
+
+#[test]
 fn disks_that_cannot_be_disks_are_code_10() {
     let dir = TempDir::new().unwrap();
     let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());

@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
             every_cell,
         ),
         trial::test("bench::a_disk_that_fails_is_an_error", failing_disk),
+        trial::test("bench::engines_and_traces_are_compared", compared),
         trial::test("bench::idle_machines_are_measured", idle),
         trial::test_with("qemu-system-x86_64", "bench::qemu_is_measured_too", qemu),
     ]
@@ -68,6 +69,34 @@ fn every_cell() -> Outcome {
         .option("--block-size", "512,256K")
         .option("--depth", "1,128")
         .expect(0)?;
+    Ok(())
+}
+
+/// An iolite for each engine, and one with a trace.
+fn compared() -> Outcome {
+    let results = tempfile::NamedTempFile::new()?;
+    let ended = bench()
+        .option("--engine", "pool,uring,sync")
+        .option("--against", "traced")
+        .option("--depth", "32")
+        .option("--json", results.path())
+        .arg("--markdown")
+        .expect(0)?;
+    let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
+    let subjects = ["engine=pool", "engine=uring", "engine=sync", "engine=pool"];
+    for (cell, keys) in rows(&results, subjects.len())?.iter().zip(subjects) {
+        sound(cell)?;
+        ensure!(cell["keys"] == keys, "{cell}");
+    }
+    ensure!(results["cells"][3]["subject"] == "traced", "{results}");
+    let head = "| | iolite engine=pool | iolite engine=uring | ratio | iolite engine=sync | ratio | traced | ratio |";
+    let mut lines = ended.stdout.lines().skip_while(|line| *line != head);
+    let row = lines.nth(2).unwrap_or_default();
+    ensure!(
+        row.starts_with("| randread 4K, depth 32 | ") && row.matches('|').count() == 9,
+        "{}",
+        ended.report()
+    );
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, value_parser};
 use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, SECTOR_BYTES};
 
-use super::load::{self, Access, Against, Matrix, Wait};
+use super::load::{self, Access, Against, Engine, Matrix, Wait};
 use super::{cost, idle};
 use crate::config::parse_size;
 use crate::error::Error;
@@ -93,6 +93,9 @@ struct Load {
     /// several
     #[arg(long = "keys", value_name = "KEYS")]
     keys: Vec<String>,
+    /// Engines of iolite's disk; with --keys all combinations
+    #[arg(long, value_name = "A,B", value_delimiter = ',', value_enum)]
+    engine: Vec<Engine>,
     /// What to compare with, in the same run
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_enum)]
     against: Vec<Against>,
@@ -119,6 +122,9 @@ struct Load {
     /// Past the host's page cache (O_DIRECT)
     #[arg(long)]
     direct: bool,
+    /// Print the table in Markdown, a row for each cell
+    #[arg(long)]
+    markdown: bool,
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -159,12 +165,14 @@ impl Load {
                 wait: self.wait,
             },
             keys: self.keys,
+            engines: self.engine,
             against: self.against,
             time: self.seconds,
             rounds: self.rounds,
             disk: self.disk,
             size: self.size,
             direct: self.direct,
+            markdown: self.markdown,
             json: self.json,
         }
     }

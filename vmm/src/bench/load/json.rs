@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
+use super::Options;
 use super::image::Image;
 use super::results::Results;
-use super::{Options, Subject};
 
 /// Writes the results.
 ///
@@ -25,7 +25,7 @@ pub fn write(
             let row = results.summary(number, at);
             json!({
                 "subject": subject.to_string(),
-                "keys": match subject { Subject::Iolite(keys) => Some(keys), _ => None },
+                "keys": subject.keys(),
                 "rw": cell.rw(),
                 "block_bytes": cell.block_bytes,
                 "depth": cell.depth,

@@ -1,10 +1,8 @@
-//! A virtual machine that runs our guest's program `bench`: a process, iolite's own or another VMM's,
-//! with the guest's console as its stdin and stdout.
+//! A virtual machine that runs our guest's program `bench`: a process, iolite's own (`ours`) or another
+//! VMM's (`qemu`), with the guest's console as its stdin and stdout.
 
 use std::collections::VecDeque;
-use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -20,8 +18,6 @@ use crate::process_cpu::ProcessCpu;
 pub const INIT: &str = "init=bench /dev/vdb";
 /// Ctrl-D, which the guest's console takes for the end of the input.
 const END_OF_INPUT: u8 = 0x04;
-/// The name of our vCPU's thread.
-const VCPU: &str = "vcpu";
 /// How long a machine may take to boot, and how much longer than its time a cell may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of the guest and of the VMM that are kept for a message.
@@ -39,35 +35,6 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Our guest on iolite: another process of this program.
-    ///
-    /// # Errors
-    /// [`Error::Bench`] if the guest does not get ready.
-    pub fn iolite(disk: &Path, keys: &str, direct: bool) -> Result<Machine, Error> {
-        let mut spec = format!("path={}", disk.display());
-        for key in [if direct { "direct" } else { "" }, keys] {
-            if !key.is_empty() {
-                spec = format!("{spec},{key}");
-            }
-        }
-        let mut command = this_program()?;
-        command.args(["run", "--cmdline", INIT, "--disk", &spec]);
-        Machine::start("iolite", command, VCPU)
-    }
-
-    /// The same guest, with a loop in place of a device.
-    ///
-    /// # Errors
-    /// As [`Machine::iolite`].
-    pub fn limit(disk: &Path, direct: bool) -> Result<Machine, Error> {
-        let mut command = this_program()?;
-        command.args(["bench", "bare", "--disk"]).arg(disk);
-        if direct {
-            command.arg("--direct");
-        }
-        Machine::start("limit", command, VCPU)
-    }
-
     /// Starts `command`, whose vCPU's thread has this name, and waits until the guest is ready.
     ///
     /// # Errors
@@ -147,11 +114,6 @@ impl Machine {
         }
         Error::Bench(text)
     }
-}
-
-fn this_program() -> Result<Command, Error> {
-    let path = env::current_exe().map_err(Error::host("cannot find this program"))?;
-    Ok(Command::new(path))
 }
 
 impl Load for Machine {

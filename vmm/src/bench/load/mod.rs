@@ -14,8 +14,10 @@ pub mod bare;
 mod image;
 mod json;
 mod machine;
+mod markdown;
 mod matrix;
 mod native;
+mod ours;
 mod qemu;
 mod results;
 mod subject;
@@ -33,8 +35,7 @@ use crate::screen::Screen;
 use image::Image;
 pub use matrix::{Access, Matrix, Wait};
 use results::Results;
-pub use subject::Against;
-use subject::Subject;
+pub use subject::{Against, Engine};
 
 /// What the user can choose.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct Options {
     pub matrix: Matrix,
     /// Disk keys of iolite's disk: one iolite for each; one without keys if there are none.
     pub keys: Vec<String>,
+    /// Engines of iolite's disk: one iolite for each, and for each of `keys`.
+    pub engines: Vec<Engine>,
     /// What to compare with.
     pub against: Vec<Against>,
     /// How long each cell is measured.
@@ -55,6 +58,8 @@ pub struct Options {
     pub size: u64,
     /// Past the host's page cache.
     pub direct: bool,
+    /// The table in Markdown.
+    pub markdown: bool,
     /// Where to write the results as JSON.
     pub json: Option<PathBuf>,
 }
@@ -90,7 +95,11 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
 
     let mut results = Results::new(subjects, cells);
     measure(&mut results, options, &image, &screen)?;
-    screen.print(&table::render(&results));
+    screen.print(&if options.markdown {
+        markdown::render(&results)
+    } else {
+        table::render(&results)
+    });
     if let (Some(file), Some(path)) = (json, &options.json) {
         json::write(file, &results, options, &image)
             .map_err(Error::host(format!("cannot write {}", path.display())))?;

@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use iolite_guest_core::bench::{Cell, Measured};
 
 use super::image::Image;
-use super::machine::Machine;
 use super::native::{Threads, Uring};
+use super::ours::{self, Traced};
 use super::{Options, qemu};
 use crate::config::DiskSpec;
 use crate::error::Error;
@@ -23,6 +23,30 @@ pub enum Against {
     Host,
     /// The same guest under QEMU's microvm, with aio=threads and with aio=io_uring
     Qemu,
+    /// The first iolite with run --trace: what recording costs
+    Traced,
+}
+
+/// The engine of iolite's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// Worker threads
+    Pool,
+    /// The kernel's io_uring
+    Uring,
+    /// The disk's own thread
+    Sync,
+}
+
+/// As a disk key.
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Engine::Pool => "engine=pool",
+            Engine::Uring => "engine=uring",
+            Engine::Sync => "engine=sync",
+        })
+    }
 }
 
 /// Something that can carry a load.
@@ -30,6 +54,8 @@ pub enum Against {
 pub enum Subject {
     /// Our guest on iolite, its disk with these keys.
     Iolite(String),
+    /// The same with a trace.
+    Traced(String),
     /// Our guest on a bare loop.
     Limit,
     /// Our guest on QEMU, its disk with this aio.
@@ -71,27 +97,45 @@ pub trait Load {
 /// Keys that no disk can have; [`Error::Bench`] if something to compare with is not installed.
 pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
     let mut subjects = Vec::new();
-    for keys in &options.keys {
-        DiskSpec::from_str(&format!("disk,{keys}"))?;
+    let all_keys = all_keys(&options.keys, &options.engines);
+    for keys in &all_keys {
+        DiskSpec::from_str(&format!("disk{}{keys}", comma(keys)))?;
         subjects.push(Subject::Iolite(keys.clone()));
     }
-    if subjects.is_empty() {
-        subjects.push(Subject::Iolite(String::new()));
-    }
     for against in &options.against {
-        let more: &[Subject] = match against {
-            Against::Limit => &[Subject::Limit],
-            Against::Host => &[Subject::HostUring, Subject::HostThreads],
+        let more = match against {
+            Against::Limit => vec![Subject::Limit],
+            Against::Host => vec![Subject::HostUring, Subject::HostThreads],
             Against::Qemu if !qemu::is_installed() => return Err(no_qemu()),
-            Against::Qemu => &[Subject::Qemu("threads"), Subject::Qemu("io_uring")],
+            Against::Qemu => ["threads", "io_uring"].map(Subject::Qemu).to_vec(),
+            Against::Traced => vec![Subject::Traced(all_keys[0].clone())],
         };
         for subject in more {
-            if !subjects.contains(subject) {
-                subjects.push(subject.clone());
+            if !subjects.contains(&subject) {
+                subjects.push(subject);
             }
         }
     }
     Ok(subjects)
+}
+
+/// The keys of each iolite: all combinations of what was chosen; at least one, if without keys.
+fn all_keys(chosen: &[String], engines: &[Engine]) -> Vec<String> {
+    let none = [String::new()];
+    let chosen = if chosen.is_empty() { &none } else { chosen };
+    if engines.is_empty() {
+        return chosen.to_vec();
+    }
+    let with = |keys: &String, engine: &Engine| format!("{engine}{}{keys}", comma(keys));
+    chosen
+        .iter()
+        .flat_map(|keys| engines.iter().map(move |engine| with(keys, engine)))
+        .collect()
+}
+
+/// What stands between an item and keys.
+fn comma(keys: &str) -> &'static str {
+    if keys.is_empty() { "" } else { "," }
 }
 
 fn no_qemu() -> Error {
@@ -102,15 +146,29 @@ fn no_qemu() -> Error {
 }
 
 impl Subject {
+    /// The keys of its disk, if it is iolite's.
+    pub fn keys(&self) -> Option<&str> {
+        match self {
+            Subject::Iolite(keys) | Subject::Traced(keys) => Some(keys),
+            _ => None,
+        }
+    }
+
     /// Makes it ready to be measured on `image`.
     ///
     /// # Errors
     /// [`Error::Bench`] or [`Error::Host`] if it does not start.
     pub fn start(&self, image: &Image, options: &Options) -> Result<Box<dyn Load>, Error> {
         let (path, direct) = (image.path(), options.direct);
+        let disk = |keys: &String| ours::Disk {
+            path: path.clone(),
+            keys: keys.clone(),
+            direct,
+        };
         Ok(match self {
-            Subject::Iolite(keys) => Box::new(Machine::iolite(&path, keys, direct)?),
-            Subject::Limit => Box::new(Machine::limit(&path, direct)?),
+            Subject::Iolite(keys) => Box::new(ours::iolite(&disk(keys))?),
+            Subject::Traced(keys) => Box::new(Traced(disk(keys))),
+            Subject::Limit => Box::new(ours::limit(&path, direct)?),
             Subject::Qemu(aio) => Box::new(qemu::start(&path, aio, direct)?),
             Subject::HostUring => Box::new(Uring::new(&path, image.bytes(), direct)?),
             Subject::HostThreads => Box::new(Threads::new(&path, image.bytes(), direct)?),
@@ -124,10 +182,32 @@ impl fmt::Display for Subject {
         match self {
             Subject::Iolite(keys) if keys.is_empty() => f.write_str("iolite"),
             Subject::Iolite(keys) => write!(f, "iolite {keys}"),
+            Subject::Traced(_) => f.write_str("traced"),
             Subject::Limit => f.write_str("limit"),
             Subject::Qemu(aio) => write!(f, "qemu {aio}"),
             Subject::HostUring => f.write_str("host io_uring"),
             Subject::HostThreads => f.write_str("host preadv"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_engines_are_combined() {
+        let keys = ["workers=1", "poll=off"].map(String::from);
+        let engines = [Engine::Pool, Engine::Uring];
+        assert_eq!(all_keys(&[], &[]), [""]);
+        assert_eq!(all_keys(&keys, &[]), keys);
+        assert_eq!(all_keys(&[], &engines), ["engine=pool", "engine=uring"]);
+        let both = [
+            "engine=pool,workers=1",
+            "engine=uring,workers=1",
+            "engine=pool,poll=off",
+            "engine=uring,poll=off",
+        ];
+        assert_eq!(all_keys(&keys, &engines), both);
     }
 }

@@ -1,0 +1,82 @@
+//! Machines of this program: `iolite run` as anybody would start it, the same with a trace, and the
+//! bare loop in place of a device.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use iolite_guest_core::bench::Cell;
+
+use super::machine::{INIT, Machine};
+use super::subject::{Load, Sample};
+use crate::error::Error;
+
+/// The name of our vCPU's thread.
+const VCPU: &str = "vcpu";
+
+/// A disk of `iolite run`.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The image.
+    pub path: PathBuf,
+    /// Its keys.
+    pub keys: String,
+    /// Past the host's page cache.
+    pub direct: bool,
+}
+
+/// Our guest on iolite.
+///
+/// # Errors
+/// [`Error::Bench`] if the guest does not get ready.
+pub fn iolite(disk: &Disk) -> Result<Machine, Error> {
+    Machine::start("iolite", run(disk)?, VCPU)
+}
+
+/// The same guest, with a loop in place of a device.
+///
+/// # Errors
+/// As [`iolite`].
+pub fn limit(disk: &Path, direct: bool) -> Result<Machine, Error> {
+    let mut command = this_program()?;
+    command.args(["bench", "bare", "--disk"]).arg(disk);
+    if direct {
+        command.arg("--direct");
+    }
+    Machine::start("limit", command, VCPU)
+}
+
+/// Our guest on iolite, with a trace. There is a machine for each cell, for a trace keeps its first
+/// events only, and once it is full it costs less.
+pub struct Traced(pub Disk);
+
+impl Load for Traced {
+    fn measure(&mut self, cell: &Cell) -> Result<Sample, Error> {
+        let mut command = run(&self.0)?;
+        command.args(["--trace", "/dev/null"]);
+        // It is killed, not ended: what it has recorded would be put together only then, for
+        // seconds, while others are measured.
+        Machine::start("iolite --trace", command, VCPU)?.measure(cell)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn run(disk: &Disk) -> Result<Command, Error> {
+    let mut spec = format!("path={}", disk.path.display());
+    for key in [if disk.direct { "direct" } else { "" }, &disk.keys] {
+        if !key.is_empty() {
+            spec = format!("{spec},{key}");
+        }
+    }
+    let mut command = this_program()?;
+    command.args(["run", "--cmdline", INIT, "--disk", &spec]);
+    Ok(command)
+}
+
+fn this_program() -> Result<Command, Error> {
+    let path = env::current_exe().map_err(Error::host("cannot find this program"))?;
+    Ok(Command::new(path))
+}
