@@ -36,6 +36,19 @@ pub(crate) fn wake_on_time() {
     }
 }
 
+/// How often the calling thread has waited for something so far: for a disk, a lock, another thread
+/// (voluntary context switches). To be preempted is not to wait.
+#[allow(unsafe_code)]
+pub(crate) fn sleeps() -> i64 {
+    // SAFETY: a rusage is plain data, for which zero is valid; the call writes to it and to nothing
+    // else, and cannot fail with this argument.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+        usage.ru_nvcsw
+    }
+}
+
 /// The calling thread's signal mask as it was; put back on drop.
 struct SignalMask(libc::sigset_t);
 

@@ -46,7 +46,7 @@ impl FileBackend {
             capacity,
             read_only,
             flush: Flush::default(),
-            now: Now::default(),
+            now: Now::new(),
             direct: None,
         })
     }
@@ -74,7 +74,7 @@ impl FileBackend {
             capacity,
             read_only,
             flush: Flush::default(),
-            now: Now::default(),
+            now: Now::new(),
             direct: Some(direct),
         })
     }

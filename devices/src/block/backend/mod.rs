@@ -14,6 +14,7 @@ mod image;
 pub mod memory;
 mod now;
 pub mod null;
+mod patience;
 mod transfer;
 
 pub use image::OpenError;

@@ -228,8 +228,10 @@ impl Ring {
             let completion = self.ring.completion().next()?;
             if completion.user_data() == DOORBELL {
                 self.armed = false;
-                // It is readable, and nobody else reads it.
-                let _ = self.doorbell.read();
+                // It is readable, and nobody else reads it; unless the kernel had no memory to poll.
+                if completion.result() > 0 {
+                    let _ = self.doorbell.read();
+                }
                 continue;
             }
             let number = completion.user_data() as u16;

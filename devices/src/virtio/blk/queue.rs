@@ -186,8 +186,14 @@ impl RequestQueue {
         // What a worker publishes just now and we do not see yet is decided on after the next turn,
         // or before the sleep.
         if self.undecided.load(Ordering::Relaxed) {
-            self.decide(&mut self.lock());
+            self.decide_now();
         }
+    }
+
+    /// Decides about an interrupt for all that was completed. After a turn nothing is left out: a
+    /// worker that saw the turn and left the decision to its end had the lock before us.
+    pub(super) fn decide_now(&self) {
+        self.decide(&mut self.lock());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

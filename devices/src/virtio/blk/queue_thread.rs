@@ -90,7 +90,8 @@ impl Attendant {
             // Something came at the last moment; or it is there, and not for this thread.
             match self.turn() {
                 Turn::Busy => {}
-                Turn::Idle | Turn::Elsewhere => return,
+                // A worker may have taken that turn for one at whose end somebody decides.
+                Turn::Idle | Turn::Elsewhere => return self.queue.decide_now(),
             }
         }
     }
