@@ -33,6 +33,7 @@ fn main() {
         trial::test("fail::every_way_of_reading_learns_of_it", ways_of_reading),
         trial::test("fail::a_failed_write_leaves_the_old_bytes", failed_write),
         trial::test("fail::a_failed_flush_reaches_the_program", failed_flush),
+        trial::test("fail::a_write_back_at_the_end", failed_write_back),
         trial::test("fail::every_second_read", every_second_read),
         trial::test("fail::chance_is_repeatable", chance),
         trial::test("fail::sectors_beyond_the_disk", beyond_the_disk),
@@ -97,6 +98,23 @@ fn failed_write() -> Outcome {
     let mut wanted = pattern(other, 0, size);
     wanted[8 * 512..9 * 512].copy_from_slice(&pattern(SEED, 8 * SECTOR, 512));
     same(&image.bytes()?, &wanted, &image.path())
+}
+
+/// Whoever wrote to the page cache and did not sync is gone; the machine says it, and its exit code.
+fn failed_write_back() -> Outcome {
+    const NOT_WRITTEN: i32 = 102 * 2 + 1;
+    let (other, size) = (SEED + 1, 64 * SECTOR as usize);
+    let fill = format!("fill --no-sync /dev/vdb {other}");
+    for (keys, code) in [("fail=read:7", 0), ("fail=write:7", NOT_WRITTEN)] {
+        let image = Image::patterned(size, SEED)?;
+        let ended = Iolite::program(&fill).disk(image.with(keys)).expect(code)?;
+        let lost = ended.stdout.contains("iolite: /dev/vdb: data written");
+        ensure!(lost == (code != 0), "{}", ended.report());
+        if code == 0 {
+            image.holds(other, size)?;
+        }
+    }
+    Ok(())
 }
 
 /// The guest is told, and the host's own flush at the end is not concerned.

@@ -31,7 +31,7 @@ macro_rules! numbers {
 numbers! {
     /// `exit(status)`: ends the process with all its threads. Does not return. When the first
     /// process exits, the machine stops: with status 0 by the i8042 reset, else by writing the
-    /// status to the exit port.
+    /// status to the exit port. 0 becomes 102 if data in the page cache cannot be written back.
     Exit = 0;
     /// `read(fd, buf, len) -> bytes`: at the descriptor's position, which it moves. Fewer bytes
     /// than asked for at the end of a file or disk, 0 past it. From the console: at least one byte,

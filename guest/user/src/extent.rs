@@ -1,7 +1,7 @@
 //! A part of a disk that a program works through block by block: the arguments
 //! `DISK SEED [OFFSET LEN]` of `fill` and `verify`.
 
-use crate::{Args, Errno, File, MappingMut, number_argument};
+use crate::{Errno, File, MappingMut, number_argument};
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
@@ -27,7 +27,10 @@ impl Extent {
     /// # Errors
     ///
     /// A line that says which argument is wrong, or `usage`.
-    pub fn of_args(args: Args, usage: &str) -> Result<(Extent, u64)> {
+    pub fn of_args(
+        args: impl Iterator<Item = &'static str>,
+        usage: &str,
+    ) -> Result<(Extent, u64)> {
         let args: alloc::vec::Vec<&'static str> = args.collect();
         let (path, seed, offset, len) = match args[..] {
             [path, seed] => (path, seed, "0", None),
@@ -71,9 +74,18 @@ impl Extent {
     pub fn open_writable(&self) -> Result<File> {
         let file = match self.is_aligned() {
             true => File::open_direct_writable(self.path),
-            false => File::open_writable(self.path),
+            false => return self.open_cached_writable(),
         };
         file.map_err(|error| format!("{}: {error}", self.path))
+    }
+
+    /// Opens it for reading and writing through the page cache.
+    ///
+    /// # Errors
+    ///
+    /// A line with the path and the reason.
+    pub fn open_cached_writable(&self) -> Result<File> {
+        File::open_writable(self.path).map_err(|error| format!("{}: {error}", self.path))
     }
 
     /// A buffer for one block.

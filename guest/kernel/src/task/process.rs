@@ -5,6 +5,7 @@
 //! own requests ends after them: a device never writes into memory that has been given back.
 
 use crate::arch::power;
+use crate::block;
 use crate::fs::Files;
 use crate::fs::async_io::{self, AsyncIo};
 use crate::fs::file;
@@ -303,12 +304,18 @@ pub fn collect(child: ProcessId, parent: ProcessId) -> Result<Option<Ended>, Err
     }
 }
 
-/// The first process has ended, and the machine with it: status 0 is a clean stop, and a fault is
-/// status 101.
+/// The first process has ended, and the machine with it. Status 0 is a clean stop; a fault is status
+/// 101, and 102 is data that could not be written where the process itself had nothing to say.
 fn machine_ends(ended: Ended) -> ! {
     const KILLED: u8 = 101;
-    write_back::sync_all();
+    const NOT_WRITTEN: u8 = 102;
+    let failed = write_back::sync_all();
+    for disk in (0..block::disks()).filter(|disk| failed & 1 << disk != 0) {
+        let letter = char::from(b'a' + disk as u8);
+        println!("iolite: /dev/vd{letter}: data written to the page cache is lost: write error");
+    }
     match ended {
+        Ended::Exited(0) if failed != 0 => power::off(NOT_WRITTEN),
         Ended::Exited(status) => power::off(status),
         Ended::Killed(_) => power::off(KILLED),
     }

@@ -66,14 +66,19 @@ pub fn start_all() {
     start(|_| true);
 }
 
-/// Writes every dirty page and blocks until all are written: the machine is about to stop.
-pub fn sync_all() {
+/// Writes every dirty page and blocks until all are written. Gives the disks, a bit each, of which
+/// a write has failed, now or earlier, without anybody having been told.
+pub fn sync_all() -> u32 {
+    let mut failed = 0;
     for object in object::all() {
-        if CACHE.borrow().pages_of(object) > 0 {
-            // There is nobody left to tell.
-            let _ = sync_if_dirty(object);
+        if CACHE.borrow().pages_of(object) > 0 && is_any_unwritten() {
+            write_and_wait(object);
+        }
+        if object::take_write_error(object) {
+            failed |= 1 << object.extent().disk.number();
         }
     }
+    failed
 }
 
 /// Has the flusher begin now.
