@@ -43,18 +43,22 @@ impl ReadAhead {
 
     /// Takes note of a fault on page `index`; `mapped` pages after it are there already and will
     /// not fault. Gives the pages to read now, none of which may be waited for.
+    ///
+    /// A reader makes no fault on the pages that are mapped along: it has come as far as the last of
+    /// them now, or the window after that would be asked for when it is already waited for.
     pub fn fault(&mut self, index: u64, mapped: u64) -> Range<u64> {
         if self.off {
             return index..index;
         }
-        if index + 1 == self.next {
-            // The page that faulted last, again: after its read, say.
-            self.next = index + 1 + mapped;
-            return self.next..self.next;
-        }
+        // The page that faulted last, again: after its read, say, with what came along in it.
+        let again = index + 1 == self.next;
+        let after_a_jump = again && self.ahead <= self.next;
         let sequential = index >= self.next && index <= self.ahead.max(self.next);
         self.next = index + 1 + mapped;
-        if !sequential {
+        if after_a_jump {
+            return self.next..self.next;
+        }
+        if !again && !sequential {
             self.window /= 2;
             if self.window < MIN_WINDOW {
                 self.window = 0;
@@ -106,6 +110,34 @@ mod tests {
         assert!(stream.next == 5);
     }
 
+    /// As the pager does it: each window arrives while its first page is waited for.
+    #[test]
+    fn a_steady_reader_makes_one_request_for_each_window() {
+        const PAGES: u64 = 4096;
+        let mut stream = ReadAhead::default();
+        let (mut index, mut here, mut requests) = (0, 0, 0);
+        while index < PAGES {
+            if index >= here {
+                requests += 1; // its own page
+                here = index + 1;
+            }
+            for mapped in [0, (here - index - 1).min(MAX_WINDOW)] {
+                let range = stream.fault(index, mapped);
+                if !range.is_empty() {
+                    assert_eq!(range.start, here, "a gap, or twice");
+                    requests += 1;
+                    here = range.end;
+                }
+                if mapped > 0 {
+                    index += mapped;
+                }
+            }
+            index += 1;
+        }
+        let windows = PAGES / MAX_WINDOW;
+        assert!(requests <= windows + 8, "{requests} requests");
+    }
+
     #[test]
     fn a_page_that_faults_twice_is_no_stream() {
         let mut stream = ReadAhead::default();
@@ -138,6 +170,7 @@ mod tests {
         let mut at = 10_000;
         for _ in 0..4 {
             assert!(stream.fault(at, 0).is_empty());
+            assert!(stream.fault(at, 0).is_empty(), "after its read");
             at += 1000;
         }
         assert_eq!(stream.window, 0);

@@ -27,10 +27,7 @@ impl Extent {
     /// # Errors
     ///
     /// A line that says which argument is wrong, or `usage`.
-    pub fn of_args(
-        args: impl Iterator<Item = &'static str>,
-        usage: &str,
-    ) -> Result<(Extent, u64)> {
+    pub fn of_args(args: impl Iterator<Item = &'static str>, usage: &str) -> Result<(Extent, u64)> {
         let args: alloc::vec::Vec<&'static str> = args.collect();
         let (path, seed, offset, len) = match args[..] {
             [path, seed] => (path, seed, "0", None),

@@ -32,7 +32,11 @@ fn main(args: Args) -> core::result::Result<(), String> {
         file.fsync()
             .map_err(|error| extent.failed(extent.offset, error))?;
     }
-    let how = if sync { "written and flushed" } else { "written" };
+    let how = if sync {
+        "written and flushed"
+    } else {
+        "written"
+    };
     println!("fill: {extent} seed {seed}: {how}");
     Ok(())
 }
