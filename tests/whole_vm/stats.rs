@@ -17,7 +17,7 @@ pub fn tests() -> Vec<Trial> {
         trial::test("stats::queues_are_told_apart", queues),
         trial::test("stats::delays_show_in_the_times", times),
         trial::test("stats::a_line_comes_at_each_interval", interval),
-        trial::test("stats::not_beside_a_trace", beside_a_trace),
+        trial::test("stats::beside_a_trace", beside_a_trace),
     ]
 }
 
@@ -97,13 +97,22 @@ fn queues() -> Outcome {
     let (stats, table) = stats("fill /dev/vdb 7", &image.with("queues=2"))?;
     let disk = &stats["disks"][1];
     let queues = disk["queues"].as_array().ok_or("no queues")?;
-    ensure!(queues.len() == 2 && queues[1]["name"] == "vdb/1", "{disk}");
+    ensure!(queues.len() == 2 && queues[1]["name"] == "vdb.1", "{disk}");
     let sum: u64 = queues
         .iter()
         .filter_map(|queue| queue["requests"].as_u64())
         .sum();
     ensure!(disk["requests"] == sum && sum > 0, "{disk}");
-    ensure!(table.contains("vdb/1"), "{table}");
+    // Requests come by the first queue: it has times, and the other has none.
+    let counted = |of: &Value| of["times_us"]["total"]["count"].as_u64();
+    ensure!(
+        counted(disk) > Some(0) && counted(&queues[0]) == counted(disk),
+        "{disk}"
+    );
+    ensure!(queues[1]["times_us"].is_null(), "{disk}");
+    for row in ["\nvdb.1 ", "\nvdb.0  total "] {
+        ensure!(table.contains(row), "no {row} in {table}");
+    }
     ensure!(
         stats["disks"][0]["queues"]
             .as_array()
@@ -152,10 +161,27 @@ fn interval() -> Outcome {
     Ok(())
 }
 
+/// Both see the same requests.
 fn beside_a_trace() -> Outcome {
-    Iolite::program("hello")
-        .arg("--stats")
-        .option("--trace", "/dev/null")
-        .expect(2)?;
+    let image = Image::patterned(64 << 10, 10)?;
+    let [trace, json] = [
+        tempfile::NamedTempFile::new()?,
+        tempfile::NamedTempFile::new()?,
+    ];
+    Iolite::program("verify /dev/vdb 10")
+        .disk(image.with("ro"))
+        .option("--stats-json", json.path())
+        .option("--trace", trace.path())
+        .expect(0)?;
+    let stats: Value = serde_json::from_str(&fs::read_to_string(json.path())?)?;
+    let trace: Value = serde_json::from_str(&fs::read_to_string(trace.path())?)?;
+    let events = trace["traceEvents"].as_array().ok_or("no events")?;
+    let traced = events.iter().filter(|event| event["ph"] == "b");
+    let traced = traced.filter(|event| event["args"]["disk"] == 1).count();
+    let disk = &stats["disks"][1];
+    ensure!(
+        traced > 0 && disk["requests"] == traced && disk["times_us"]["total"]["count"] == traced,
+        "{traced} traced, {disk}"
+    );
     Ok(())
 }

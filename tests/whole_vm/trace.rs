@@ -97,9 +97,10 @@ fn check_lives(requests: &[Value]) -> Outcome {
     }
     let of = |path: &str| requests.iter().filter(|r| r["path"] == path).count();
     for (path, least) in [
-        ("pread", 64),
-        ("io_submit", 64),
-        ("scan", 64),
+        ("blocking-read", 64),
+        ("async-read", 64),
+        ("kernel-mount", 64),
+        ("pager", 1),
         ("read-ahead", 1),
         ("driver in ring 3", 32),
     ] {
@@ -108,13 +109,13 @@ fn check_lives(requests: &[Value]) -> Outcome {
     let whole_lives = requests.iter().filter(|request| {
         let optional = ["received", "signalled", "interrupted"];
         let mut needed = MOMENTS.iter().filter(|moment| !optional.contains(moment));
-        request["path"] == "pread" && needed.all(|moment| request["at"][moment].is_u64())
+        request["path"] == "blocking-read" && needed.all(|moment| request["at"][moment].is_u64())
     });
     let whole_lives = whole_lives.count();
     ensure!(
-        whole_lives == of("pread"),
-        "only {whole_lives} of {} preads have their whole life",
-        of("pread")
+        whole_lives == of("blocking-read"),
+        "only {whole_lives} of {} blocking reads have their whole life",
+        of("blocking-read")
     );
     Ok(())
 }
@@ -150,8 +151,8 @@ fn check_views(file: &Path, directory: &Path) -> Outcome {
     let page = fs::read_to_string(page)?;
     for needed in [
         "<!DOCTYPE html>",
-        "Blocking reads",
-        "The pager",
+        "blocking-read",
+        "pager, read-ahead",
         "99th percentile",
     ] {
         ensure!(page.contains(needed), "the page lacks {needed}");

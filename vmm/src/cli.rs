@@ -125,18 +125,13 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Show at the end what disks and vCPU did: requests, times, exits
-    #[arg(long, conflicts_with = "trace")]
+    #[arg(long)]
     stats: bool,
     /// Write the same to this file
-    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    #[arg(long, value_name = "FILE")]
     stats_json: Option<PathBuf>,
     /// Show this often how it goes, like 1s: IOPS, bandwidth, requests in flight, p99, exits
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = parse_duration,
-        conflicts_with = "trace"
-    )]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     stats_interval: Option<Duration>,
     /// Stop the guest after this time, like 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

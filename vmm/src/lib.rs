@@ -35,3 +35,4 @@ pub mod stats;
 pub mod trace;
 pub mod vcpu;
 pub mod vm;
+pub mod watch;

@@ -17,6 +17,7 @@ use crate::kvm_stats::VcpuStats;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
 use crate::vcpu::Vcpu;
+use crate::watch::{Watch, Watchers};
 use crate::{stats, trace};
 
 /// A disk of a machine.
@@ -39,7 +40,7 @@ pub struct Machine {
     pub(crate) memory: Arc<GuestMemoryMmap>,
     /// Where to write the trace of a machine that was built for one.
     pub trace: Option<trace::Output>,
-    /// What is to be told of it, while it runs and in the end; not of one that is traced.
+    /// What is to be told of it, while it runs and in the end.
     pub stats: Option<stats::Options>,
 }
 
@@ -70,19 +71,14 @@ impl Machine {
             log::debug!("stdin is closed, the guest gets no input: {error}");
             None
         });
-        let tracing = match self.trace {
-            Some(output) => Some(trace::Session::start(
-                output,
-                self.memory.clone(),
-                self.vcpu.clock_offset(),
-            )?),
-            None => None,
-        };
+        let offset = || self.vcpu.clock_offset();
+        let trace = self.trace;
+        let trace = trace.map(|output| trace::Session::new(output, self.memory.clone(), offset()));
         let counted = self.vcpu.stats().ok();
         let stats = self
             .stats
-            .map(|options| stats::Session::start(options, counted));
-        let stats = stats.transpose()?;
+            .map(|wanted| stats::Session::new(wanted, counted));
+        let watch = Watch::start(Watchers { trace, stats })?;
         let vcpu = self
             .vcpu
             .start(self.buses, self.memory.clone(), self.power.clone())?;
@@ -94,14 +90,12 @@ impl Machine {
         let signals = (!self.power.is_off_by_signal()).then_some(signals);
         vcpu.join();
         let drained = shut_down(&self.disks);
-        let traced = tracing.map_or(Ok(()), trace::Session::finish);
-        let told = stats.map_or(Ok(()), |stats| stats.finish(&self.disks));
+        let told = watch.finish(&self.disks);
         drop(self.disks);
         drop(self.vm);
         drop(signals);
         attended?;
         drained?;
-        traced?;
         told?;
         Ok(self.power.take().unwrap_or(Stop::Reset))
     }

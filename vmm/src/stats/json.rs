@@ -3,35 +3,22 @@
 use std::io::{self, Write};
 
 use hdrhistogram::Histogram;
-use iolite_devices::trace;
-use iolite_devices::virtio::blk::Counters;
 use serde_json::{Map, Value, json};
 
-use super::{Report, requests, table};
+use super::{Measured, Report, requests, table};
 
 /// Writes the statistics.
 ///
 /// # Errors
 /// What writing says.
 pub fn write(mut out: impl Write, report: &Report<'_>) -> io::Result<()> {
-    let names = trace::disks();
-    let disks = report.disks.iter().map(|(name, c)| {
-        let times = names
-            .iter()
-            .position(|known| known == name)
-            .and_then(|number| report.times.disks.get(&u8::try_from(number).ok()?));
-        let mut disk = counters(name, c);
-        let queues = report.queues.iter().filter(|(queue, _)| {
-            let rest = queue.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with('/'))
-        });
-        disk["queues"] = queues.map(|(queue, c)| counters(queue, c)).collect();
-        disk["times_us"] = json!(times.map(|times| json!({
-            "queued": histogram(&times.queued, report.tick_ns),
-            "service": histogram(&times.service, report.tick_ns),
-            "total": histogram(&times.total, report.tick_ns),
-        })));
-        disk
+    let disks = report.disks.iter().map(|disk| {
+        let mut value = measured(disk, report.tick_ns);
+        let queues = disk.queues.iter();
+        value["queues"] = queues
+            .map(|queue| measured(queue, report.tick_ns))
+            .collect();
+        value
     });
     let threads =
         table::busy(report).map(|(name, part)| json!({"name": name, "in_backends": part}));
@@ -54,10 +41,18 @@ pub fn write(mut out: impl Write, report: &Report<'_>) -> io::Result<()> {
     writeln!(out)
 }
 
-/// What was counted of a disk or a queue.
-fn counters(name: &str, c: &Counters) -> Value {
+/// A disk or a queue.
+fn measured(what: &Measured, tick_ns: f64) -> Value {
+    let c = &what.counters;
+    let times = what.times.as_ref().map(|times| {
+        json!({
+            "queued": histogram(&times.queued, tick_ns),
+            "service": histogram(&times.service, tick_ns),
+            "total": histogram(&times.total, tick_ns),
+        })
+    });
     json!({
-        "name": name,
+        "name": what.name,
         "requests": requests(c),
         "reads": c.reads,
         "writes": c.writes,
@@ -72,6 +67,7 @@ fn counters(name: &str, c: &Counters) -> Value {
         "notifications": c.notifications,
         "interrupts_sent": c.interrupts_sent,
         "interrupts_suppressed": c.interrupts_suppressed,
+        "times_us": times,
     })
 }
 

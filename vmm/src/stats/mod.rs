@@ -2,8 +2,8 @@
 //! `--stats-interval`.
 //!
 //! Counts come from the disks themselves and from KVM. Times come from the device's events
-//! (`iolite_devices::trace`), which are off unless somebody asks: a thread collects them while the
-//! machine runs (`times`), and says once in an interval how it goes (`live`).
+//! (`iolite_devices::trace`), which are off unless somebody watches (`watch`): they are taken while the
+//! machine runs (`times`), and once in an interval a line says how it goes (`live`).
 
 mod json;
 mod live;
@@ -12,12 +12,11 @@ mod times;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::iter;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use iolite_devices::trace;
+use iolite_devices::trace::{self, Event};
 use iolite_devices::virtio::blk::Counters;
 
 use crate::error::Error;
@@ -25,10 +24,7 @@ use crate::kvm_stats::{Reading, VcpuStats};
 use crate::trace::clock::Start;
 use crate::vm::Disk;
 use live::Live;
-use times::Times;
-
-/// How often events are collected: their rings hold what a busy thread does in some five times that.
-const INTERVAL: Duration = Duration::from_millis(2);
+use times::{QueueTimes, Times};
 
 /// What the user wants to know.
 #[derive(Debug, Default)]
@@ -72,10 +68,7 @@ impl Options {
 struct Report<'a> {
     /// From the start of the machine to its end.
     seconds: f64,
-    /// Name and counters of each disk.
-    disks: Vec<(&'a str, Counters)>,
-    /// The same for each queue of a disk that has several: `vdb/0`.
-    queues: Vec<(String, Counters)>,
+    disks: Vec<Measured>,
     times: &'a Times,
     /// Nanoseconds in a tick.
     tick_ns: f64,
@@ -85,22 +78,52 @@ struct Report<'a> {
     lost: u64,
 }
 
+/// What was measured of a disk, or of one of its queues.
+struct Measured {
+    /// `vdb`, or `vdb.0`, as its thread is called.
+    name: String,
+    counters: Counters,
+    /// None without a request.
+    times: Option<QueueTimes>,
+    /// The queues of a disk that has several.
+    queues: Vec<Measured>,
+}
+
 impl Report<'_> {
     /// Requests of all disks.
     fn requests(&self) -> u64 {
-        self.disks
-            .iter()
-            .map(|(_, counters)| requests(counters))
-            .sum()
+        let disks = self.disks.iter();
+        disks.map(|disk| requests(&disk.counters)).sum()
+    }
+
+    /// The disks, each followed by its queues if it has several.
+    fn rows(&self) -> impl Iterator<Item = &Measured> {
+        let disks = self.disks.iter();
+        disks.flat_map(|disk| iter::once(disk).chain(&disk.queues))
     }
 }
 
-fn queues(disk: &Disk) -> Vec<(String, Counters)> {
-    let counters = disk.device.queue_counters().enumerate();
-    let queues: Vec<_> = counters
-        .map(|(number, counters)| (format!("{}/{number}", disk.name), counters))
+fn measured(disk: &Disk, times: &Times) -> Measured {
+    let number = trace::disks().iter().position(|name| *name == disk.name);
+    let number = number.and_then(|number| u8::try_from(number).ok());
+    let queues = (0..).zip(disk.device.queue_counters());
+    let mut queues: Vec<Measured> = queues
+        .map(|(queue, counters): (u8, _)| Measured {
+            name: format!("{}.{queue}", disk.name),
+            counters,
+            times: number.and_then(|number| times.of_queue(number, queue)),
+            queues: Vec::new(),
+        })
         .collect();
-    if queues.len() > 1 { queues } else { Vec::new() }
+    if queues.len() == 1 {
+        queues.clear();
+    }
+    Measured {
+        name: disk.name.clone(),
+        counters: disk.device.counters(),
+        times: number.and_then(|number| times.of_disk(number)),
+        queues,
+    }
 }
 
 /// Requests of every type.
@@ -119,64 +142,44 @@ pub struct Session {
     started: Instant,
     clock: Start,
     vcpu: Option<VcpuStats>,
-    /// Dropped to end the collector.
-    going: Sender<()>,
-    collector: JoinHandle<Times>,
+    live: Option<Live>,
+    times: Times,
 }
 
 impl Session {
-    /// Begins. `vcpu` is where KVM counts, if it does.
-    ///
-    /// # Errors
-    /// If the system refuses a thread.
-    pub fn start(options: Options, vcpu: Option<VcpuStats>) -> Result<Session, Error> {
-        let clock = Start::now();
-        trace::start();
-        let (going, gone) = mpsc::channel();
-        let mut live = options.interval.map(Live::every);
-        let collector = thread::Builder::new()
-            .name("stats".into())
-            .spawn(move || {
-                let mut times = Times::default();
-                while gone.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    times.collect();
-                    if let Some(live) = &mut live {
-                        live.show(&mut times, || clock.scale().tick_ns());
-                    }
-                }
-                times.collect_rest();
-                times
-            })
-            .map_err(Error::host("cannot start a thread"))?;
-        Ok(Session {
-            options,
+    /// From now on. `vcpu` is where KVM counts, if it does.
+    pub fn new(options: Options, vcpu: Option<VcpuStats>) -> Session {
+        Session {
             started: Instant::now(),
-            clock,
+            clock: Start::now(),
             vcpu,
-            going,
-            collector,
-        })
+            live: options.interval.map(Live::every),
+            times: Times::default(),
+            options,
+        }
     }
 
-    /// Ends, after the machine's end, and shows what came of it.
+    /// Takes times from events that were collected beginning at `began`, in ticks.
+    pub fn take(&mut self, events: &[(usize, Event)], began: u64) {
+        self.times.take(events, began);
+        if let Some(live) = &mut self.live {
+            live.show(&mut self.times, || self.clock.scale().tick_ns());
+        }
+    }
+
+    /// Shows what came of it, after the machine's end.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn finish(self, disks: &[Disk]) -> Result<(), Error> {
         let seconds = self.started.elapsed().as_secs_f64();
-        trace::stop();
-        drop(self.going);
-        // It does not panic; if it did, what it had is gone.
-        let times = self.collector.join().unwrap_or_default();
+        // Ends the line on the terminal.
+        drop(self.live);
         let vcpu = self.vcpu.and_then(|stats| stats.read().ok());
         let report = Report {
             seconds,
-            disks: disks
-                .iter()
-                .map(|disk| (disk.name.as_str(), disk.device.counters()))
-                .collect(),
-            queues: disks.iter().flat_map(queues).collect(),
-            times: &times,
+            disks: disks.iter().map(|d| measured(d, &self.times)).collect(),
+            times: &self.times,
             tick_ns: self.clock.scale().tick_ns(),
             vcpu: vcpu.unwrap_or_default(),
             lost: trace::lost(),

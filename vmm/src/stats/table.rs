@@ -40,11 +40,10 @@ fn requests_table(report: &Report<'_>) -> String {
         ("suppressed", true),
     ];
     let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
-    let disks = report.disks.iter().map(|(name, c)| (*name, c));
-    let queues = report.queues.iter().map(|(name, c)| (name.as_str(), c));
-    let rows = disks.chain(queues).map(|(name, c)| {
+    let rows = report.rows().map(|row| {
+        let c = &row.counters;
         vec![
-            name.to_owned(),
+            row.name.clone(),
             c.reads.to_string(),
             c.writes.to_string(),
             c.flushes.to_string(),
@@ -74,19 +73,16 @@ fn times_table(report: &Report<'_>) -> String {
         ("p999 us", true),
         ("max us", true),
     ];
-    let names = trace::disks();
     let mut rows = Vec::new();
-    for (number, times) in &report.times.disks {
-        let Some(name) = names.get(usize::from(*number)) else {
-            continue;
-        };
+    for row in report.rows() {
+        let Some(times) = &row.times else { continue };
         let parts = [
             ("queued", &times.queued),
             ("service", &times.service),
             ("total", &times.total),
         ];
         for (part, histogram) in parts {
-            rows.push(times_row(name, part, histogram, report.tick_ns));
+            rows.push(times_row(&row.name, part, histogram, report.tick_ns));
         }
     }
     columns::render(&heads, &rows)
@@ -149,9 +145,18 @@ pub fn exits<'a>(report: &'a Report<'_>) -> impl Iterator<Item = (&'a str, u64)>
 mod tests {
     use super::*;
     use crate::kvm_stats::Reading;
-    use crate::stats::requests;
     use crate::stats::times::Times;
+    use crate::stats::{Measured, requests};
     use iolite_devices::virtio::blk::Counters;
+
+    fn disk(name: &str, counters: Counters) -> Measured {
+        Measured {
+            name: name.to_owned(),
+            counters,
+            times: None,
+            queues: Vec::new(),
+        }
+    }
 
     #[test]
     fn tables_line_up() {
@@ -168,8 +173,7 @@ mod tests {
         times.busy.insert(usize::MAX, 1);
         let report = Report {
             seconds: 1.0,
-            disks: vec![("vda", Counters::default()), ("vdb", counters)],
-            queues: Vec::new(),
+            disks: vec![disk("vda", Counters::default()), disk("vdb", counters)],
             times: &times,
             tick_ns: 0.5,
             vcpu: Reading::from([("exits", 50), ("io_exits", 0), ("pf_fixed", 7)]),

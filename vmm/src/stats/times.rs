@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use iolite_devices::trace::{self, Event, Point, operation};
+use iolite_devices::trace::{Event, Point, operation};
 
 /// Digits that are kept of a time.
 const DIGITS: u8 = 3;
@@ -24,15 +24,16 @@ struct Request {
     bytes: u64,
 }
 
-/// The times of one disk, in ticks.
-pub struct DiskTimes {
+/// The times of one queue, in ticks.
+#[derive(Clone)]
+pub struct QueueTimes {
     /// From popping a request to beginning it: waiting for a thread.
     pub queued: Histogram<u64>,
     /// In the backend.
     pub service: Histogram<u64>,
     /// From popping to the used ring.
     pub total: Histogram<u64>,
-    in_flight: BTreeMap<(u8, u16), Request>,
+    in_flight: BTreeMap<u16, Request>,
 }
 
 /// What has completed since it was last looked at.
@@ -47,11 +48,11 @@ pub struct Recent {
     pub total: Histogram<u64>,
 }
 
-/// The times of all disks, and how busy each thread was.
+/// The times of all queues, and how busy each thread was.
 #[derive(Default)]
 pub struct Times {
-    /// By the disk's number among those of the events.
-    pub disks: BTreeMap<u8, DiskTimes>,
+    /// By the disk's number among those of the events, and the queue's.
+    pub queues: BTreeMap<(u8, u8), QueueTimes>,
     /// Ticks in backends, by the thread's number.
     pub busy: BTreeMap<usize, u64>,
     /// For who looks now and then.
@@ -60,27 +61,44 @@ pub struct Times {
     /// Collected and not looked at yet.
     waiting: Vec<(usize, Event)>,
     /// When the last collection began.
-    collected: u64,
+    last_began: u64,
 }
 
 impl Times {
-    /// Takes the events that are there.
-    pub fn collect(&mut self) {
-        let now = trace::now();
-        trace::drain(|thread, event| self.waiting.push((thread, event)));
-        self.digest(self.collected);
-        self.collected = now;
-    }
-
-    /// Takes all events: nobody records any more.
-    pub fn collect_rest(&mut self) {
-        trace::drain(|thread, event| self.waiting.push((thread, event)));
-        self.digest(u64::MAX);
+    /// Takes what was collected beginning at `began`; `u64::MAX` if nobody records any more.
+    pub fn take(&mut self, events: &[(usize, Event)], began: u64) {
+        self.waiting.extend_from_slice(events);
+        // What was stamped before the last collection began is here by now, whichever thread's ring
+        // was emptied first.
+        let complete = match began {
+            u64::MAX => u64::MAX,
+            _ => self.last_began,
+        };
+        self.digest(complete);
+        self.last_began = began;
     }
 
     /// Requests that are in flight now.
     pub fn in_flight(&self) -> usize {
-        self.disks.values().map(|disk| disk.in_flight.len()).sum()
+        self.queues
+            .values()
+            .map(|queue| queue.in_flight.len())
+            .sum()
+    }
+
+    /// The times of a queue, if it has had a request.
+    pub fn of_queue(&self, disk: u8, queue: u8) -> Option<QueueTimes> {
+        self.queues.get(&(disk, queue)).cloned()
+    }
+
+    /// The times of a whole disk: of all its queues.
+    pub fn of_disk(&self, disk: u8) -> Option<QueueTimes> {
+        let queues = self.queues.range((disk, 0)..=(disk, u8::MAX));
+        let mut sum: Option<QueueTimes> = None;
+        for (_, queue) in queues {
+            sum.get_or_insert_default().add(queue);
+        }
+        sum
     }
 
     /// Looks at everything before `until`.
@@ -89,12 +107,12 @@ impl Times {
         events.sort_by_key(|(_, event)| event.tsc);
         let ripe = events.partition_point(|(_, event)| event.tsc < until);
         for (thread, event) in events.drain(..ripe) {
-            self.take(thread, event);
+            self.follow(thread, event);
         }
         self.waiting = events;
     }
 
-    fn take(&mut self, thread: usize, event: Event) {
+    fn follow(&mut self, thread: usize, event: Event) {
         let Event { tsc, point, .. } = event;
         match point {
             Point::Exited => self.recent.exits += 1,
@@ -108,20 +126,20 @@ impl Times {
             }
             _ => {}
         }
-        let place = (event.queue, event.head);
+        let queue = (event.disk, event.queue);
         if point == Point::Popped {
-            let disk = self.disks.entry(event.disk).or_default();
+            let queue = self.queues.entry(queue).or_default();
             let request = Request {
                 popped: tsc,
                 ..Request::default()
             };
-            disk.in_flight.insert(place, request);
+            queue.in_flight.insert(event.head, request);
             return;
         }
-        let Some(disk) = self.disks.get_mut(&event.disk) else {
+        let Some(queue) = self.queues.get_mut(&queue) else {
             return;
         };
-        let Some(request) = disk.in_flight.get_mut(&place) else {
+        let Some(request) = queue.in_flight.get_mut(&event.head) else {
             return;
         };
         match point {
@@ -133,18 +151,30 @@ impl Times {
             Point::Ended => request.ended = Some(tsc),
             Point::Used => {
                 let request = *request;
-                disk.in_flight.remove(&place);
+                queue.in_flight.remove(&event.head);
                 self.recent.requests += 1;
                 self.recent.bytes += request.bytes;
                 self.recent.total.saturating_record(tsc - request.popped);
-                disk.count(&request, tsc);
+                queue.count(&request, tsc);
             }
             _ => {}
         }
     }
 }
 
-impl DiskTimes {
+impl QueueTimes {
+    fn add(&mut self, other: &QueueTimes) {
+        let pairs = [
+            (&mut self.queued, &other.queued),
+            (&mut self.service, &other.service),
+            (&mut self.total, &other.total),
+        ];
+        for (sum, part) in pairs {
+            // They are all made alike, which is all that could be in the way.
+            let _ = sum.add(part);
+        }
+    }
+
     fn count(&mut self, request: &Request, used: u64) {
         self.total.saturating_record(used - request.popped);
         // What is answered without the backend, like GET_ID, waits for nobody.
@@ -158,9 +188,9 @@ impl DiskTimes {
     }
 }
 
-impl Default for DiskTimes {
+impl Default for QueueTimes {
     fn default() -> Self {
-        DiskTimes {
+        QueueTimes {
             queued: histogram(),
             service: histogram(),
             total: histogram(),
@@ -221,8 +251,8 @@ mod tests {
         times.digest(150);
         assert_eq!((times.recent.requests, times.in_flight()), (0, 1));
         times.digest(u64::MAX);
-        let disk = &times.disks[&1];
-        let counted = [&disk.queued, &disk.service, &disk.total].map(|h| (h.len(), h.max()));
+        let queue = &times.queues[&(1, 0)];
+        let counted = [&queue.queued, &queue.service, &queue.total].map(|h| (h.len(), h.max()));
         assert_eq!(counted, [(1, 30), (1, 40), (1, 80)]);
         assert_eq!((times.recent.requests, times.recent.bytes), (1, 4096));
         assert_eq!(times.in_flight(), 1);
@@ -243,7 +273,7 @@ mod tests {
             ..Times::default()
         };
         times.digest(u64::MAX);
-        let disk = &times.disks[&1];
-        assert_eq!((disk.total.len(), disk.service.len()), (1, 0));
+        let queue = &times.queues[&(1, 0)];
+        assert_eq!((queue.total.len(), queue.service.len()), (1, 0));
     }
 }

@@ -1,18 +1,15 @@
 //! A trace on its way: from before the guest's first instruction to the file.
 //!
-//! While the machine runs, a thread empties the rings of both sides every few milliseconds into
-//! memory; at the end all of it is put together and written. The file is opened first of all: a
-//! mistake in its path should cost no time.
+//! While the machine runs, what is in the rings of both sides is taken into memory every few
+//! milliseconds (`watch`); at the end all of it is put together and written. The file is opened first
+//! of all: a mistake in its path should cost no time.
 
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use iolite_devices::trace;
+use iolite_devices::trace::{self, Event};
 use vm_memory::GuestMemoryMmap;
 
 use super::clock::{Offset, Start};
@@ -22,8 +19,6 @@ use super::ring::Reader;
 use super::{about, assemble, chrome};
 use crate::error::Error;
 
-/// How often the rings are emptied. They hold what a guest or a thread does in some ten times that.
-const INTERVAL: Duration = Duration::from_millis(2);
 /// How many events are kept: 160 MB of them.
 const MAX_EVENTS: usize = 4_000_000;
 
@@ -60,63 +55,51 @@ pub struct Session {
     output: Output,
     start: Start,
     offset: Offset,
-    /// Dropped to end the collector.
-    going: Sender<()>,
-    collector: JoinHandle<Collected>,
-}
-
-#[derive(Default)]
-struct Collected {
-    recording: Recording,
+    memory: Arc<GuestMemoryMmap>,
     reader: Reader,
+    recording: Recording,
     not_kept: u64,
 }
 
 impl Session {
-    /// Begins to record what the guest with this memory and the device's threads do. `offset` is
-    /// that of the vCPU's clock.
-    ///
-    /// # Errors
-    /// If the system refuses a thread.
-    pub fn start(
-        output: Output,
-        memory: Arc<GuestMemoryMmap>,
-        offset: Offset,
-    ) -> Result<Self, Error> {
-        let (going, gone) = mpsc::channel();
-        let start = Start::now();
-        trace::start();
-        let collector = thread::Builder::new()
-            .name("trace".into())
-            .spawn(move || {
-                let mut collected = Collected::default();
-                while gone.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    collected.collect(&memory);
-                }
-                collected.collect(&memory);
-                collected
-            })
-            .map_err(Error::host("cannot start a thread"))?;
-        Ok(Session {
+    /// For what the guest with this memory and the device's threads do from now on. `offset` is that
+    /// of the vCPU's clock.
+    pub fn new(output: Output, memory: Arc<GuestMemoryMmap>, offset: Offset) -> Self {
+        Session {
             output,
-            start,
+            start: Start::now(),
             offset,
-            going,
-            collector,
-        })
+            memory,
+            reader: Reader::default(),
+            recording: Recording::default(),
+            not_kept: 0,
+        }
     }
 
-    /// Ends the recording, after the machine's end, and writes the trace.
+    /// Records what the device's threads did, and what is new in the guest's ring.
+    pub fn take(&mut self, events: &[(usize, Event)]) {
+        let Recording { guest, host, .. } = &mut self.recording;
+        let room = MAX_EVENTS.saturating_sub(guest.len() + host.len());
+        let kept = events.len().min(room);
+        let numbered = |(thread, event): &(usize, Event)| (*thread as u16, *event);
+        host.extend(events[..kept].iter().map(numbered));
+        self.not_kept += (events.len() - kept) as u64;
+        self.reader.drain(&self.memory, |event| {
+            if guest.len() + host.len() < MAX_EVENTS {
+                guest.push(event);
+            } else {
+                self.not_kept += 1;
+            }
+        });
+    }
+
+    /// Writes the trace, after the machine's end.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn finish(self) -> Result<(), Error> {
+    pub fn finish(mut self) -> Result<(), Error> {
         let scale = self.start.scale();
-        trace::stop();
-        drop(self.going);
-        // It does not panic; if it did, what it had is gone.
-        let mut collected = self.collector.join().unwrap_or_default();
-        let recording = &mut collected.recording;
+        let recording = &mut self.recording;
         if self.offset.ticks.is_none() {
             recording.guest.clear();
         }
@@ -132,33 +115,12 @@ impl Session {
             duration_ns: scale.duration_ns(),
             guest_events: recording.guest.len() as u64,
             host_events: recording.host.len() as u64,
-            guest_lost: collected.reader.lost,
+            guest_lost: self.reader.lost,
             host_lost: trace::lost(),
-            not_kept: collected.not_kept,
+            not_kept: self.not_kept,
             tsc_offset: offset,
             clock: self.offset.found,
         };
         self.output.write(&trace)
-    }
-}
-
-impl Collected {
-    fn collect(&mut self, memory: &GuestMemoryMmap) {
-        let Recording { guest, host, .. } = &mut self.recording;
-        let not_kept = &mut self.not_kept;
-        self.reader.drain(memory, |event| {
-            if guest.len() + host.len() < MAX_EVENTS {
-                guest.push(event);
-            } else {
-                *not_kept += 1;
-            }
-        });
-        trace::drain(|thread, event| {
-            if guest.len() + host.len() < MAX_EVENTS {
-                host.push((thread as u16, event));
-            } else {
-                *not_kept += 1;
-            }
-        });
     }
 }

@@ -113,7 +113,7 @@ fn a_life_is_put_together_from_both_sides() {
     ];
     assert_eq!(request.at, moments.map(|at| 1010 + at));
     assert_eq!((request.sector, request.bytes), (8, 4096));
-    assert_eq!(trace.names.text(request.path), "pread");
+    assert_eq!(trace.names.text(request.path), "blocking-read");
     assert!(request.waited_for && request.is_complete());
     assert_eq!(parts::whole(request), 850);
     let lane = |lane: Option<u16>| trace.lanes[usize::from(lane.unwrap())].name.as_str();

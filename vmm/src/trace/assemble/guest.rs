@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::lanes::Lanes;
+use super::path::{self, Asker};
 use super::requests::Requests;
 use super::thread::{Call, Thread};
 use crate::trace::model::{Category, Group, Key, Moment, Name, Names, PROCESSOR, Request};
@@ -132,6 +133,7 @@ impl Guest {
             thread.served = None;
             thread.call = Some(Call {
                 name,
+                fault: event.a == ask::FAULT,
                 since: at,
                 asked: at,
             });
@@ -164,15 +166,13 @@ impl Guest {
             thread.served = None;
             thread.call.as_mut()
         });
-        request.path = match (purpose, &call) {
-            (purpose::READ_AHEAD, _) => names.of("read-ahead"),
-            (purpose::WRITE_BACK, _) => names.of("write-back"),
-            (_, Some(call)) => call.name,
-            _ => match request.asker {
-                Some(_) => names.of("kernel"),
-                None => names.of("queued"),
-            },
+        let asker = match &call {
+            Some(call) if call.fault => Asker::Fault,
+            Some(call) => Asker::Call(names.text(call.name)),
+            None if request.asker.is_some() => Asker::Kernel,
+            None => Asker::Nobody,
         };
+        request.path = names.of(path::of(purpose, &asker));
         if let Some(call) = call {
             request.set(Moment::Asked, call.asked);
             call.asked = at;

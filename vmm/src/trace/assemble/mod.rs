@@ -9,6 +9,7 @@
 mod guest;
 mod host;
 mod lanes;
+mod path;
 mod requests;
 mod thread;
 
@@ -68,11 +69,12 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
     // What encloses comes before what it encloses.
     slices.sort_by_key(|slice| (slice.start, u64::MAX - slice.end));
     let lanes: Vec<Lane> = lanes;
+    let requests = requests.finish(&mut names);
     Trace {
         about: Default::default(),
         lanes,
         names,
         slices,
-        requests: requests.finish(),
+        requests,
     }
 }

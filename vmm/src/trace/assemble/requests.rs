@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use super::path;
 use crate::trace::model::{Key, Moment, Name, Names, Request};
 
 pub struct Requests {
@@ -33,7 +34,7 @@ impl Requests {
             notified: HashMap::new(),
             used: HashMap::new(),
             signalled: HashMap::new(),
-            unannounced: names.of(if guest { "driver in ring 3" } else { "guest" }),
+            unannounced: names.of(if guest { path::DRIVER } else { path::GUEST }),
         }
     }
 
@@ -151,7 +152,10 @@ impl Requests {
         &mut self.all[index]
     }
 
-    pub fn finish(self) -> Vec<Request> {
+    pub fn finish(mut self, names: &mut Names) -> Vec<Request> {
+        for request in &mut self.all {
+            path::complete(request, names);
+        }
         self.all
     }
 }

@@ -28,6 +28,8 @@ pub struct Thread {
 
 pub struct Call {
     pub name: Name,
+    /// It is a page fault.
+    pub fault: bool,
     pub since: u64,
     /// The beginning of the next request: the call's own, or the last event of the one before.
     pub asked: u64,

@@ -35,38 +35,32 @@ impl Panel<'_> {
     }
 }
 
-/// What the picture says of a path.
-const KNOWN: [(&str, &str, &str); 6] = [
+/// What the picture says of a path, by the beginning of its name.
+const KNOWN: [(&str, &str); 9] = [
     (
-        "pread",
-        "Blocking reads",
-        "the program's lane is empty while the disk works",
+        "blocking-",
+        "the program is not there while the disk works, nor the disk while it runs",
     ),
     (
-        "io_submit",
-        "Asynchronous system calls",
-        "one program, many requests in flight",
+        "async-",
+        "one program goes on, and the disk has many requests",
     ),
     (
-        "page fault",
-        "The pager",
-        "the kernel reads ahead; who faults waits for one page",
+        "pager",
+        "the kernel reads ahead; the program rarely waits for a page",
     ),
+    ("cached-", "the page cache reads what a call needs"),
+    ("kernel-mount", "the kernel for itself: one at a time"),
     (
-        "scan",
-        "The kernel, synchronously",
-        "as it reads when it mounts: one at a time",
+        "block-server",
+        "one program asks, another drives the disk and keeps it busy",
     ),
     (
         "driver in ring 3",
-        "A block server",
-        "a program drives the disk and keeps it busy for others",
+        "a program drives the disk and says nothing of it",
     ),
-    (
-        "guest",
-        "The guest",
-        "it says nothing of itself: the host's half",
-    ),
+    ("write-back", "nobody waits for it"),
+    ("guest", "it says nothing of itself: the host's half"),
 ];
 
 /// The askers with the most requests, in the order in which they came.
@@ -113,24 +107,16 @@ fn panel<'a>(mut requests: Vec<&'a Request>, trace: &'a Trace) -> Panel<'a> {
     }
     let mut paths: Vec<(&str, usize)> = paths.into_iter().collect();
     paths.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
-    let known = KNOWN
-        .iter()
-        .find(|(name, ..)| paths.iter().any(|(path, _)| path == name));
+    let says = KNOWN.iter().find(|(beginning, _)| {
+        let mut paths = paths.iter();
+        paths.any(|(path, _)| path.starts_with(beginning))
+    });
     let names: Vec<&str> = paths.iter().map(|(name, _)| *name).collect();
-    let names = names.join(", ");
-    match known {
-        Some((_, title, says)) => Panel {
-            title: format!("{title}: {names}"),
-            says,
-            disk,
-            requests,
-        },
-        None => Panel {
-            title: names,
-            says: "",
-            disk,
-            requests,
-        },
+    Panel {
+        title: names.join(", "),
+        says: says.map_or("", |(_, says)| says),
+        disk,
+        requests,
     }
 }
 
