@@ -82,12 +82,29 @@ impl Iolite {
     /// The same command line under strace, which tampers with the reads of `image` as `fault` says
     /// (the part of its option `--inject` after the system calls).
     pub fn injecting(self, image: &Path, fault: &str) -> Self {
+        let image = image.to_string_lossy();
+        let fault = format!("--inject=pread64,preadv:{fault}");
+        self.under_strace(&[
+            "--trace-path",
+            &image,
+            "--trace=pread64,preadv,preadv2",
+            "--inject=preadv2:error=EAGAIN",
+            &fault,
+        ])
+    }
+
+    /// Has the host refuse an io_uring, as a sysctl or a container may.
+    pub fn without_io_uring(self) -> Self {
+        self.under_strace(&[
+            "--trace=io_uring_setup",
+            "--inject=io_uring_setup:error=EPERM",
+        ])
+    }
+
+    fn under_strace(self, options: &[&str]) -> Self {
         let mut strace = Command::new("strace");
         strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
-        strace.arg("--trace-path").arg(image);
-        strace.args(["--trace=pread64,preadv,preadv2", "--seccomp-bpf"]);
-        strace.arg("--inject=preadv2:error=EAGAIN");
-        strace.arg(format!("--inject=pread64,preadv:{fault}"));
+        strace.arg("--seccomp-bpf").args(options);
         strace
             .arg(self.command.get_program())
             .args(self.command.get_args());

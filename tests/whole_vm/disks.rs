@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         trial::test("disks::every_cache_brings_bytes_to_the_file", caches),
         trial::test("disks::large_blocks", large_blocks),
         trial::test("disks::past_the_page_cache", direct),
+        trial::test_with("strace", "disks::a_host_without_io_uring", without_io_uring),
         trial::test("disks::one_that_grows_under_our_guest", growing),
         trial::test("disks::the_hosts_limit_of_a_files_size", file_size_limit),
         trial::test("disks::readonly_memory_is_read_only", read_only_memory),
@@ -77,8 +78,36 @@ fn direct() -> Outcome {
         return Ok(()); // The temporary files' file system has no direct I/O.
     }
     verify.expect(0)?;
-    Iolite::program("fill /dev/vdb 7").disk(&disk).expect(0)?;
+    let fill = Iolite::program("fill /dev/vdb 7").disk(&disk).arg("-v");
+    let ended = fill.expect(0)?;
+    ensure!(uses(&ended, "vdb: engine=uring"), "{}", ended.report());
     image.holds(7, SIZE)
+}
+
+fn uses(ended: &Ended, engine: &str) -> bool {
+    ended.stderr.lines().any(|line| line.ends_with(engine))
+}
+
+/// Who asks for io_uring is told; a direct disk has workers then.
+fn without_io_uring() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let verify = || Iolite::program("verify /dev/vdb 9");
+    let asked = verify().disk(image.with("engine=uring"));
+    let ended = asked.without_io_uring().expect(10)?;
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    ensure!(
+        lines.len() == 1 && lines[0].contains("disk vdb: cannot set up io_uring (use engine=pool)"),
+        "{}",
+        ended.report()
+    );
+    let direct = verify().disk(image.with("direct")).arg("-v");
+    let ended = direct.without_io_uring().finish()?;
+    if ended.stderr.contains("leave out `direct`") {
+        return Ok(()); // The temporary files' file system has no direct I/O.
+    }
+    let ended = ended.expect(0)?;
+    ensure!(uses(&ended, "vdb: engine=pool"), "{}", ended.report());
+    Ok(())
 }
 
 /// Our guest keeps to the size that it found; the change and its interrupt do not disturb it.

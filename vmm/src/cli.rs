@@ -153,7 +153,7 @@ cache=MODE       writeback: writes are durable after a flush, or at once
 block-size=N     what the guest is told to count in, 512 or 4096 (512)
 engine=NAME      what carries out requests that have to wait for the disk:
                  pool, worker threads; uring, io_uring; sync, the disk's
-                 one thread (pool)
+                 one thread (pool; with direct uring, if the host has it)
 queues=N         queues, 1 to 16, each with threads of its own, for a
                  guest that takes more than one (1)
 workers=N        worker threads for each queue, 1 to 64 (4)

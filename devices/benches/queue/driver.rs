@@ -150,7 +150,7 @@ impl Server {
         let backend = Arc::new(backend);
         let interrupt = EventFd::new(0).unwrap();
         let config = BlockConfig {
-            engine: pattern.direct.unwrap_or_default(),
+            engine: pattern.direct,
             ..BlockConfig::new("bench")
         };
         let line = Arc::new(interrupt.try_clone().unwrap());

@@ -172,7 +172,7 @@ pub fn config() -> BlockConfig {
         id: "iolite-test-disk-0123".into(),
         workers: 2,
         queue_size: QUEUE_SIZE,
-        engine: engine(),
+        engine: Some(engine()),
         ..BlockConfig::new("vdt")
     }
 }

@@ -177,7 +177,10 @@ fn read_only_images_are_offered_as_such() {
 fn a_disk_that_is_gone_leaves_its_image_unlocked() {
     let file = image(&pattern(64 * 512));
     for engine in [Engine::Uring, Engine::Pool, Engine::Sync] {
-        let config = BlockConfig { engine, ..config() };
+        let config = BlockConfig {
+            engine: Some(engine),
+            ..config()
+        };
         let backend = Arc::new(open(&file, false).unwrap());
         let mut driver = Driver::live_with(backend, config, FEATURES);
         assert_eq!(driver.request(T_IN, 1, &[w(DATA, 512)]), (S_OK, 513));

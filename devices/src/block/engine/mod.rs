@@ -15,21 +15,46 @@ pub mod sync;
 pub mod uring;
 mod workers;
 
+use std::fmt;
+
 use vmm_sys_util::eventfd::EventFd;
 
+use super::backend::{Backend, Waits};
 use super::source::{InFlight, RequestSource};
 use executor::Executor;
 
 /// The engines there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`pool`].
-    #[default]
     Pool,
     /// [`uring`].
     Uring,
     /// [`sync`].
     Sync,
+}
+
+impl Kind {
+    /// The engine where nobody says which, for queues of `entries` entries: io_uring for a file of
+    /// which nothing can be had at once, if this host has it; workers for everything else.
+    pub fn suiting(backend: &dyn Backend, entries: u16) -> Self {
+        let all_waits = backend.waits() == Waits::Always && backend.raw_file().is_some();
+        match all_waits && uring::is_possible(entries) {
+            true => Kind::Uring,
+            false => Kind::Pool,
+        }
+    }
+}
+
+/// As the disk key `engine=` has it.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Pool => "pool",
+            Kind::Uring => "uring",
+            Kind::Sync => "sync",
+        })
+    }
 }
 
 /// How many requests an engine pulls in a turn at most: a driver that waits for an interrupt gets

@@ -1,4 +1,4 @@
-//! The engine of a disk where nobody says otherwise: the queue's thread serves at once what can be
+//! The engine of most disks: the queue's thread serves at once what can be
 //! served at once, and `workers` do the rest. Where nothing can be served at once, workers pull for
 //! themselves.
 

@@ -304,3 +304,25 @@ fn workers_are_named_and_receive_no_signals() {
         );
     }
 }
+
+#[test]
+fn only_files_that_always_wait_suit_io_uring() {
+    use super::Kind;
+    use crate::block::backend::file::FileBackend;
+
+    let suiting = |backend: &dyn Backend| Kind::suiting(backend, 16);
+    let memory = MemoryBackend::zeroed(4096).unwrap();
+    assert_eq!(suiting(&memory), Kind::Pool);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    let buffered = FileBackend::open(file.path(), true).unwrap();
+    assert_eq!(suiting(&buffered), Kind::Pool);
+    // Not every file system has direct I/O, and not every host io_uring.
+    if let Ok(direct) = FileBackend::open_direct(file.path(), true) {
+        let possible = super::uring::is_possible(16);
+        let wanted = if possible { Kind::Uring } else { Kind::Pool };
+        assert_eq!(suiting(&direct), wanted);
+        let waits = FaultBackend::new(Arc::new(direct), Arc::default());
+        assert_eq!(suiting(&waits), Kind::Pool, "nothing to pass to the kernel");
+    }
+}

@@ -34,6 +34,14 @@ const MAX_BYTES: u64 = (1 << 31) - 4096;
 /// The registered file.
 const FILE: types::Fixed = types::Fixed(0);
 
+/// Whether the host lets us have an io_uring for `entries` requests at once. Sysctls, seccomp filters
+/// and limits may stand against it.
+pub(super) fn is_possible(entries: u16) -> bool {
+    IoUring::new(entries.into())
+        .inspect_err(|error| log::debug!("no io_uring: {error}"))
+        .is_ok()
+}
+
 /// The queue's thread, an io_uring, and workers.
 pub struct Uring {
     source: Arc<dyn RequestSource>,

@@ -25,8 +25,8 @@ pub struct BlockConfig {
     pub name: String,
     /// What GET_ID answers; the first 20 bytes count.
     pub id: String,
-    /// Who carries requests out.
-    pub engine: EngineKind,
+    /// Who carries requests out; none: who [suits](EngineKind::suiting) the backend.
+    pub engine: Option<EngineKind>,
     /// How many queues, 1 to 16; each has a thread, and an engine with workers, of its own.
     pub queues: u16,
     /// How many worker threads for each queue, 1 to 64.
@@ -74,7 +74,7 @@ impl BlockConfig {
         BlockConfig {
             name: name.to_owned(),
             id: name.to_owned(),
-            engine: EngineKind::default(),
+            engine: None,
             queues: 1,
             workers: Self::DEFAULT_WORKERS,
             queue_size: Self::DEFAULT_QUEUE_SIZE,
@@ -164,4 +164,11 @@ pub enum BlockError {
         /// What it said.
         error: io::Error,
     },
+}
+
+impl BlockError {
+    /// For `map_err`: the system refused `what`.
+    pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> BlockError {
+        move |error| BlockError::System { what, error }
+    }
 }

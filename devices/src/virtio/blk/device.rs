@@ -6,17 +6,14 @@
 //! queues, `{name}` is `vda.0` and so on. vCPU threads only write registers and eventfds.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use iolite_devices_abi::blk;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Counters;
 use super::config::{BlockConfig, BlockError};
-use super::config_space;
+use super::control::Control;
 use super::disk::Disk;
 use super::queue::RequestQueue;
 use super::queue_thread::QueueThread;
@@ -28,13 +25,13 @@ use crate::block::engine::uring::Uring;
 use crate::block::inject::Injector;
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
-use crate::virtio::device::{Activation, VirtioDevice};
+use crate::virtio::device::VirtioDevice;
 use crate::virtio::mmio::VirtioMmio;
 use crate::virtio::notifier::Notifier;
 
 /// A virtio block device.
 pub struct BlockDevice {
-    core: Arc<Core>,
+    control: Arc<Control>,
     window: Arc<VirtioMmio>,
     backend: Arc<dyn Backend>,
     /// None after the shutdown.
@@ -56,22 +53,25 @@ impl BlockDevice {
         config.check(&*backend)?;
         let disk = Arc::new(Disk::new(&config, &*backend));
         let notifier = Arc::new(Notifier::new(interrupt));
-        let core = Core::new(disk, &config, Arc::clone(&memory), Arc::clone(&notifier))?;
-        let core = Arc::new(core);
+        let control = Control::new(disk, &config, Arc::clone(&memory), Arc::clone(&notifier))?;
+        let control = Arc::new(control);
         let device = BlockDevice {
             window: Arc::new(VirtioMmio::new(
                 &config.name,
                 memory,
-                core.clone(),
+                control.clone(),
                 notifier,
             )),
-            core,
+            control,
             backend,
             threads: Mutex::default(),
         };
+        let suiting = || EngineKind::suiting(&*device.backend, config.queue_size);
+        let engine = config.engine.unwrap_or_else(suiting);
+        log::debug!("{}: engine={engine}", config.name);
         let injector = Injector::new(&config.injection);
-        for (number, queue) in device.core.queues.iter().enumerate() {
-            let thread = device.start(number, queue, &config, &injector)?;
+        for (number, queue) in device.control.queues.iter().enumerate() {
+            let thread = device.start(number, queue, engine, &config, &injector)?;
             device.lock_threads().push(thread);
         }
         Ok(device)
@@ -82,12 +82,12 @@ impl BlockDevice {
         &self,
         number: usize,
         queue: &Arc<RequestQueue>,
+        kind: EngineKind,
         config: &BlockConfig,
         injector: &Injector,
     ) -> Result<QueueThread, BlockError> {
         let (label, bell) = (&*queue.label, &queue.doorbell);
         let &BlockConfig {
-            engine: kind,
             workers,
             queue_size,
             ..
@@ -102,12 +102,12 @@ impl BlockDevice {
                 EngineKind::Sync => Box::new(Sync::new(label, source, backend)),
             })
         });
-        let engine = engine.map_err(system(match kind {
+        let engine = engine.map_err(BlockError::system(match kind {
             EngineKind::Uring => "set up io_uring (use engine=pool)",
             EngineKind::Pool | EngineKind::Sync => "start a worker",
         }))?;
         QueueThread::spawn(Arc::clone(queue), engine, config.poll)
-            .map_err(system("start a queue's thread"))
+            .map_err(BlockError::system("start a queue's thread"))
     }
 
     fn lock_threads(&self) -> MutexGuard<'_, Vec<QueueThread>> {
@@ -123,7 +123,7 @@ impl BlockDevice {
 
     /// What to register as ioeventfds, each for a write of its position (4 bytes) to QueueNotify.
     pub fn queue_notify(&self) -> impl Iterator<Item = &EventFd> {
-        self.core.queues.iter().map(|queue| &queue.doorbell)
+        self.control.queues.iter().map(|queue| &queue.doorbell)
     }
 
     /// What the disk has done so far.
@@ -134,7 +134,7 @@ impl BlockDevice {
 
     /// What each queue of the disk has done so far.
     pub fn queue_counters(&self) -> impl Iterator<Item = Counters> + use<'_> {
-        self.core
+        self.control
             .queues
             .iter()
             .map(|queue| queue.counters.snapshot())
@@ -146,14 +146,14 @@ impl BlockDevice {
     /// # Errors
     /// If the backend cannot say, or has become empty; then nothing changes.
     pub fn resize(&self) -> io::Result<u64> {
-        let disk = &self.core.disk;
+        let disk = &self.control.disk;
         let size = self.backend.refresh()?;
         let capacity = size - size % u64::from(disk.block_size);
         if capacity == 0 {
             return Err(io::Error::other("there is not one block left"));
         }
         if disk.resize(capacity) {
-            self.core.notify_change();
+            self.control.notify_change();
         }
         Ok(capacity)
     }
@@ -169,11 +169,11 @@ impl BlockDevice {
         if threads.is_empty() {
             return Ok(());
         }
-        self.core.stop();
+        self.control.stop();
         // The threads end their engines, which finish what is in flight. Nobody pulls any more,
         // whatever a driver that still runs may activate.
         threads.drain(..).for_each(QueueThread::end);
-        self.core.disk.last_flush(&*self.backend)
+        self.control.disk.last_flush(&*self.backend)
     }
 }
 
@@ -182,134 +182,8 @@ impl Drop for BlockDevice {
         if let Err(error) = self.shutdown() {
             log::error!(
                 "{}: the last flush failed, data may be lost: {error}",
-                self.core.disk.name
+                self.control.disk.name
             );
         }
     }
-}
-
-/// What the transport sees of the disk.
-pub(super) struct Core {
-    queues: Vec<Arc<RequestQueue>>,
-    disk: Arc<Disk>,
-    notifier: Arc<Notifier>,
-    /// There is a driver that is to hear of changes.
-    live: AtomicBool,
-    queue_sizes: Vec<u16>,
-}
-
-impl Core {
-    fn new(
-        disk: Arc<Disk>,
-        config: &BlockConfig,
-        memory: Arc<GuestMemoryMmap>,
-        notifier: Arc<Notifier>,
-    ) -> Result<Self, BlockError> {
-        let mut queues = Vec::new();
-        for number in 0..config.queues {
-            let label = match config.queues {
-                1 => config.name.clone(),
-                _ => format!("{}.{number}", config.name),
-            };
-            let doorbell = EventFd::new(0).map_err(system("create an eventfd"))?;
-            let (disk, memory) = (Arc::clone(&disk), Arc::clone(&memory));
-            let queue = RequestQueue::new(label, doorbell, disk, memory, Arc::clone(&notifier));
-            queues.push(Arc::new(queue));
-        }
-        Ok(Core {
-            queue_sizes: vec![config.queue_size; queues.len()],
-            queues,
-            disk,
-            notifier,
-            live: AtomicBool::new(false),
-        })
-    }
-
-    fn queue(&self, number: u16) -> Option<&Arc<RequestQueue>> {
-        self.queues.get(usize::from(number))
-    }
-
-    fn notify_change(&self) {
-        if self.live.load(Ordering::Acquire) {
-            self.notifier.config_changed();
-        }
-    }
-}
-
-impl VirtioDevice for Core {
-    fn device_type(&self) -> u32 {
-        blk::DEVICE_ID
-    }
-
-    fn device_features(&self) -> u64 {
-        config_space::features(&self.disk)
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &self.queue_sizes
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        config_space::read(&self.disk, offset, data);
-    }
-
-    fn write_config(&self, offset: u64, data: &[u8]) {
-        config_space::write(&self.disk, offset, data);
-    }
-
-    fn config_generation(&self) -> u32 {
-        *self.disk.generation()
-    }
-
-    fn settle(&self, features: u64) {
-        self.disk.settle(features);
-    }
-
-    fn activate(&self, activation: Activation) {
-        self.live.store(true, Ordering::Release);
-        let Activation { features, queues } = activation;
-        for (queue, layout) in self.queues.iter().zip(&queues) {
-            if let Some(layout) = layout {
-                queue.activate(layout, features);
-            }
-        }
-    }
-
-    fn notify(&self, queue: u16) {
-        if let Some(queue) = self.queue(queue) {
-            // It cannot fail or block: the counter is far from full.
-            let _ = queue.doorbell.write(1);
-        }
-    }
-
-    fn stop_queue(&self, queue: u16) {
-        if let Some(queue) = self.queue(queue) {
-            queue.stop();
-        }
-    }
-
-    fn queue_stopped(&self, queue: u16) -> bool {
-        self.queue(queue).is_none_or(|queue| queue.is_drained())
-    }
-
-    fn stop(&self) {
-        for queue in &self.queues {
-            queue.stop();
-        }
-    }
-
-    fn reset(&self, wait: Duration) -> bool {
-        self.live.store(false, Ordering::Release);
-        self.stop();
-        let end = Instant::now() + wait;
-        let mut drained = true;
-        for queue in &self.queues {
-            drained &= queue.deactivate(end.saturating_duration_since(Instant::now()));
-        }
-        drained
-    }
-}
-
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> BlockError {
-    move |error| BlockError::System { what, error }
 }

@@ -3,8 +3,8 @@
 //! [`queue`] pops a head index and owns the ring; [`chain`] follows the descriptors; [`request`]
 //! parses them; a backend does the work; [`completion`] says what goes back to the driver; the
 //! queue puts it into the used ring and decides about an interrupt. Each queue has a thread
-//! (`queue_thread`) that sleeps, polls (`polling`) and gives its engine turns; [`device`] holds all of
-//! it together. [`bare`] is another disk, to measure this one against.
+//! (`queue_thread`) that sleeps, polls (`polling`) and gives its engine turns; `control` is what the
+//! transport sees, and [`device`] holds all of it together. [`bare`] is another disk, to measure this one against.
 
 mod answers;
 pub mod bare;
@@ -12,6 +12,7 @@ pub mod chain;
 pub mod completion;
 pub mod config;
 mod config_space;
+mod control;
 pub mod counters;
 pub mod device;
 mod disk;

@@ -47,12 +47,13 @@ impl DiskSpec {
                 }
             }
             "engine" => {
-                self.engine = match value {
+                let engine = match value {
                     Some("pool") => Engine::Pool,
                     Some("uring") => Engine::Uring,
                     Some("sync") => Engine::Sync,
                     _ => return Err(bad("engine", "pool, uring or sync")),
-                }
+                };
+                self.engine = Some(engine);
             }
             "queues" => {
                 self.queues = value

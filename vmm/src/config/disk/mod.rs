@@ -26,8 +26,8 @@ pub struct DiskSpec {
     pub cache: Cache,
     /// Size in bytes of a logical block.
     pub block_size: u32,
-    /// Who carries requests out.
-    pub engine: Engine,
+    /// Who carries requests out; who suits the disk if not given.
+    pub engine: Option<Engine>,
     /// How many queues.
     pub queues: u16,
     /// How many worker threads for each queue.
@@ -94,7 +94,7 @@ impl DiskSpec {
             direct: false,
             cache: Cache::default(),
             block_size: BlockConfig::DEFAULT_BLOCK_SIZE,
-            engine: Engine::default(),
+            engine: None,
             queues: 1,
             workers: BlockConfig::DEFAULT_WORKERS,
             queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
@@ -120,7 +120,7 @@ impl DiskSpec {
         if given("engine") && !matches!(self.source, Source::Image(_)) {
             return idle("engine", "all of them serve mem: and null: at once");
         }
-        if given("workers") && self.engine == Engine::Sync {
+        if given("workers") && self.engine == Some(Engine::Sync) {
             return idle("workers", "with engine=sync there are none");
         }
         let fails = |operation| {

@@ -21,7 +21,7 @@ fn keys_are_taken_in_any_order() {
         direct: true,
         cache: Cache::WriteThrough,
         block_size: 4096,
-        engine: Engine::Uring,
+        engine: Some(Engine::Uring),
         queues: 2,
         workers: 7,
         queue_size: 64,
