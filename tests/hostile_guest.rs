@@ -86,6 +86,25 @@ const ROWS: &[Row] = &[
         g.request(T_IN, 1, [DATA, 512, WRITE])
             .expect(USED, 0xffff_0000, 0)
     }),
+    ("RING_RESET and what is in flight", |g| {
+        let g = g.live_with(FEATURES | F_RING_RESET);
+        let g = g.request(T_IN, 1, [DATA, 512, WRITE]).reset_queue();
+        let g = g.place(QUEUE_SIZE, DESC, AVAIL, USED).store(DATA, 0);
+        let g = g.request(T_IN, 1, [DATA, 512, WRITE]).answered(S_OK, 513);
+        g.expect(DATA, u32::MAX, CONTENT)
+    }),
+    (
+        "RING_RESET again and again, and a ring outside memory",
+        |g| {
+            let g = g.live_with(FEATURES | F_RING_RESET).reset_queue();
+            let g = g.reset_queue().place(QUEUE_SIZE, NOWHERE, AVAIL, USED);
+            g.broken()
+        },
+    ),
+    ("RING_RESET was not negotiated", |g| {
+        let g = g.live().register(reg::QUEUE_RESET, 1);
+        g.request(T_IN, 1, [DATA, 512, WRITE]).answered(S_OK, 513)
+    }),
     ("14 DRIVER_OK too early", |g| {
         let g = g
             .register(reg::STATUS, 0)

@@ -97,10 +97,12 @@ impl Guest {
             code = code.register(reg::DRIVER_FEATURES, (features >> (32 * half)) as u32);
         }
         code = code.register(reg::STATUS, UP);
-        for addr in [AVAIL, USED, STATUS] {
-            code = code.store(addr, 0);
-        }
-        code.store(STATUS, UNTOUCHED)
+        code.clear()
+    }
+
+    /// The queue's memory as new.
+    fn clear(self) -> Self {
+        self.store(AVAIL, 0).store(USED, 0).store(STATUS, UNTOUCHED)
     }
 
     pub fn place(self, size: u32, desc: u32, avail: u32, used: u32) -> Self {
@@ -118,10 +120,23 @@ impl Guest {
     }
 
     pub fn live(self) -> Self {
+        self.live_with(FEATURES)
+    }
+
+    pub fn live_with(self, features: u64) -> Self {
         let code = self
-            .negotiate(FEATURES)
+            .negotiate(features)
             .place(QUEUE_SIZE, DESC, AVAIL, USED);
         code.register(reg::STATUS, UP | DRIVER_OK)
+    }
+
+    /// RING_RESET of queue 0, and its memory as new.
+    pub fn reset_queue(self) -> Self {
+        let code = self
+            .register(reg::QUEUE_SEL, 0)
+            .register(reg::QUEUE_RESET, 1);
+        let code = code.wait(address_of(reg::QUEUE_RESET), 1, 0);
+        code.expect(address_of(reg::QUEUE_READY), 1, 0).clear()
     }
 
     pub fn descriptor(self, table: u32, index: u32, [addr, len, flags, next]: [u32; 4]) -> Self {

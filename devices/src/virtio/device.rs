@@ -69,6 +69,16 @@ pub trait VirtioDevice: Send + Sync {
     /// Whether nothing of a queue is in flight after a [`stop_queue`](VirtioDevice::stop_queue).
     fn queue_stopped(&self, queue: u16) -> bool;
 
+    /// Stops a queue of a live device, waits at most `wait` for what is in flight, and lets go of it
+    /// (RING_RESET). Returns true when that is done; otherwise the caller asks again. Called only
+    /// where the feature was offered, as is [`activate_queue`](VirtioDevice::activate_queue).
+    fn reset_queue(&self, _queue: u16, _wait: Duration) -> bool {
+        true
+    }
+
+    /// A queue of a live device that was reset is set up again.
+    fn activate_queue(&self, _queue: u16, _layout: &QueueLayout, _features: u64) {}
+
     /// Pops nothing from any queue any more; what is in flight is finished.
     fn stop(&self);
 

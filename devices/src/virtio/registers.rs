@@ -1,9 +1,9 @@
 //! The registers of a virtio-mmio window that hold what the driver wrote.
 
-use iolite_devices_abi::status::FEATURES_OK;
+use iolite_devices_abi::status::{FAILED, FEATURES_OK};
 
 use super::device::VirtioDevice;
-use super::setup::QueueRegisters;
+use super::setup::{Holder, QueueRegisters};
 
 /// What the driver has written, and the phase that it has brought the device to.
 pub(super) struct Registers {
@@ -48,8 +48,34 @@ impl Registers {
         self.queues.get(usize::try_from(self.queue_sel).ok()?)
     }
 
+    /// Number of the selected queue, if there is one: there are fewer than 16 bits can count.
+    pub(super) fn queue_number(&self) -> u16 {
+        self.queue_sel as u16
+    }
+
     pub(super) fn queue_mut(&mut self) -> Option<&mut QueueRegisters> {
         self.queues.get_mut(usize::try_from(self.queue_sel).ok()?)
+    }
+
+    /// The selected queue, if the driver may set it up now.
+    pub(super) fn free_queue(&mut self) -> Option<&mut QueueRegisters> {
+        let (phase, failed) = (self.phase, self.status & FAILED != 0);
+        self.queue_mut().filter(|queue| match phase {
+            Phase::SetUp => !queue.ready,
+            Phase::Live => queue.holder == Holder::Driver && !failed,
+            Phase::Draining => false,
+        })
+    }
+
+    /// QueueReset.
+    pub(super) fn is_resetting(&self) -> bool {
+        let resetting = |queue: &QueueRegisters| queue.holder == Holder::Resetting;
+        self.queue().is_some_and(resetting)
+    }
+
+    /// Whether `feature` was negotiated.
+    pub(super) fn has(&self, feature: u64) -> bool {
+        self.status & FEATURES_OK != 0 && self.driver_features & feature != 0
     }
 
     pub(super) fn set_driver_features(&mut self, value: u32) {

@@ -51,14 +51,27 @@ impl AddressRegister {
     }
 }
 
+/// Who has a queue of a live device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// The device.
+    Device,
+    /// The device until it is drained, and nobody afterwards: the driver took it away.
+    TakenAway,
+    /// The device until it is drained, and the driver afterwards.
+    Resetting,
+    /// The driver: it has reset the queue, and may place it anew.
+    Driver,
+}
+
 /// The registers of one queue.
 #[derive(Clone, Debug)]
 pub(super) struct QueueRegisters {
     pub(super) max_size: u16,
     pub(super) size: u16,
     pub(super) ready: bool,
-    /// The driver took the queue away from a live device.
-    pub(super) stopping: bool,
+    /// Means nothing before DRIVER_OK: then all queues are the driver's.
+    pub(super) holder: Holder,
     pub(super) desc: AddressRegister,
     pub(super) driver: AddressRegister,
     pub(super) device: AddressRegister,
@@ -70,11 +83,17 @@ impl QueueRegisters {
             max_size,
             size: max_size,
             ready: false,
-            stopping: false,
+            holder: Holder::Device,
             desc: AddressRegister::default(),
             driver: AddressRegister::default(),
             device: AddressRegister::default(),
         }
+    }
+
+    /// The queue was reset alone: but for its holder everything is as in the beginning.
+    pub(super) fn forget(&mut self, holder: Holder) {
+        *self = QueueRegisters::new(self.max_size);
+        self.holder = holder;
     }
 
     /// QueueNum, checked as written: 32 bits, never truncated.

@@ -263,12 +263,7 @@ impl Driver {
     pub fn start(&mut self, features: u64) {
         self.negotiate(features);
         assert_eq!(self.status(), ACKNOWLEDGE | DRIVER | FEATURES_OK);
-        for ring in [AVAIL, USED] {
-            self.memory
-                .write_slice(&[0; 0x2000], GuestAddress(ring))
-                .unwrap();
-        }
-        (self.avail_idx, self.used_seen) = (0, 0);
+        self.clear_rings();
         self.place_queue(DESC, AVAIL, USED);
         self.driver_ok();
         assert_eq!(
@@ -278,6 +273,13 @@ impl Driver {
     }
 
     // Memory and rings.
+
+    /// The rings as they are before anything was made available.
+    pub fn clear_rings(&mut self) {
+        self.memory_fill(AVAIL, 0x2000, 0);
+        self.memory_fill(USED, 0x2000, 0);
+        (self.avail_idx, self.used_seen) = (0, 0);
+    }
 
     pub fn put<T: vm_memory::ByteValued>(&self, addr: u64, value: T) {
         self.memory.write_obj(value, GuestAddress(addr)).unwrap();

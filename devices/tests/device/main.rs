@@ -13,6 +13,7 @@ mod integrity;
 mod limits;
 mod model;
 mod other_driver;
+mod queue_reset;
 mod queues;
 mod random;
 mod registers;

@@ -100,7 +100,11 @@ fn several() -> BlockConfig {
 }
 
 fn set_up(driver: &Driver) -> Vec<Lane> {
-    driver.negotiate(FEATURES | F_MQ);
+    set_up_with(driver, FEATURES | F_MQ)
+}
+
+fn set_up_with(driver: &Driver, features: u64) -> Vec<Lane> {
+    driver.negotiate(features);
     let lanes: Vec<_> = (0..QUEUES).map(Lane::new).collect();
     for lane in &lanes {
         lane.place(driver);
@@ -196,6 +200,28 @@ fn a_queue_that_is_taken_away_is_drained_alone() {
     lanes[0].send(&driver, 1);
     lanes[0].assert_read(&driver, 1);
     assert!(!lanes[2].is_answered(&driver), "it was taken away");
+}
+
+#[test]
+fn a_queue_that_is_reset_leaves_the_others_alone() {
+    let (driver, faults) = holding();
+    let mut lanes = set_up_with(&driver, FEATURES | F_MQ | F_RING_RESET);
+    faults.hold();
+    lanes[1].send(&driver, 7);
+    assert!(eventually(|| faults.held() == 1));
+    // Nothing of this one is in flight: its reset waits for nobody.
+    driver.write(reg::QUEUE_SEL, 2);
+    driver.write(reg::QUEUE_RESET, 1);
+    assert_eq!(driver.read(reg::QUEUE_RESET), 0);
+    driver.write(reg::QUEUE_SEL, 1);
+    assert_eq!(driver.read(reg::QUEUE_READY), 1);
+    faults.release();
+    lanes[1].assert_read(&driver, 7);
+    lanes[2].place(&driver);
+    for lane in &mut lanes {
+        lane.send(&driver, 9);
+        lane.assert_read(&driver, 9);
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn access() -> impl Strategy<Value = Access> {
         4 => Just(features),
         1 => Just(features & !F_FLUSH),
         1 => Just(features & !F_VERSION_1),
+        2 => Just(features | F_RING_RESET),
         1 => (0..64).prop_map(move |bit| features | 1u64 << bit),
     ];
     let places = [
@@ -63,6 +64,7 @@ fn access() -> impl Strategy<Value = Access> {
         3 => features.prop_map(Accept),
         3 => places.prop_map(Place),
         3 => (0u32..3).prop_map(|value| Write(reg::QUEUE_READY, value)),
+        1 => (0u32..3).prop_map(|value| Write(reg::QUEUE_RESET, value)),
         2 => status.prop_map(|value| Write(reg::STATUS, value)),
         1 => sizes.prop_map(|size| Write(reg::QUEUE_NUM, size)),
         1 => prop_oneof![4 => Just(0), 1 => any::<u32>()].prop_map(|n| Write(reg::QUEUE_SEL, n)),
@@ -87,6 +89,7 @@ struct Model {
     queue_sel: u32,
     queue: Queue,
     write_back: bool,
+    interrupt_status: u32,
 }
 
 /// Queue 0, the only one.
@@ -94,6 +97,8 @@ struct Model {
 struct Queue {
     size: u32,
     ready: bool,
+    /// It was reset while the device was live: the driver sets it up again.
+    was_reset: bool,
     /// Low and high half of each address, once written.
     places: [[Option<u32>; 2]; 3],
 }
@@ -108,12 +113,9 @@ impl Model {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
-            queue: Queue {
-                size: QUEUE_SIZE.into(),
-                ready: false,
-                places: Default::default(),
-            },
+            queue: Queue::new(),
             write_back: true,
+            interrupt_status: 0,
         }
     }
 
@@ -131,20 +133,43 @@ impl Model {
                 }
             }
             reg::QUEUE_SEL => self.queue_sel = value,
+            reg::INTERRUPT_ACK => self.interrupt_status &= !value,
             _ if self.queue_sel != 0 => {}
             reg::QUEUE_READY if value == 0 => self.queue.ready = false,
-            _ if live || self.queue.ready => {}
+            reg::QUEUE_RESET if value == 1 && self.resets_queues() => {
+                self.queue = Queue::new();
+                self.queue.was_reset = live;
+            }
+            _ if self.queue.ready || live && !self.queue.is_free_again(self.status) => {}
             reg::QUEUE_READY if value == 1 => {
-                self.queue.ready = self.queue.is_possible();
-                self.needs_reset |= !self.queue.ready;
+                if self.queue.is_possible() {
+                    self.queue.ready = true;
+                    self.queue.was_reset = false;
+                } else {
+                    self.fail();
+                }
             }
             reg::QUEUE_NUM if [1, 2, 4, 8, 16].contains(&value) => self.queue.size = value,
-            reg::QUEUE_NUM => self.needs_reset = true,
+            reg::QUEUE_NUM => self.fail(),
             reg::QUEUE_DESC_LOW | reg::QUEUE_DESC_HIGH => self.place(0, offset, value),
             reg::QUEUE_DRIVER_LOW | reg::QUEUE_DRIVER_HIGH => self.place(1, offset, value),
             reg::QUEUE_DEVICE_LOW | reg::QUEUE_DEVICE_HIGH => self.place(2, offset, value),
             _ => {}
         }
+    }
+
+    /// Whether QueueReset means something.
+    fn resets_queues(&self) -> bool {
+        let negotiated = self.status & FEATURES_OK != 0 && self.driver_features & F_RING_RESET != 0;
+        negotiated && self.status & FAILED == 0
+    }
+
+    fn fail(&mut self) {
+        // A live driver hears of it once.
+        if self.status & DRIVER_OK != 0 && !self.needs_reset {
+            self.interrupt_status |= reg::INTERRUPT_CONFIG_CHANGE;
+        }
+        self.needs_reset = true;
     }
 
     fn place(&mut self, part: usize, offset: u64, value: u32) {
@@ -211,7 +236,8 @@ impl Model {
                 u32::from(QUEUE_SIZE) * u32::from(is_queue),
             ),
             (reg::QUEUE_READY, u32::from(is_queue && self.queue.ready)),
-            (reg::INTERRUPT_STATUS, 0),
+            (reg::QUEUE_RESET, 0),
+            (reg::INTERRUPT_STATUS, self.interrupt_status),
             (reg::STATUS, self.status | needs_reset),
             (reg::CONFIG_GENERATION, 0),
             (reg::CONFIG, SECTORS as u32),
@@ -225,6 +251,19 @@ impl Model {
 }
 
 impl Queue {
+    fn new() -> Self {
+        Queue {
+            size: QUEUE_SIZE.into(),
+            ready: false,
+            was_reset: false,
+            places: Default::default(),
+        }
+    }
+
+    fn is_free_again(&self, status: u32) -> bool {
+        self.was_reset && status & FAILED == 0
+    }
+
     /// Whether each part has an address, is aligned, and lies in one region of memory.
     fn is_possible(&self) -> bool {
         let size = u64::from(self.size);

@@ -5,7 +5,7 @@ use iolite_devices_abi::blk::{
     F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_SIZE_MAX, F_TOPOLOGY,
     F_WRITE_ZEROES, SECTOR_SIZE, config,
 };
-use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
+use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC, F_RING_RESET, F_VERSION_1};
 
 use super::disk::Disk;
 use super::ranges::{DISCARD, WRITE_ZEROES};
@@ -19,6 +19,7 @@ pub(super) fn features(disk: &Disk) -> u64 {
     let always = F_VERSION_1
         | F_EVENT_IDX
         | F_INDIRECT_DESC
+        | F_RING_RESET
         | F_FLUSH
         | F_SIZE_MAX
         | F_SEG_MAX

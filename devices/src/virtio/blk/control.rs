@@ -13,7 +13,7 @@ use super::config::{BlockConfig, BlockError};
 use super::config_space;
 use super::disk::Disk;
 use super::queue::RequestQueue;
-use crate::virtio::device::{Activation, VirtioDevice};
+use crate::virtio::device::{Activation, QueueLayout, VirtioDevice};
 use crate::virtio::notifier::Notifier;
 
 /// What the transport sees of the disk.
@@ -119,6 +119,16 @@ impl VirtioDevice for Control {
 
     fn queue_stopped(&self, queue: u16) -> bool {
         self.queue(queue).is_none_or(|queue| queue.is_drained())
+    }
+
+    fn reset_queue(&self, queue: u16, wait: Duration) -> bool {
+        self.queue(queue).is_none_or(|queue| queue.deactivate(wait))
+    }
+
+    fn activate_queue(&self, queue: u16, layout: &QueueLayout, features: u64) {
+        if let Some(queue) = self.queue(queue) {
+            queue.activate(layout, features);
+        }
     }
 
     fn stop(&self) {

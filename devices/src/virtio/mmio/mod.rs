@@ -7,7 +7,9 @@
 //! Status goes on reading nonzero until the drain is over, and other writes are ignored.
 //!
 //! Whatever the driver does out of turn is ignored; a queue that cannot be used sets
-//! DEVICE_NEEDS_RESET.
+//! DEVICE_NEEDS_RESET. What concerns one queue is in [`queues`].
+
+mod queues;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +23,6 @@ use vm_memory::GuestMemoryMmap;
 use super::device::{Activation, VirtioDevice};
 use super::notifier::Notifier;
 use super::registers::{Phase, Registers, half};
-use super::setup::SetupError;
 use crate::bus::BusDevice;
 use crate::throttle::Throttle;
 
@@ -67,8 +68,12 @@ impl VirtioMmio {
             .registers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if registers.phase == Phase::Draining && self.device.reset(Duration::ZERO) {
-            self.finish_reset(&mut registers);
+        match registers.phase {
+            Phase::Draining if self.device.reset(Duration::ZERO) => {
+                self.finish_reset(&mut registers);
+            }
+            Phase::Live => self.finish_queue_resets(&mut registers),
+            Phase::Draining | Phase::SetUp => {}
         }
         registers
     }
@@ -84,7 +89,8 @@ impl VirtioMmio {
                 half(self.device.device_features(), registers.device_features_sel)
             }
             reg::QUEUE_NUM_MAX => registers.queue().map_or(0, |queue| queue.max_size.into()),
-            reg::QUEUE_READY => self.queue_ready(&registers).into(),
+            reg::QUEUE_READY => self.is_ready(&registers).into(),
+            reg::QUEUE_RESET => registers.is_resetting().into(),
             reg::INTERRUPT_STATUS => self.notifier.interrupt_status(),
             reg::STATUS if self.notifier.needs_reset() => registers.status | DEVICE_NEEDS_RESET,
             reg::STATUS => registers.status,
@@ -96,15 +102,6 @@ impl VirtioMmio {
             // Reserved or write-only.
             _ => 0,
         }
-    }
-
-    /// A queue that the driver took away from a live device stays ready until it is drained.
-    fn queue_ready(&self, registers: &Registers) -> bool {
-        let live = registers.phase == Phase::Live;
-        let in_use = |number| live && !self.device.queue_stopped(number);
-        registers.queue().is_some_and(|queue| {
-            queue.ready || (queue.stopping && in_use(registers.queue_sel as u16))
-        })
     }
 
     fn write_register(&self, offset: u64, value: u32) {
@@ -120,11 +117,7 @@ impl VirtioMmio {
                 .acknowledge(value & (reg::INTERRUPT_USED_RING | reg::INTERRUPT_CONFIG_CHANGE)),
             (reg::DRIVER_FEATURES, Phase::SetUp) => registers.set_driver_features(value),
             (reg::QUEUE_NOTIFY, Phase::Live) => self.notify(&registers, value),
-            (reg::QUEUE_READY, Phase::Live) if value == 0 => self.stop_queue(&mut registers),
-            (reg::QUEUE_READY, Phase::SetUp) => self.write_queue_ready(&mut registers, value),
-            (_, Phase::SetUp) => self.write_queue_register(&mut registers, offset, value),
-            // A live device owns its queues: their registers no longer mean anything.
-            (_, Phase::Live) => {}
+            _ => self.write_queue(&mut registers, offset, value),
         }
     }
 
@@ -196,7 +189,7 @@ impl VirtioMmio {
             let built = queue.ready.then(|| queue.check(&self.memory)).transpose();
             match built {
                 Ok(queue) => queues.push(queue),
-                Err(error) => return self.refuse_queue(&error),
+                Err(error) => return self.refuse_queue(registers, &error),
             }
         }
         log::debug!("{}: live, features {features:#x}", self.name);
@@ -222,71 +215,12 @@ impl VirtioMmio {
         self.device.settle(0);
     }
 
-    fn notify(&self, registers: &Registers, queue: u32) {
-        if let Ok(index) = u16::try_from(queue)
-            && usize::from(index) < registers.queues.len()
-        {
-            self.device.notify(index);
-        }
-    }
-
-    fn stop_queue(&self, registers: &mut Registers) {
-        if let Some(queue) = registers.queue_mut()
-            && queue.ready
-        {
-            queue.ready = false;
-            queue.stopping = true;
-            // There are fewer queues than 16 bits can count.
-            self.device.stop_queue(registers.queue_sel as u16);
-        }
-    }
-
-    fn write_queue_ready(&self, registers: &mut Registers, value: u32) {
-        let Some(queue) = registers.queue_mut() else {
-            return;
-        };
-        match value {
-            0 => queue.ready = false,
-            1 if !queue.ready => match queue.check(&self.memory) {
-                Ok(_) => queue.ready = true,
-                Err(error) => self.refuse_queue(&error),
-            },
-            _ => {}
-        }
-    }
-
-    fn write_queue_register(&self, registers: &mut Registers, offset: u64, value: u32) {
-        // Section 4.2.2.2: the driver does not touch these while the queue is ready.
-        let Some(queue) = registers.queue_mut().filter(|queue| !queue.ready) else {
-            return;
-        };
-        match offset {
-            reg::QUEUE_NUM => {
-                if let Err(error) = queue.set_size(value) {
-                    self.refuse_queue(&error);
-                }
-            }
-            reg::QUEUE_DESC_LOW => queue.desc.set_low(value),
-            reg::QUEUE_DESC_HIGH => queue.desc.set_high(value),
-            reg::QUEUE_DRIVER_LOW => queue.driver.set_low(value),
-            reg::QUEUE_DRIVER_HIGH => queue.driver.set_high(value),
-            reg::QUEUE_DEVICE_LOW => queue.device.set_low(value),
-            reg::QUEUE_DEVICE_HIGH => queue.device.set_high(value),
-            _ => {}
-        }
-    }
-
     /// What can be written belongs to features, which are settled first.
     fn write_config(&self, offset: u64, data: &[u8]) {
         let registers = self.lock();
         if registers.phase != Phase::Draining && registers.status & FEATURES_OK != 0 {
             self.device.write_config(offset, data);
         }
-    }
-
-    fn refuse_queue(&self, error: &SetupError) {
-        self.complain(format_args!("{error}: the device needs a reset"));
-        self.notifier.fail_silently();
     }
 
     fn complain(&self, what: std::fmt::Arguments<'_>) {

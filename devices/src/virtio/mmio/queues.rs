@@ -1,0 +1,144 @@
+//! The registers of one queue, the one that QueueSel chooses.
+//!
+//! A queue is the driver's until DRIVER_OK: it places the rings and sets QueueReady. Then it is the
+//! device's, and what is written to its registers means nothing, but for two ways to get it back.
+//!
+//! Writing 0 to QueueReady takes the queue away for good: nothing more is popped, and it stays ready
+//! until it is drained.
+//!
+//! With RING_RESET, writing 1 to QueueReset resets the queue alone (virtio 1.2, sections 2.6.1 and
+//! 4.2.2): QueueReset reads 1 until the queue is drained and the device has let go of it; then it and
+//! QueueReady read 0, and the driver may place the queue anew. The other queues go on.
+
+use std::time::Duration;
+
+use iolite_devices_abi::mmio as reg;
+use iolite_devices_abi::status::{F_RING_RESET, FAILED};
+
+use super::{RESET_WAIT, VirtioMmio};
+use crate::virtio::registers::{Phase, Registers};
+use crate::virtio::setup::{Holder, SetupError};
+
+impl VirtioMmio {
+    /// QueueReady.
+    pub(super) fn is_ready(&self, registers: &Registers) -> bool {
+        let live = registers.phase == Phase::Live;
+        let drained = |number| !live || self.device.queue_stopped(number);
+        registers.queue().is_some_and(|queue| match queue.holder {
+            Holder::TakenAway => !drained(registers.queue_number()),
+            _ => queue.ready,
+        })
+    }
+
+    /// QueueNotify.
+    pub(super) fn notify(&self, registers: &Registers, queue: u32) {
+        if let Ok(index) = u16::try_from(queue)
+            && usize::from(index) < registers.queues.len()
+        {
+            self.device.notify(index);
+        }
+    }
+
+    /// A write to any other register of the queue.
+    pub(super) fn write_queue(&self, registers: &mut Registers, offset: u64, value: u32) {
+        match (offset, value) {
+            (reg::QUEUE_READY, 0) => self.disable(registers),
+            (reg::QUEUE_READY, 1) => self.enable(registers),
+            (reg::QUEUE_RESET, 1) if registers.has(F_RING_RESET) => self.reset_queue(registers),
+            (reg::QUEUE_READY | reg::QUEUE_RESET, _) => {}
+            _ => self.place(registers, offset, value),
+        }
+    }
+
+    fn disable(&self, registers: &mut Registers) {
+        let (phase, number) = (registers.phase, registers.queue_number());
+        let Some(queue) = registers.queue_mut().filter(|queue| queue.ready) else {
+            return;
+        };
+        match (phase, queue.holder) {
+            (Phase::Live, Holder::Device) => {
+                queue.ready = false;
+                queue.holder = Holder::TakenAway;
+                self.device.stop_queue(number);
+            }
+            (Phase::Live, _) => {}
+            _ => queue.ready = false,
+        }
+    }
+
+    fn enable(&self, registers: &mut Registers) {
+        let (phase, number) = (registers.phase, registers.queue_number());
+        let features = registers.driver_features;
+        let Some(queue) = registers.free_queue() else {
+            return;
+        };
+        let layout = match queue.check(&self.memory) {
+            Ok(layout) => layout,
+            Err(error) => return self.refuse_queue(registers, &error),
+        };
+        queue.ready = true;
+        if phase == Phase::Live {
+            queue.holder = Holder::Device;
+            self.device.activate_queue(number, &layout, features);
+        }
+    }
+
+    fn place(&self, registers: &mut Registers, offset: u64, value: u32) {
+        // Section 4.2.2.2: the driver does not touch these while the queue is ready.
+        let Some(queue) = registers.free_queue() else {
+            return;
+        };
+        match offset {
+            reg::QUEUE_NUM => {
+                if let Err(error) = queue.set_size(value) {
+                    self.refuse_queue(registers, &error);
+                }
+            }
+            reg::QUEUE_DESC_LOW => queue.desc.set_low(value),
+            reg::QUEUE_DESC_HIGH => queue.desc.set_high(value),
+            reg::QUEUE_DRIVER_LOW => queue.driver.set_low(value),
+            reg::QUEUE_DRIVER_HIGH => queue.driver.set_high(value),
+            reg::QUEUE_DEVICE_LOW => queue.device.set_low(value),
+            reg::QUEUE_DEVICE_HIGH => queue.device.set_high(value),
+            _ => {}
+        }
+    }
+
+    fn reset_queue(&self, registers: &mut Registers) {
+        if registers.status & FAILED != 0 {
+            return;
+        }
+        let (phase, number) = (registers.phase, registers.queue_number());
+        let Some(queue) = registers.queue_mut() else {
+            return;
+        };
+        match (phase, queue.holder) {
+            (Phase::SetUp, _) => queue.forget(Holder::Device),
+            (_, Holder::Resetting) => {}
+            _ if self.device.reset_queue(number, RESET_WAIT) => queue.forget(Holder::Driver),
+            _ => {
+                log::debug!("{}: the reset of queue {number} goes on", self.name);
+                queue.holder = Holder::Resetting;
+            }
+        }
+    }
+
+    /// Ends the resets of queues that are drained by now.
+    pub(super) fn finish_queue_resets(&self, registers: &mut Registers) {
+        for (number, queue) in (0..).zip(&mut registers.queues) {
+            let resetting = queue.holder == Holder::Resetting;
+            if resetting && self.device.reset_queue(number, Duration::ZERO) {
+                queue.forget(Holder::Driver);
+            }
+        }
+    }
+
+    pub(super) fn refuse_queue(&self, registers: &Registers, error: &SetupError) {
+        self.complain(format_args!("{error}: the device needs a reset"));
+        match registers.phase {
+            Phase::Live => self.notifier.fail(),
+            // No notification is due before DRIVER_OK.
+            Phase::SetUp | Phase::Draining => self.notifier.fail_silently(),
+        }
+    }
+}
