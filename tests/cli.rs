@@ -84,9 +84,13 @@ fn wrong_usage_is_code_2() {
 fn wrong_usage_of_bench_is_code_2() {
     let bench = |args: &[&str], words: &[&str]| refused(&[&["bench"], args].concat(), 2, words);
     bench(&["--depth", "129"], &["129", "1..=128"]);
+    bench(&["--queues", "17"], &["17", "1..=16"]);
     bench(&["--block-size", "1000"], &["1000", "multiple of 512"]);
     bench(&["--engine", "fast"], &["fast", "pool", "uring", "sync"]);
-    bench(&["--against", "xen"], &["xen", "traced", "limit", "qemu"]);
+    bench(
+        &["--against", "xen"],
+        &["xen", "traced", "neighbour", "limit", "qemu"],
+    );
     bench(&["--keys", "color=red"], &["color"]);
     bench(
         &["--engine", "sync", "--keys", "workers=4"],

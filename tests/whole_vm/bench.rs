@@ -20,6 +20,8 @@ pub fn tests() -> Vec<Trial> {
         ),
         trial::test("bench::a_disk_that_fails_is_an_error", failing_disk),
         trial::test("bench::engines_and_traces_are_compared", compared),
+        trial::test("bench::requests_go_by_several_queues", several_queues),
+        trial::test("bench::a_neighbour_is_kept_busy", neighbour),
         trial::test("bench::idle_machines_are_measured", idle),
         trial::test_with("qemu-system-x86_64", "bench::qemu_is_measured_too", qemu),
     ]
@@ -100,12 +102,55 @@ fn compared() -> Outcome {
     Ok(())
 }
 
+fn several_queues() -> Outcome {
+    let results = tempfile::NamedTempFile::new()?;
+    let ended = bench()
+        .option("--queues", "1,3")
+        .option("--depth", "8")
+        .option("--rw", "randread,randwrite")
+        .option("--wait", "poll,interrupt")
+        .option("--json", results.path())
+        .expect(0)?;
+    let head = "rw         block  depth  queues  wait";
+    ensure!(ended.stdout.contains(head), "{}", ended.report());
+    let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
+    let rows = rows(&results, 2 * 2 * 2)?;
+    for (at, cell) in rows.iter().enumerate() {
+        sound(cell)?;
+        ensure!(cell["queues"] == [1, 1, 3, 3][at % 4], "{cell}");
+    }
+    Ok(())
+}
+
+fn neighbour() -> Outcome {
+    let results = tempfile::NamedTempFile::new()?;
+    bench()
+        .option("--against", "neighbour")
+        .option("--wait", "poll,interrupt")
+        .option("--seconds", "0.2")
+        .option("--depth", "1")
+        .option("--json", results.path())
+        .expect(0)?;
+    let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
+    for (at, cell) in rows(&results, 2 * 2)?.iter().enumerate() {
+        sound(cell)?;
+        let beside = at % 2 == 1;
+        let count = cell["neighbour_requests"].as_u64().unwrap_or_default();
+        ensure!(beside == (count >= 32), "{cell}");
+        // It has 32 in flight and takes 50 ms for each: no more than 640 in a second. A cell lasts
+        // longer than it is measured, on a busy host by a lot.
+        ensure!(count <= 640 * 2, "{cell}");
+    }
+    Ok(())
+}
+
 fn qemu() -> Outcome {
     let results = tempfile::NamedTempFile::new()?;
     bench()
         .option("--rw", "randread,randwrite")
         .option("--depth", "4")
         .option("--wait", "poll,interrupt")
+        .option("--queues", "2")
         .option("--against", "limit,qemu,host")
         .option("--keys", "workers=1")
         .option("--json", results.path())

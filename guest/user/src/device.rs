@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use iolite_guest_abi::{PAGE_BYTES, open, stats};
-use iolite_virtio_driver::{Disk, DmaRegion, MmioRegisters, Segment};
+use iolite_virtio_driver::{Disk, DmaRegion, MmioRegisters, Queue, Segment};
 
 /// The device of a disk: whoever has it may drive the disk, or pass it on to who does.
 #[derive(Debug)]
@@ -70,21 +70,46 @@ impl Device {
     /// `EBUSY` if somebody uses the disk, `ENODEV` if this is no device, `EIO` if the disk could not
     /// be initialised, `ENOMEM`.
     pub fn drive(self) -> Result<DrivenDisk> {
-        let grant = syscall::device_start(self.fd)?;
-        let bytes = Disk::<MmioRegisters>::DMA_BYTES;
-        let (address, physical) = syscall::dma_alloc(self.fd, bytes)?;
-        let registers = NonNull::new(grant.registers as *mut u8).ok_or(Errno::EIO)?;
-        let memory = NonNull::new(address as *mut u8).ok_or(Errno::EIO)?;
-        // SAFETY: the kernel has mapped the registers and the zeroed, contiguous memory for this
-        // process alone, until the device is closed, which is after the driver has gone.
-        let driver = unsafe {
-            let registers = MmioRegisters::new(registers);
-            Disk::new(registers, DmaRegion::new(memory, physical, bytes))
-        };
+        let registers = self.start()?;
+        let driver = Disk::new(registers, self.queue_memory()?);
         Ok(DrivenDisk {
             driver: driver.map_err(|_| Errno::EIO)?,
             device: self,
         })
+    }
+
+    /// The same with up to `count` request queues, or as many as the disk has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::drive`].
+    pub fn drive_queues(self, count: usize) -> Result<DrivenDisk<Vec<Queue>>> {
+        let registers = self.start()?;
+        let regions: Result<Vec<_>> = (0..count).map(|_| self.queue_memory()).collect();
+        let driver = Disk::with_queues(registers, regions?);
+        Ok(DrivenDisk {
+            driver: driver.map_err(|_| Errno::EIO)?,
+            device: self,
+        })
+    }
+
+    /// Takes the device over.
+    fn start(&self) -> Result<MmioRegisters> {
+        let grant = syscall::device_start(self.fd)?;
+        let registers = NonNull::new(grant.registers as *mut u8).ok_or(Errno::EIO)?;
+        // SAFETY: the kernel has mapped the registers for this process alone, until the device is
+        // closed, which is after the driver has gone.
+        Ok(unsafe { MmioRegisters::new(registers) })
+    }
+
+    /// Memory for one queue.
+    fn queue_memory(&self) -> Result<DmaRegion> {
+        let bytes = Disk::<MmioRegisters>::DMA_BYTES;
+        let (address, physical) = syscall::dma_alloc(self.fd, bytes)?;
+        let memory = NonNull::new(address as *mut u8).ok_or(Errno::EIO)?;
+        // SAFETY: the kernel has mapped the zeroed, contiguous memory for this process alone, until
+        // the device is closed, which is after the driver has gone.
+        Ok(unsafe { DmaRegion::new(memory, physical, bytes) })
     }
 }
 
@@ -94,10 +119,10 @@ impl Drop for Device {
     }
 }
 
-/// A disk that this process drives.
-pub struct DrivenDisk {
+/// A disk that this process drives, by one queue or by several (`Q`).
+pub struct DrivenDisk<Q = [Queue; 1]> {
     /// The driver.
-    pub driver: Disk<MmioRegisters>,
+    pub driver: Disk<MmioRegisters, Q>,
     device: Device,
 }
 
@@ -115,7 +140,7 @@ pub struct DmaChannel {
     pages: Vec<u64>,
 }
 
-impl DrivenDisk {
+impl<Q> DrivenDisk<Q> {
     /// Zeroed memory that the device can reach, a multiple of the page size up to
     /// [`iolite_guest_abi::MAX_DMA_BYTES`]. It is the caller's to see that it is not looked at while
     /// the device writes to it, and not used when the disk has gone.
@@ -205,7 +230,7 @@ impl DerefMut for DmaMemory {
     }
 }
 
-impl Pollable for DrivenDisk {
+impl<Q> Pollable for DrivenDisk<Q> {
     fn fd(&self) -> u64 {
         self.device.fd
     }

@@ -10,6 +10,9 @@
 //! 4. on an interrupt calls [`Disk::acknowledge`], then [`Disk::harvest_all`] (or [`Disk::harvest`]
 //!    until it gives `None`).
 //!
+//! A disk with several queues is [`Disk::with_queues`]: each of them ([`Disk::queue`]) is used so by
+//! itself; an interrupt is for all of them.
+//!
 //! Nothing here allocates, blocks, spins or calls back. The device is not trusted: what it writes
 //! into shared memory is checked before it is used, and what the driver needs to know later is kept
 //! where the device cannot write.
@@ -20,9 +23,12 @@ mod disk;
 mod dma;
 mod queue;
 mod registers;
+mod request;
+mod setup;
 mod table;
 
-pub use disk::{Disk, DiskError, Done, Info, Operation, Outcome, SubmitError};
+pub use disk::{Disk, DiskError, Info};
 pub use dma::{DmaRegion, Segment};
-pub use queue::{MAX_SEGMENTS, dma_bytes};
+pub use queue::{MAX_SEGMENTS, Queue, dma_bytes};
 pub use registers::{MmioRegisters, Registers};
+pub use request::{Done, Operation, Outcome, RequestQueue, SubmitError};

@@ -78,7 +78,10 @@ pub(crate) struct Setup {
     pub features: u64,
 }
 
-pub(crate) struct Queue {
+/// A queue of a disk: see [`crate::Disk::queue`].
+pub struct Queue {
+    /// Available buffer notifications sent.
+    pub(crate) notifications: u64,
     region: DmaRegion,
     setup: Setup,
     size: u16,
@@ -116,7 +119,7 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     /// A queue in `region`, which holds at least [`dma_bytes`] of its entries.
-    pub fn new(region: DmaRegion, setup: Setup) -> Queue {
+    pub(crate) fn new(region: DmaRegion, setup: Setup) -> Queue {
         let Setup {
             size,
             indirect,
@@ -127,6 +130,7 @@ impl Queue {
         let avail = avail_offset(size);
         let used = used_offset(size);
         let mut queue = Queue {
+            notifications: 0,
             setup,
             size,
             mask: size - 1,
@@ -162,7 +166,7 @@ impl Queue {
 
     /// Begins anew, in the same memory: the device has been reset and has forgotten the queue. In
     /// place, for it is too large to be moved about on a kernel's stack.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.region.zero();
         self.next_avail = 0;
         self.notified = 0;
@@ -172,7 +176,7 @@ impl Queue {
     }
 
     /// What was agreed on.
-    pub fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         self.setup
     }
 
@@ -207,7 +211,7 @@ impl Queue {
         }
     }
 
-    pub fn addresses(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
             descriptors: self.region.physical(0),
             driver: self.region.physical(avail_offset(self.size)),
@@ -216,7 +220,7 @@ impl Queue {
     }
 
     /// Most data segments of a request.
-    pub fn max_segments(&self) -> usize {
+    pub(crate) fn max_segments(&self) -> usize {
         if self.indirect {
             MAX_SEGMENTS
         } else {
@@ -225,25 +229,25 @@ impl Queue {
     }
 
     /// Is there room for another request?
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.free_count > 0
     }
 
     /// How many slots are in flight.
     #[inline(always)]
-    pub fn in_flight(&self) -> u16 {
+    pub(crate) fn in_flight(&self) -> u16 {
         self.slot_count - self.free_count
     }
 
     /// How many requests fit at once.
-    pub fn slots(&self) -> u16 {
+    pub(crate) fn slots(&self) -> u16 {
         self.slot_count
     }
 
     /// Makes a request available, to be noticed after [`Queue::publish`]. The caller has checked
     /// for room and the number of segments.
     #[inline(always)]
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         request_type: u32,
         sector: u64,
@@ -293,7 +297,7 @@ impl Queue {
 
     /// The head index of the request that was added last.
     #[inline(always)]
-    pub fn last_head(&self) -> u16 {
+    pub(crate) fn last_head(&self) -> u16 {
         // It was on top of the stack.
         let slot = u16::from(self.free[usize::from(self.free_count as u8)]);
         if self.indirect {
@@ -306,7 +310,7 @@ impl Queue {
     /// Shows the device what was added, and says whether it wants to be notified (sections 2.7.13.3
     /// and 2.7.10).
     #[inline(always)]
-    pub fn publish(&mut self) -> bool {
+    pub(crate) fn publish(&mut self) -> bool {
         let old = self.notified;
         let new = self.next_avail;
         if old == new {
@@ -328,7 +332,7 @@ impl Queue {
     /// The next request that the device has used. When there is none, asks for an interrupt at the
     /// next one.
     #[inline]
-    pub fn harvest(&mut self) -> Option<Used> {
+    pub(crate) fn harvest(&mut self) -> Option<Used> {
         if self.used() == self.last_used && !self.asks_for_interrupt() {
             return None;
         }
@@ -338,7 +342,7 @@ impl Queue {
     /// Calls `ended` with every request that the device has used, and asks for an interrupt at the
     /// next one.
     #[inline(always)]
-    pub fn harvest_all(&mut self, mut ended: impl FnMut(Used)) {
+    pub(crate) fn harvest_all(&mut self, mut ended: impl FnMut(Used)) {
         loop {
             let used = self.used();
             while self.last_used != used {
@@ -375,7 +379,7 @@ impl Queue {
 
     /// The next request that the device has used, for who polls: asks for nothing.
     #[inline(always)]
-    pub fn poll(&mut self) -> Option<Used> {
+    pub(crate) fn poll(&mut self) -> Option<Used> {
         if self.used() == self.last_used {
             return None;
         }
@@ -384,7 +388,7 @@ impl Queue {
 
     /// Whether the device is to interrupt. With EVENT_IDX one interrupt in 65536 requests comes all
     /// the same: the index that is asked for is the one farthest away (section 2.7.7.1).
-    pub fn set_interrupts(&mut self, wanted: bool) {
+    pub(crate) fn set_interrupts(&mut self, wanted: bool) {
         let event = self.last_used.wrapping_sub(u16::from(!wanted));
         let flags = if wanted { 0 } else { AVAIL_F_NO_INTERRUPT };
         // SAFETY: the fields lie in the region.

@@ -13,7 +13,7 @@ use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
 use iolite_virtio_driver::{
-    Disk, DiskError, DmaRegion, Operation, Outcome, Registers, Segment, SubmitError,
+    Disk, DiskError, DmaRegion, Operation, Outcome, Queue, Registers, Segment, SubmitError,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -56,16 +56,12 @@ impl Machine {
     }
 
     fn with(queue_size: u16, backend: MemoryBackend) -> Machine {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
-        let memory = Arc::new(memory);
-        let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
         let config = BlockConfig {
             id: "driver-test".into(),
             queue_size,
             ..BlockConfig::new("vda")
         };
-        let line = Arc::new(interrupt.try_clone().unwrap());
-        let device = BlockDevice::new(memory.clone(), Arc::new(backend), config, line).unwrap();
+        let (memory, interrupt, device) = device(backend, config);
         let disk = Disk::new(Window(device.bus_device()), dma(&memory)).unwrap();
         Machine {
             memory,
@@ -112,17 +108,30 @@ impl Machine {
     }
 }
 
+fn device(
+    backend: MemoryBackend,
+    config: BlockConfig,
+) -> (Arc<GuestMemoryMmap>, EventFd, BlockDevice) {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
+    let memory = Arc::new(memory);
+    let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
+    let line = Arc::new(interrupt.try_clone().unwrap());
+    let device = BlockDevice::new(memory.clone(), Arc::new(backend), config, line).unwrap();
+    (memory, interrupt, device)
+}
+
 fn dma(memory: &GuestMemoryMmap) -> DmaRegion {
-    let pointer = memory.get_host_address(GuestAddress(DMA_AT)).unwrap();
+    dma_of_queue(memory, 0)
+}
+
+fn dma_of_queue(memory: &GuestMemoryMmap, queue: usize) -> DmaRegion {
+    let bytes = Disk::<Window>::DMA_BYTES;
+    let at = DMA_AT + (queue * bytes.next_multiple_of(PAGE as usize)) as u64;
+    assert!(at + bytes as u64 <= BUFFERS_AT);
+    let pointer = memory.get_host_address(GuestAddress(at)).unwrap();
     // SAFETY: the memory is page-aligned, zero and mapped as long as the machine lives, the device
-    // finds it at DMA_AT, and no test touches it.
-    unsafe {
-        DmaRegion::new(
-            NonNull::new(pointer).unwrap(),
-            DMA_AT,
-            Disk::<Window>::DMA_BYTES,
-        )
-    }
+    // finds it there, each queue has its own piece, and no test touches it.
+    unsafe { DmaRegion::new(NonNull::new(pointer).unwrap(), at, bytes) }
 }
 
 fn buffer(index: u64, bytes: u32) -> Segment {
@@ -285,7 +294,7 @@ fn indices_wrap() {
 #[test]
 fn a_driver_that_polls_gets_every_completion_and_hardly_an_interrupt() {
     let mut machine = Machine::new(64);
-    machine.disk.set_interrupts(false);
+    machine.disk.queue(0).set_interrupts(false);
     let end = Instant::now() + Duration::from_secs(20);
     for cookie in 0..70_000 {
         let sector = u64::from(cookie) % DISK_SECTORS;
@@ -296,7 +305,7 @@ fn a_driver_that_polls_gets_every_completion_and_hardly_an_interrupt() {
             .unwrap();
         machine.disk.notify();
         let done = loop {
-            if let Some(done) = machine.disk.poll() {
+            if let Some(done) = machine.disk.queue(0).poll() {
                 break done;
             }
             assert!(Instant::now() < end, "request {cookie} does not complete");
@@ -306,9 +315,63 @@ fn a_driver_that_polls_gets_every_completion_and_hardly_an_interrupt() {
     }
     let interrupts = machine.interrupt.read().unwrap_or(0);
     assert!(interrupts <= 2, "{interrupts} interrupts");
-    machine.disk.set_interrupts(true);
+    machine.disk.queue(0).set_interrupts(true);
     let read = Operation::Read { sector: 8 };
     assert_eq!(machine.one(read, &[buffer(0, 512)]), Outcome::Ok);
+}
+
+#[test]
+fn each_queue_of_several_carries_requests() {
+    const ROUNDS: u32 = 1000;
+    for (offered, wanted, used) in [(4, 4, 4), (4, 3, 3), (2, 5, 2), (1, 2, 1), (3, 1, 1)] {
+        let config = BlockConfig {
+            queues: offered,
+            queue_size: 16,
+            ..BlockConfig::new("vda")
+        };
+        let (memory, _interrupt, device) =
+            device(MemoryBackend::writable(&[7; 1 << 20]).unwrap(), config);
+        let regions = (0..wanted).map(|queue| dma_of_queue(&memory, queue));
+        let window = Window(device.bus_device());
+        let mut disk: Disk<Window, Vec<Queue>> = Disk::with_queues(window, regions).unwrap();
+        assert_eq!(disk.queues(), used, "{wanted} of {offered}");
+        let end = Instant::now() + Duration::from_secs(20);
+        for round in 0..ROUNDS {
+            for queue in 0..used {
+                let read = Operation::Read {
+                    sector: u64::from(round),
+                };
+                let mut queue = disk.queue(queue);
+                queue.submit(read, &[buffer(0, 512)], round).unwrap();
+                queue.notify();
+            }
+            for queue in 0..used {
+                let done = loop {
+                    if let Some(done) = disk.queue(queue).poll() {
+                        break done;
+                    }
+                    assert!(Instant::now() < end, "queue {queue} does not complete");
+                    std::thread::yield_now();
+                };
+                assert_eq!((done.cookie, done.outcome), (round, Outcome::Ok));
+                assert_eq!(disk.queue(queue).poll(), None, "one completion for each");
+            }
+        }
+        let notifications = disk.notifications();
+        assert!(notifications >= used as u64, "{notifications}");
+    }
+}
+
+#[test]
+fn a_disk_needs_memory_for_a_queue() {
+    let (memory, _interrupt, device) = device(
+        MemoryBackend::writable(&[0; 4096]).unwrap(),
+        BlockConfig::new("vda"),
+    );
+    let window = || Window(device.bus_device());
+    let none = Disk::<_, Vec<Queue>>::with_queues(window(), []);
+    assert_eq!(none.err(), Some(DiskError::NoQueue));
+    assert!(Disk::new(window(), dma(&memory)).is_ok());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, value_parser};
-use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, SECTOR_BYTES};
+use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, MAX_QUEUES, SECTOR_BYTES};
 
 use super::load::{self, Access, Against, Engine, Matrix, Wait};
 use super::{cost, idle};
@@ -71,8 +71,8 @@ struct Cost {
 
 #[derive(Args, Debug)]
 struct Load {
-    /// Patterns. All combinations of patterns, block sizes, depths and ways to wait are measured; if
-    /// none is chosen, a table of seven that show most
+    /// Patterns. All combinations of patterns, block sizes, depths, queues and ways to wait are
+    /// measured; without patterns, block sizes and depths, a table of seven that show most
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_enum)]
     rw: Vec<Access>,
     /// Bytes in each request, 512 to 256K
@@ -86,6 +86,14 @@ struct Load {
         value_parser = value_parser!(u64).range(1..=MAX_DEPTH as u64)
     )]
     depth: Vec<u64>,
+    /// Queues that the guest spreads its requests over, 1 to 16; 1 if left out
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        value_parser = value_parser!(u64).range(1..=MAX_QUEUES as u64)
+    )]
+    queues: Vec<u64>,
     /// How the guest waits for completions; poll if left out
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_enum)]
     wait: Vec<Wait>,
@@ -162,6 +170,7 @@ impl Load {
                 access: self.rw,
                 block_bytes: self.block_size,
                 depth: self.depth,
+                queues: self.queues,
                 wait: self.wait,
             },
             keys: self.keys,

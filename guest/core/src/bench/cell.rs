@@ -1,6 +1,6 @@
 //! What to measure: one cell of the matrix.
 
-use super::{MAX_BLOCK_BYTES, MAX_DEPTH, SECTOR_BYTES};
+use super::{MAX_BLOCK_BYTES, MAX_DEPTH, MAX_QUEUES, SECTOR_BYTES};
 use crate::fields::Fields;
 use core::fmt::{Display, Formatter, Result};
 
@@ -15,6 +15,9 @@ pub struct Cell {
     pub block_bytes: usize,
     /// Requests in flight: 1 to [`MAX_DEPTH`].
     pub depth: usize,
+    /// Queues that the requests are spread over, in turn: 1 to [`MAX_QUEUES`], or as many of them as
+    /// the disk has.
+    pub queues: usize,
     /// Wait for interrupts instead of polling the used ring.
     pub interrupt: bool,
     /// How long to measure, in milliseconds.
@@ -39,6 +42,7 @@ impl Cell {
             write,
             block_bytes: fields.number("block")?.try_into().ok()?,
             depth: fields.number("depth")?.try_into().ok()?,
+            queues: fields.number("queues")?.try_into().ok()?,
             interrupt: match fields.text("wait")? {
                 "poll" => false,
                 "interrupt" => true,
@@ -51,11 +55,12 @@ impl Cell {
         cell.is_possible().then_some(cell)
     }
 
-    /// Are block and depth within their limits?
+    /// Are block, depth and queues within their limits?
     pub fn is_possible(&self) -> bool {
         self.block_bytes.is_multiple_of(SECTOR_BYTES)
             && (SECTOR_BYTES..=MAX_BLOCK_BYTES).contains(&self.block_bytes)
             && (1..=MAX_DEPTH).contains(&self.depth)
+            && (1..=MAX_QUEUES).contains(&self.queues)
     }
 
     /// What it does, in fio's word: `randread`.
@@ -81,13 +86,15 @@ impl Display for Cell {
         let Cell {
             block_bytes,
             depth,
+            queues,
             ms,
             seed,
             ..
         } = self;
         write!(
             f,
-            "cell rw={rw} block={block_bytes} depth={depth} wait={wait} ms={ms} seed={seed}"
+            "cell rw={rw} block={block_bytes} depth={depth} queues={queues} wait={wait} ms={ms} \
+             seed={seed}"
         )
     }
 }
@@ -98,13 +105,13 @@ mod tests {
     use super::*;
     use std::string::ToString;
 
-    const LINE: &str = "cell rw=randwrite block=4096 depth=32 wait=poll ms=500 seed=7";
+    const LINE: &str = "cell rw=randwrite block=4096 depth=32 queues=2 wait=poll ms=500 seed=7";
 
     #[test]
     fn a_cell_is_read_as_it_is_written() {
         let cell = Cell::parse(LINE).unwrap();
         assert!(cell.random && cell.write && !cell.interrupt);
-        assert_eq!((cell.block_bytes, cell.depth), (4096, 32));
+        assert_eq!((cell.block_bytes, cell.depth, cell.queues), (4096, 32, 2));
         assert_eq!((cell.ms, cell.seed), (500, 7));
         assert_eq!(cell.to_string(), LINE);
         for rw in ["read", "write", "randread"] {
@@ -123,6 +130,8 @@ mod tests {
             ("4096", "524288"),
             ("32", "0"),
             ("32", "129"),
+            ("queues=2", "queues=0"),
+            ("queues=2", "queues=17"),
             ("poll", "hope"),
             (" seed=7", ""),
             ("ms=500 seed=7", "seed=7 ms=500"),

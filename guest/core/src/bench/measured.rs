@@ -27,6 +27,8 @@ pub struct Measured {
     pub interrupts: u64,
     /// Requests whose sectors were looked at, and were as they should be.
     pub verified: u64,
+    /// Requests of the disk beside it that completed meanwhile.
+    pub neighbour: u64,
 }
 
 impl Measured {
@@ -45,6 +47,7 @@ impl Measured {
             notifications: fields.number("notifications")?,
             interrupts: fields.number("interrupts")?,
             verified: fields.number("verified")?,
+            neighbour: fields.number("neighbour")?,
         };
         fields.end()?;
         Some(measured)
@@ -57,7 +60,7 @@ impl Display for Measured {
         write!(
             f,
             "bench: result requests={} ns={} p50_ns={} p99_ns={} p999_ns={} max_ns={} all={} \
-             notifications={} interrupts={} verified={}",
+             notifications={} interrupts={} verified={} neighbour={}",
             self.requests,
             self.ns,
             self.p50_ns,
@@ -67,7 +70,8 @@ impl Display for Measured {
             self.all,
             self.notifications,
             self.interrupts,
-            self.verified
+            self.verified,
+            self.neighbour
         )
     }
 }
@@ -79,12 +83,12 @@ mod tests {
     use std::string::ToString;
 
     const LINE: &str = "bench: result requests=1 ns=2 p50_ns=3 p99_ns=4 p999_ns=5 max_ns=6 all=7 \
-                        notifications=8 interrupts=9 verified=10";
+                        notifications=8 interrupts=9 verified=10 neighbour=11";
 
     #[test]
     fn a_result_is_read_as_it_is_written() {
         let measured = Measured::parse(LINE).unwrap();
-        assert_eq!((measured.requests, measured.verified), (1, 10));
+        assert_eq!((measured.requests, measured.neighbour), (1, 11));
         assert_eq!(measured.to_string(), LINE);
     }
 
@@ -96,8 +100,8 @@ mod tests {
             ("ns=2", "ns=+2"),
             ("ns=2", "ns=99999999999999999999"),
             ("ns=2 ", ""),
-            ("verified=10", "verified=10 "),
-            ("verified=10", "verified="),
+            ("neighbour=11", "neighbour=11 "),
+            ("neighbour=11", "neighbour="),
         ] {
             assert_eq!(Measured::parse(&LINE.replacen(right, wrong, 1)), None);
         }

@@ -2,10 +2,11 @@
 //! matrix that is to be measured, and one line for its result.
 //!
 //! ```text
-//! guest: bench: ready sectors=N max_depth=N
-//! host:  cell rw=read|write|randread|randwrite block=BYTES depth=N wait=poll|interrupt ms=N seed=N
+//! guest: bench: ready sectors=N max_depth=N queues=N
+//! host:  cell rw=read|write|randread|randwrite block=BYTES depth=N queues=N wait=poll|interrupt
+//!        ms=N seed=N   (one line)
 //! guest: bench: result requests=N ns=N p50_ns=N p99_ns=N p999_ns=N max_ns=N all=N notifications=N
-//!        interrupts=N verified=N   (one line)
+//!        interrupts=N verified=N neighbour=N   (one line)
 //! guest: bench: failed error=TEXT...
 //! ```
 //!
@@ -30,6 +31,8 @@ pub use places::Places;
 pub const SECTOR_BYTES: usize = 512;
 /// Most requests in flight.
 pub const MAX_DEPTH: usize = 128;
+/// Most queues.
+pub const MAX_QUEUES: usize = 16;
 /// A cell is measured until its time is over and so many requests have completed in it, however slow
 /// the disk or busy the host.
 pub const MIN_REQUESTS: u64 = 16;

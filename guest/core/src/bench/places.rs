@@ -59,7 +59,8 @@ mod tests {
         let disk = 100 * 4096 + 512;
         for random in [true, false] {
             let rw = if random { "randread" } else { "read" };
-            let line = std::format!("cell rw={rw} block=4096 depth=1 wait=poll ms=1 seed=3");
+            let line =
+                std::format!("cell rw={rw} block=4096 depth=1 queues=1 wait=poll ms=1 seed=3");
             let cell = Cell::parse(&line).unwrap();
             let mut places = Places::new(&cell, disk).unwrap();
             let offsets: Vec<u64> = (0..2000).map(|_| places.next_offset()).collect();

@@ -29,6 +29,7 @@ pub fn write(
                 "rw": cell.rw(),
                 "block_bytes": cell.block_bytes,
                 "depth": cell.depth,
+                "queues": cell.queues,
                 "wait": cell.wait(),
                 "iops": {"median": row.iops, "min": row.iops_min, "max": row.iops_max},
                 "bytes_per_second": row.bytes_per_second,
@@ -40,6 +41,7 @@ pub fn write(
                 "cpu_us_per_request": row.cpu_us,
                 "requests": row.requests,
                 "verified": row.verified,
+                "neighbour_requests": row.neighbour,
                 "ratio": row.ratio,
             })
         })

@@ -14,7 +14,7 @@ use super::subject::{Load, Sample};
 use crate::error::Error;
 use crate::process_cpu::ProcessCpu;
 
-/// The program that the guest runs: the disk is its second one.
+/// The program that the guest runs, on its command line: the disk is its second one.
 pub const INIT: &str = "init=bench /dev/vdb";
 /// Ctrl-D, which the guest's console takes for the end of the input.
 const END_OF_INPUT: u8 = 0x04;

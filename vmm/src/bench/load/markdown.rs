@@ -39,13 +39,15 @@ pub fn render(results: &Results) -> String {
 /// What is usual in a cell goes without saying.
 fn name(shape: &Shape) -> String {
     let cell = shape.cell();
-    let wait = if cell.interrupt { ", interrupt" } else { "" };
-    format!(
-        "{} {}, depth {}{wait}",
-        cell.rw(),
-        shape.block(),
-        cell.depth
-    )
+    let mut name = format!("{} {}, depth {}", cell.rw(), shape.block(), cell.depth);
+    if cell.queues > 1 {
+        // Writing to a string cannot fail.
+        let _ = write!(name, ", {} queues", cell.queues);
+    }
+    if cell.interrupt {
+        name.push_str(", interrupt");
+    }
+    name
 }
 
 fn figures(row: &Summary) -> String {

@@ -1,4 +1,5 @@
-//! What is measured: cells, each a pattern, a block size, a depth and a way to wait.
+//! What is measured: cells, each a pattern, a block size, a depth, a number of queues and a way to
+//! wait.
 
 use std::fmt;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Matrix {
     pub block_bytes: Vec<u64>,
     /// Requests in flight.
     pub depth: Vec<u64>,
+    /// Queues.
+    pub queues: Vec<u64>,
     /// Ways to wait.
     pub wait: Vec<Wait>,
 }
@@ -50,19 +53,34 @@ impl Matrix {
     pub fn cells(&self) -> Vec<Shape> {
         let mut shapes = Vec::new();
         for wait in or(&self.wait, Wait::Poll) {
-            if self.access.is_empty() && self.block_bytes.is_empty() && self.depth.is_empty() {
-                shapes.extend(usual(wait));
-                continue;
-            }
-            for access in or(&self.access, Access::Randread) {
-                for bytes in or(&self.block_bytes, 4096) {
-                    for depth in or(&self.depth, 1) {
-                        shapes.push(Shape::new(access, bytes, depth, wait));
-                    }
-                }
+            for queues in or(&self.queues, 1) {
+                shapes.extend(self.requests().map(|shape| shape.by(queues, wait)));
             }
         }
         shapes
+    }
+
+    /// The most queues of any cell.
+    pub fn most_queues(&self) -> u64 {
+        self.queues.iter().copied().max().unwrap_or(1)
+    }
+
+    /// The cells of one queue, polled.
+    fn requests(&self) -> impl Iterator<Item = Shape> + use<> {
+        let chosen = self.access.len() + self.block_bytes.len() + self.depth.len() > 0;
+        let mut shapes = Vec::new();
+        if !chosen {
+            shapes.extend(usual());
+            return shapes.into_iter();
+        }
+        for access in or(&self.access, Access::Randread) {
+            for bytes in or(&self.block_bytes, 4096) {
+                for depth in or(&self.depth, 1) {
+                    shapes.push(Shape::new(access, bytes, depth));
+                }
+            }
+        }
+        shapes.into_iter()
     }
 }
 
@@ -75,25 +93,34 @@ fn or<T: Copy>(chosen: &[T], usual: T) -> Vec<T> {
 }
 
 /// What shows most of a device in little time.
-fn usual(wait: Wait) -> impl Iterator<Item = Shape> {
-    let random = |access, depth| Shape::new(access, 4096, depth, wait);
+fn usual() -> impl Iterator<Item = Shape> {
+    let random = |access, depth| Shape::new(access, 4096, depth);
     let reads = [1, 4, 32, 64].map(|depth| random(Access::Randread, depth));
     let writes = [1, 32].map(|depth| random(Access::Randwrite, depth));
-    let large = Shape::new(Access::Read, 64 << 10, 8, wait);
+    let large = Shape::new(Access::Read, 64 << 10, 8);
     reads.into_iter().chain(writes).chain([large])
 }
 
 impl Shape {
     /// The caller has checked that block and depth are possible.
-    fn new(access: Access, block_bytes: u64, depth: u64, wait: Wait) -> Shape {
+    fn new(access: Access, block_bytes: u64, depth: u64) -> Shape {
         Shape(Cell {
             random: matches!(access, Access::Randread | Access::Randwrite),
             write: matches!(access, Access::Write | Access::Randwrite),
             block_bytes: block_bytes as usize,
             depth: depth as usize,
-            interrupt: wait == Wait::Interrupt,
+            queues: 1,
+            interrupt: false,
             ms: 0,
             seed: 0,
+        })
+    }
+
+    fn by(self, queues: u64, wait: Wait) -> Shape {
+        Shape(Cell {
+            queues: queues as usize,
+            interrupt: wait == Wait::Interrupt,
+            ..self.0
         })
     }
 
@@ -119,8 +146,13 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rw, depth, wait) = (self.0.rw(), self.0.depth, self.0.wait());
-        write!(f, "{rw} of {}, {depth} in flight, {wait}", self.block())
+        let (rw, block) = (self.0.rw(), self.block());
+        let Cell { depth, queues, .. } = self.0;
+        let wait = self.0.wait();
+        write!(
+            f,
+            "{rw} of {block}, {depth} in flight, {queues} queues, {wait}"
+        )
     }
 }
 
@@ -136,14 +168,14 @@ mod tests {
     fn without_a_choice_there_is_a_table_for_each_way_to_wait() {
         let usual = names(&Matrix::default());
         assert_eq!(usual.len(), 7);
-        assert_eq!(usual[0], "randread of 4K, 1 in flight, poll");
-        assert_eq!(usual[6], "read of 64K, 8 in flight, poll");
+        assert_eq!(usual[0], "randread of 4K, 1 in flight, 1 queues, poll");
+        assert_eq!(usual[6], "read of 64K, 8 in flight, 1 queues, poll");
         let both = names(&Matrix {
             wait: vec![Wait::Poll, Wait::Interrupt],
             ..Matrix::default()
         });
         assert_eq!(both.len(), 14);
-        assert_eq!(both[13], "read of 64K, 8 in flight, interrupt");
+        assert_eq!(both[13], "read of 64K, 8 in flight, 1 queues, interrupt");
     }
 
     #[test]
@@ -151,16 +183,18 @@ mod tests {
         let matrix = Matrix {
             access: vec![Access::Write],
             block_bytes: vec![512, 8192],
-            depth: vec![1, 128],
+            depth: vec![128],
+            queues: vec![1, 4],
             wait: Vec::new(),
         };
         let wanted = [
-            "write of 512, 1 in flight, poll",
-            "write of 512, 128 in flight, poll",
-            "write of 8K, 1 in flight, poll",
-            "write of 8K, 128 in flight, poll",
+            "write of 512, 128 in flight, 1 queues, poll",
+            "write of 8K, 128 in flight, 1 queues, poll",
+            "write of 512, 128 in flight, 4 queues, poll",
+            "write of 8K, 128 in flight, 4 queues, poll",
         ];
         assert_eq!(names(&matrix), wanted);
+        assert_eq!(matrix.most_queues(), 4);
         assert!(
             matrix
                 .cells()

@@ -1,5 +1,5 @@
-//! Machines of this program: `iolite run` as anybody would start it, the same with a trace, and the
-//! bare loop in place of a device.
+//! Machines of this program: `iolite run` as anybody would start it, the same with a trace or with a
+//! slow disk more, and the bare loop in place of a device.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,15 @@ use std::process::Command;
 
 use iolite_guest_core::bench::Cell;
 
+use super::image::Image;
 use super::machine::{INIT, Machine};
 use super::subject::{Load, Sample};
 use crate::error::Error;
 
 /// The name of our vCPU's thread.
 const VCPU: &str = "vcpu";
+/// What is slow about a slow disk.
+pub const SLOW_KEYS: &str = "latency=50ms";
 
 /// A disk of `iolite run`.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct Disk {
     pub keys: String,
     /// Past the host's page cache.
     pub direct: bool,
+    /// How many queues it has.
+    pub queues: u64,
 }
 
 /// Our guest on iolite.
@@ -30,7 +35,7 @@ pub struct Disk {
 /// # Errors
 /// [`Error::Bench`] if the guest does not get ready.
 pub fn iolite(disk: &Disk) -> Result<Machine, Error> {
-    Machine::start("iolite", run(disk)?, VCPU)
+    Machine::start("iolite", run(disk, "")?, VCPU)
 }
 
 /// The same guest, with a loop in place of a device.
@@ -52,7 +57,7 @@ pub struct Traced(pub Disk);
 
 impl Load for Traced {
     fn measure(&mut self, cell: &Cell) -> Result<Sample, Error> {
-        let mut command = run(&self.0)?;
+        let mut command = run(&self.0, "")?;
         command.args(["--trace", "/dev/null"]);
         // It is killed, not ended: what it has recorded would be put together only then, for
         // seconds, while others are measured.
@@ -64,15 +69,51 @@ impl Load for Traced {
     }
 }
 
-fn run(disk: &Disk) -> Result<Command, Error> {
-    let mut spec = format!("path={}", disk.path.display());
+/// Our guest on iolite, with a slow disk beside the one that is measured.
+pub struct Beside {
+    machine: Machine,
+    _slow: Image,
+}
+
+impl Beside {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// As [`iolite`].
+    pub fn start(disk: &Disk) -> Result<Beside, Error> {
+        let slow = Image::prepare(None, Image::MIN_BYTES)?;
+        let spec = format!("path={},{SLOW_KEYS}", slow.path().display());
+        let mut command = run(disk, "neighbour=/dev/vdc")?;
+        command.args(["--disk", &spec]);
+        Ok(Beside {
+            machine: Machine::start("iolite beside a slow disk", command, VCPU)?,
+            _slow: slow,
+        })
+    }
+}
+
+impl Load for Beside {
+    fn measure(&mut self, cell: &Cell) -> Result<Sample, Error> {
+        self.machine.measure(cell)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        Box::new(self.machine).finish()
+    }
+}
+
+/// `more` is for the guest's program.
+fn run(disk: &Disk, more: &str) -> Result<Command, Error> {
+    let queues = disk.queues;
+    let mut spec = format!("path={},queues={queues}", disk.path.display());
     for key in [if disk.direct { "direct" } else { "" }, &disk.keys] {
         if !key.is_empty() {
             spec = format!("{spec},{key}");
         }
     }
     let mut command = this_program()?;
-    command.args(["run", "--cmdline", INIT, "--disk", &spec]);
+    command.args(["run", "--disk", &spec]);
+    command.args(["--cmdline", &format!("{INIT} queues={queues} {more}")]);
     Ok(command)
 }
 

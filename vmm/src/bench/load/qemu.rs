@@ -43,11 +43,16 @@ impl Load for Qemu {
     }
 }
 
-/// Starts it with `disk` as the second disk.
+/// Starts it with `disk`, of so many queues, as the second disk.
 ///
 /// # Errors
 /// [`Error::Bench`] if the guest does not get ready, [`Error::Host`].
-pub fn start(disk: &Path, aio: &str, direct: bool) -> Result<impl Load + use<>, Error> {
+pub fn start(
+    disk: &Path,
+    aio: &str,
+    direct: bool,
+    queues: u64,
+) -> Result<impl Load + use<>, Error> {
     let kernel = copy(&guest::KERNEL)?;
     let system = copy(&guest::SYSTEM)?;
     let cache = if direct { "none" } else { "writeback" };
@@ -76,13 +81,13 @@ pub fn start(disk: &Path, aio: &str, direct: bool) -> Result<impl Load + use<>, 
         "isa-debug-exit,iobase=0xf4,iosize=1",
         "-object",
         "iothread,id=io",
-        "-append",
-        INIT,
     ]);
+    command.args(["-append", &format!("{INIT} queues={queues}")]);
     command.arg("-kernel").arg(path(&kernel));
     let system_drive = format!("file={},read-only=on", path(&system).display());
     let disk = format!("file={},cache={cache},aio={aio}", disk.display());
-    for (name, drive, more) in [("system", system_drive, ""), ("disk", disk, ",iothread=io")] {
+    let more = format!(",iothread=io,num-queues={queues}");
+    for (name, drive, more) in [("system", system_drive, ""), ("disk", disk, &more)] {
         let drive = format!("id={name},if=none,format=raw,file.locking=off,{drive}");
         command.args(["-drive", &drive]);
         let device = format!("virtio-blk-device,drive={name}{more}");

@@ -40,6 +40,8 @@ pub struct Summary {
     pub requests: u64,
     /// Requests whose content was looked at, in all rounds.
     pub verified: u64,
+    /// Requests of the disk beside it that completed meanwhile, in all rounds.
+    pub neighbour: u64,
     /// IOPS of the first subject divided by this one's: the median of the rounds' ratios.
     pub ratio: f64,
 }
@@ -93,6 +95,7 @@ impl Results {
             cpu_us: of(|s| each(s.cpu_ns, s) / 1e3),
             requests: samples.iter().map(|s| s.measured.requests).sum(),
             verified: samples.iter().map(|s| s.measured.verified).sum(),
+            neighbour: samples.iter().map(|s| s.measured.neighbour).sum(),
             ratio: median(ours.iter().zip(samples).map(|(a, b)| iops(a) / iops(b))),
         }
     }
@@ -144,6 +147,7 @@ pub mod tests {
                         notifications: 10,
                         interrupts: 20,
                         verified: 7,
+                        neighbour: 5,
                     };
                     let cpu_ns = 1_234_000;
                     results.add(subject, cell, Sample { measured, cpu_ns });
@@ -168,6 +172,7 @@ pub mod tests {
             (0.01, 0.02, 1.234)
         );
         assert_eq!((ours.requests, ours.verified, ours.ratio), (12000, 21, 1.0));
+        assert_eq!(ours.neighbour, 15);
         assert_eq!(results.summary(1, 0).ratio, 2.0);
         assert_eq!(median([].into_iter()), 0.0);
         assert_eq!(median([4.0, 1.0].into_iter()), 2.5);

@@ -8,7 +8,7 @@ use iolite_guest_core::bench::{Cell, Measured};
 
 use super::image::Image;
 use super::native::{Threads, Uring};
-use super::ours::{self, Traced};
+use super::ours::{self, Beside, Traced};
 use super::{Options, qemu};
 use crate::config::DiskSpec;
 use crate::error::Error;
@@ -25,6 +25,8 @@ pub enum Against {
     Qemu,
     /// The first iolite with run --trace: what recording costs
     Traced,
+    /// The first iolite with a second disk of latency=50ms that the guest keeps busy meanwhile
+    Neighbour,
 }
 
 /// The engine of iolite's disk.
@@ -56,6 +58,8 @@ pub enum Subject {
     Iolite(String),
     /// The same with a trace.
     Traced(String),
+    /// The same with a slow disk beside it.
+    Beside(String),
     /// Our guest on a bare loop.
     Limit,
     /// Our guest on QEMU, its disk with this aio.
@@ -109,6 +113,7 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
             Against::Qemu if !qemu::is_installed() => return Err(no_qemu()),
             Against::Qemu => ["threads", "io_uring"].map(Subject::Qemu).to_vec(),
             Against::Traced => vec![Subject::Traced(all_keys[0].clone())],
+            Against::Neighbour => vec![Subject::Beside(all_keys[0].clone())],
         };
         for subject in more {
             if !subjects.contains(&subject) {
@@ -149,7 +154,7 @@ impl Subject {
     /// The keys of its disk, if it is iolite's.
     pub fn keys(&self) -> Option<&str> {
         match self {
-            Subject::Iolite(keys) | Subject::Traced(keys) => Some(keys),
+            Subject::Iolite(keys) | Subject::Traced(keys) | Subject::Beside(keys) => Some(keys),
             _ => None,
         }
     }
@@ -160,16 +165,19 @@ impl Subject {
     /// [`Error::Bench`] or [`Error::Host`] if it does not start.
     pub fn start(&self, image: &Image, options: &Options) -> Result<Box<dyn Load>, Error> {
         let (path, direct) = (image.path(), options.direct);
+        let queues = options.matrix.most_queues();
         let disk = |keys: &String| ours::Disk {
             path: path.clone(),
             keys: keys.clone(),
             direct,
+            queues,
         };
         Ok(match self {
             Subject::Iolite(keys) => Box::new(ours::iolite(&disk(keys))?),
             Subject::Traced(keys) => Box::new(Traced(disk(keys))),
+            Subject::Beside(keys) => Box::new(Beside::start(&disk(keys))?),
             Subject::Limit => Box::new(ours::limit(&path, direct)?),
-            Subject::Qemu(aio) => Box::new(qemu::start(&path, aio, direct)?),
+            Subject::Qemu(aio) => Box::new(qemu::start(&path, aio, direct, queues)?),
             Subject::HostUring => Box::new(Uring::new(&path, image.bytes(), direct)?),
             Subject::HostThreads => Box::new(Threads::new(&path, image.bytes(), direct)?),
         })
@@ -183,6 +191,7 @@ impl fmt::Display for Subject {
             Subject::Iolite(keys) if keys.is_empty() => f.write_str("iolite"),
             Subject::Iolite(keys) => write!(f, "iolite {keys}"),
             Subject::Traced(_) => f.write_str("traced"),
+            Subject::Beside(_) => write!(f, "beside {}", ours::SLOW_KEYS),
             Subject::Limit => f.write_str("limit"),
             Subject::Qemu(aio) => write!(f, "qemu {aio}"),
             Subject::HostUring => f.write_str("host io_uring"),

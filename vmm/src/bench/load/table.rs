@@ -4,10 +4,11 @@ use super::results::{Results, Summary};
 use crate::columns;
 
 /// Column heads; a column is aligned right where the second is true.
-const HEADS: [(&str, bool); 14] = [
+const HEADS: [(&str, bool); 15] = [
     ("rw", false),
     ("block", true),
     ("depth", true),
+    ("queues", true),
     ("wait", false),
     ("subject", false),
     ("IOPS", true),
@@ -22,7 +23,7 @@ const HEADS: [(&str, bool); 14] = [
 ];
 
 /// The table, with an empty line before it. Without anything to compare with there are no columns for
-/// the subject and the ratio.
+/// the subject and the ratio, and without a cell of several queues none for their number.
 pub fn render(results: &Results) -> String {
     let mut rows = Vec::new();
     for (at, shape) in results.cells().iter().enumerate() {
@@ -32,6 +33,7 @@ pub fn render(results: &Results) -> String {
                 cell.rw().to_owned(),
                 shape.block(),
                 cell.depth.to_string(),
+                cell.queues.to_string(),
                 cell.wait().to_owned(),
                 subject.to_string(),
             ];
@@ -43,7 +45,12 @@ pub fn render(results: &Results) -> String {
         }
     }
     let alone = results.subjects().len() == 1;
-    let shown = |head: &str| !(alone && matches!(head, "subject" | "ratio"));
+    let one_queue = results.cells().iter().all(|shape| shape.cell().queues == 1);
+    let shown = |head: &str| match head {
+        "subject" | "ratio" => !alone,
+        "queues" => !one_queue,
+        _ => true,
+    };
     let heads: Vec<_> = HEADS.into_iter().filter(|(head, _)| shown(head)).collect();
     for row in &mut rows {
         let cells: Vec<String> = std::mem::take(row);

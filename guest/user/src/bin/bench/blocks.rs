@@ -24,7 +24,7 @@ impl Blocks {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn prepare(&mut self, disk: &DrivenDisk, cell: &Cell) -> Result<()> {
+    pub fn prepare<Q>(&mut self, disk: &DrivenDisk<Q>, cell: &Cell) -> Result<()> {
         self.block_bytes = cell.block_bytes;
         let each = CHUNK_BYTES / cell.block_bytes;
         let needed = cell.depth.div_ceil(each);

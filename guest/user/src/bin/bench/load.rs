@@ -5,52 +5,20 @@
 //! flight. Of the reads every sixteenth is looked at; what was written last is read back.
 
 use crate::blocks::Blocks;
+use crate::failure::{Failure, Result};
+use crate::neighbour::Neighbour;
+use crate::span::Span;
 use alloc::boxed::Box;
-use core::fmt;
-use iolite_user::core_logic::bench::{
-    Cell, MAX_DEPTH, MIN_REQUESTS, Measured, Places, SECTOR_BYTES,
-};
+use alloc::vec::Vec;
+use iolite_user::core_logic::bench::{Cell, MAX_DEPTH, Measured, Places, SECTOR_BYTES};
 use iolite_user::core_logic::histogram::Histogram;
-use iolite_user::driver::{Done, Info, Operation, Outcome};
-use iolite_user::{DrivenDisk, Errno, Instant, wait_events};
+use iolite_user::driver::{Done, Info, Operation, Outcome, Queue};
+use iolite_user::{DrivenDisk, Errno, Instant, Pollable, wait_events};
 
 /// Of how many reads one is looked at. A power of two.
 const LOOK_EVERY: u64 = 16;
-/// The warm-up's part of the time.
-const WARM_UP: u64 = 10;
 /// A request that takes this long is not coming back.
 const LOST_NS: u64 = 30_000_000_000;
-
-/// Why a cell could not be measured.
-pub enum Failure {
-    /// The kernel refused something.
-    Refused(Errno),
-    /// A request failed, at this offset.
-    Request(u64),
-    /// The sectors at this offset are not those that should be there.
-    Content(u64),
-    /// No completion comes.
-    Lost,
-}
-
-impl From<Errno> for Failure {
-    fn from(errno: Errno) -> Failure {
-        Failure::Refused(errno)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Refused(errno) => errno.fmt(f),
-            Failure::Request(offset) => write!(f, "the request at byte {offset} failed"),
-            Failure::Content(offset) => write!(f, "wrong content at byte {offset}"),
-            Failure::Lost => f.write_str("a request does not complete"),
-        }
-    }
-}
-
-type Result<T> = core::result::Result<T, Failure>;
 
 /// A request in flight.
 #[derive(Clone, Copy, Default)]
@@ -60,64 +28,45 @@ struct Request {
     submitted: u64,
 }
 
-/// When a cell is measured, by the time stamp counter.
-struct Span {
-    warm: u64,
-    end: u64,
-}
-
-impl Span {
-    /// Warms up from now on, then lasts `ns` nanoseconds.
-    fn from_now(ns: u64) -> Span {
-        let warm = Instant::now().after_ns(ns / WARM_UP);
-        Span {
-            warm: warm.ticks(),
-            end: warm.after_ns(ns).ticks(),
-        }
-    }
-
-    /// Does a request that completes now still count, `counted` having done so? Where so few
-    /// complete in the time, it lasts longer.
-    #[inline(always)]
-    fn go_on(&mut self, now: u64, counted: u64) -> bool {
-        if now >= self.end && counted < MIN_REQUESTS {
-            self.end = now + 1;
-        }
-        now < self.end
-    }
-
-    fn ns(&self) -> u64 {
-        Instant::from_ticks(self.warm).ns_until(Instant::from_ticks(self.end))
-    }
-}
-
 /// A disk and all that is needed to load it.
 pub struct Load {
-    disk: DrivenDisk,
+    disk: DrivenDisk<Vec<Queue>>,
+    neighbour: Option<Neighbour>,
     blocks: Blocks,
     requests: [Request; MAX_DEPTH],
     latencies: Box<Histogram>,
     measured: Measured,
     /// Completions seen.
     completed: u64,
+    /// How many queues the cell uses, and which is looked at next.
+    queues: usize,
+    at: usize,
 }
 
 impl Load {
-    /// Loads `disk`.
-    pub fn new(disk: DrivenDisk) -> Load {
+    /// Loads `disk`, and meanwhile its neighbour if there is one.
+    pub fn new(disk: DrivenDisk<Vec<Queue>>, neighbour: Option<Neighbour>) -> Load {
         Load {
             disk,
+            neighbour,
             blocks: Blocks::default(),
             requests: [Request::default(); MAX_DEPTH],
             latencies: Box::default(),
             measured: Measured::default(),
             completed: 0,
+            queues: 1,
+            at: 0,
         }
     }
 
     /// What the disk is.
     pub fn info(&self) -> &Info {
         self.disk.driver.info()
+    }
+
+    /// How many queues it has.
+    pub fn queues(&self) -> usize {
+        self.disk.driver.queues()
     }
 
     /// Measures one cell.
@@ -132,14 +81,21 @@ impl Load {
         *self.latencies = Histogram::new();
         self.measured = Measured::default();
         self.completed = 0;
-        self.disk.driver.set_interrupts(cell.interrupt);
+        self.queues = cell.queues.min(self.queues());
+        self.at = 0;
+        for queue in 0..self.queues {
+            let mut queue = self.disk.driver.queue(queue);
+            queue.set_interrupts(cell.interrupt);
+        }
+        if let Some(neighbour) = &mut self.neighbour {
+            neighbour.start(cell.interrupt)?;
+        }
         let notifications = self.disk.driver.notifications();
 
         let mut span = Span::from_now(cell.ms * 1_000_000);
         for index in 0..cell.depth {
             self.submit(cell, index, places.next_offset())?;
         }
-        self.disk.driver.notify();
         let mut in_flight = cell.depth;
         while in_flight > 0 {
             let done = self.wait(cell.interrupt)?;
@@ -151,6 +107,7 @@ impl Load {
         }
         self.measured.all = self.completed;
         self.measured.notifications = self.disk.driver.notifications() - notifications;
+        self.measured.neighbour = self.neighbour.as_ref().map_or(0, Neighbour::completed);
         let mut result = self.result(span.ns());
         if cell.write {
             self.read_back(cell)?;
@@ -159,7 +116,8 @@ impl Load {
         Ok(result)
     }
 
-    /// Hands the next request to the driver, in the place of one that has completed.
+    /// Hands the next request to the driver, in the place of one that has completed; each place has
+    /// its queue.
     #[inline(always)]
     fn submit(&mut self, cell: &Cell, index: usize, offset: u64) -> Result<()> {
         let sector = offset / SECTOR_BYTES as u64;
@@ -175,23 +133,44 @@ impl Load {
         };
         let segment = self.blocks.segment(index);
         // There is room: no more are in flight than the queue holds.
-        let submitted = self.disk.driver.submit(operation, &[segment], index as u32);
+        let mut queue = self.disk.driver.queue(index % self.queues);
+        let submitted = queue.submit(operation, &[segment], index as u32);
         submitted.map_err(|_| Failure::Refused(Errno::EAGAIN))
     }
 
-    /// The next completion. What was submitted since the last one is shown to the device when there
-    /// is none left to take, and so in batches as large as they come.
+    /// The next completion, waited for.
     #[inline(always)]
     fn wait(&mut self, interrupt: bool) -> Result<Done> {
-        if let Some(done) = self.disk.driver.poll() {
+        if let Some(done) = self.poll() {
             return Ok(done);
         }
-        self.disk.driver.notify();
+        if let Some(neighbour) = &mut self.neighbour {
+            neighbour.turn()?;
+        }
         if interrupt {
             self.wait_for_interrupt()
         } else {
             self.spin()
         }
+    }
+
+    /// The next completion, if there is one. What was submitted to a queue is shown to the device when
+    /// there is nothing left to take from that queue, and so in batches as large as they come.
+    #[inline(always)]
+    fn poll(&mut self) -> Option<Done> {
+        for _ in 0..self.queues {
+            let mut queue = self.disk.driver.queue(self.at);
+            if let Some(done) = queue.poll() {
+                return Some(done);
+            }
+            queue.notify();
+            self.at = if self.at + 1 < self.queues {
+                self.at + 1
+            } else {
+                0
+            };
+        }
+        None
     }
 
     #[inline(always)]
@@ -200,7 +179,7 @@ impl Load {
         loop {
             // Looking at the clock costs more than looking at the ring.
             for _ in 0..4096 {
-                if let Some(done) = self.disk.driver.poll() {
+                if let Some(done) = self.poll() {
                     return Ok(done);
                 }
                 core::hint::spin_loop();
@@ -209,20 +188,36 @@ impl Load {
             if now.ticks() > lost.get_or_insert(now.after_ns(LOST_NS)).ticks() {
                 return Err(Failure::Lost);
             }
+            if let Some(neighbour) = &mut self.neighbour {
+                neighbour.turn()?;
+            }
         }
     }
 
     fn wait_for_interrupt(&mut self) -> Result<Done> {
         loop {
-            if let Some(done) = self.disk.driver.harvest() {
-                return Ok(done);
+            // Asks each queue for an interrupt that has nothing.
+            for queue in 0..self.queues {
+                if let Some(done) = self.disk.driver.queue(queue).harvest() {
+                    return Ok(done);
+                }
             }
-            match wait_events([&self.disk as &dyn iolite_user::Pollable], LOST_NS) {
+            let disk = &self.disk as &dyn Pollable;
+            let ready = match &self.neighbour {
+                None => wait_events([disk], LOST_NS),
+                Some(neighbour) => wait_events([disk, neighbour.pollable()], LOST_NS),
+            };
+            let ready = match ready {
                 Err(Errno::ETIMEDOUT) => return Err(Failure::Lost),
                 other => other?,
             };
-            self.measured.interrupts += 1;
-            self.disk.driver.acknowledge();
+            if ready[0].has_event() {
+                self.measured.interrupts += 1;
+                self.disk.driver.acknowledge();
+            }
+            if let Some(neighbour) = &mut self.neighbour {
+                neighbour.woken(ready[1].has_event())?;
+            }
         }
     }
 
@@ -242,8 +237,14 @@ impl Load {
             self.latencies.record(now - submitted);
         }
         self.completed += 1;
-        if !cell.write && self.completed.is_multiple_of(LOOK_EVERY) {
-            self.look(index, offset, None)?;
+        if self.completed.is_multiple_of(LOOK_EVERY) {
+            if !cell.write {
+                self.look(index, offset, None)?;
+            }
+            // It has its turn too while completions come without end.
+            if let Some(neighbour) = &mut self.neighbour {
+                neighbour.turn()?;
+            }
         }
         Ok(go_on)
     }
@@ -267,7 +268,6 @@ impl Load {
                 ..*cell
             };
             self.submit(&read, index, offset)?;
-            self.disk.driver.notify();
             if self.wait(cell.interrupt)?.outcome != Outcome::Ok {
                 return Err(Failure::Request(offset));
             }

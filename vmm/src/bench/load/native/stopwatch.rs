@@ -80,6 +80,7 @@ impl Stopwatch {
             notifications: 0,
             interrupts: 0,
             verified,
+            neighbour: 0,
         }
     }
 }
