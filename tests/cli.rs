@@ -78,6 +78,8 @@ fn wrong_usage_is_code_2() {
         &["queue-size", "power of two"],
     );
     refused(&["run", "-d", ""], 2, &["names no file"]);
+    refused(&["run", "-d", "x,"], 2, &["x,", "empty key"]);
+    refused(&["run", "-d", "x,id=a,id=b"], 2, &["id", "given twice"]);
 }
 
 #[test]
@@ -108,6 +110,8 @@ fn disks_that_cannot_be_disks_are_code_10() {
         refused(&["run", &kernel, "-d", disk], 10, words);
         refused(&["demo", "--disk", disk], 10, words);
     };
+    let system = ["run", &kernel, "--system", "/nowhere/system.tar"];
+    refused(&system, 10, &["/nowhere/system.tar", "ustar"]);
     disk("/nowhere/x.img", &["no such file"]);
     disk(dir.path().to_str().unwrap(), &["is a directory"]);
     disk("/dev/null", &["neither a file nor a block device"]);
@@ -286,7 +290,7 @@ fn initrd_and_command_line_have_their_limits() {
     refused(&["run", &kernel, "--initrd", &empty], 8, &["is empty"]);
     refused(
         &["run", &kernel, "-p", &"x".repeat(2048)],
-        8,
+        2,
         &["command line", "2047"],
     );
 }

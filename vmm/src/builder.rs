@@ -1,12 +1,13 @@
 //! The only place where the parts of a machine are joined.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
-use iolite_devices::block::backend::Backend;
 use iolite_devices::block::backend::file::FileBackend;
 use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::block::backend::null::NullBackend;
+use iolite_devices::block::backend::{Backend, OpenError};
 use iolite_devices::bus::{Bus, BusDevice};
 use iolite_devices::exit::{self, ExitPort};
 use iolite_devices::i8042::{self, I8042};
@@ -141,7 +142,7 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
                         .map_err(Error::host("cannot map the system disk"))?,
                 ),
             ),
-            Image::File(path) => (path.clone(), Arc::new(FileBackend::open(path, true)?)),
+            Image::File(path) => (path.clone(), Arc::new(system_image(path)?)),
         };
         let id = Some("system".to_owned());
         backends.push((
@@ -157,6 +158,13 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
         backends.push((spec.clone(), backend(spec)?));
     }
     Ok(backends)
+}
+
+fn system_image(path: &Path) -> Result<FileBackend, Error> {
+    FileBackend::open(path, true).map_err(|error| match error {
+        OpenError::Missing(path) => Error::NoSystemDisk(path),
+        error => error.into(),
+    })
 }
 
 fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {

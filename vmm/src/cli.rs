@@ -25,40 +25,39 @@ struct Cli {
     /// `demo` if left out
     #[command(subcommand)]
     command: Option<Command>,
-    /// Log more: -v one line for each step of a request, -vv registers and exits (RUST_LOG
+    /// Log more: -v each step of a request, -vv register accesses and VM exits too (RUST_LOG
     /// overrides)
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = LAST)]
     verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Let the built-in guest read a disk along several paths, and compare with the host
+    /// Read a disk along five paths with the built-in guest, and check every byte
     #[command(after_help = exit_code::HELP, args_override_self = true)]
     Demo(Demo),
-    /// Boot a kernel: a PVH or 64-bit ELF file
+    /// Boot a kernel, or the built-in guest with its shell
     #[command(after_help = exit_code::HELP, args_override_self = true)]
     Run(Run),
-    /// Look at what --trace has recorded
+    /// Show what --trace has recorded
     #[command(subcommand)]
     Trace(trace::command::Command),
-    /// Measure how fast a disk is for the guest, and compare; or what I/O costs its kernel
+    /// Measure how fast a disk is for a guest, and what I/O costs the guest's kernel
     #[command(after_help = exit_code::HELP, args_conflicts_with_subcommands = true)]
     Bench(Bench),
-    /// Say whether machines can run here: /dev/kvm, its permissions, the kind of platform
+    /// Check whether machines can run here: /dev/kvm, its permissions, the platform
     Check,
 }
 
 #[derive(Args, Debug, PartialEq)]
 struct Demo {
-    /// The disk image to read; a temporary one of 16 MiB if left out
+    /// The disk image to read; a temporary one of 16 MiB by default
     #[arg(short, long, value_name = "IMG")]
     disk: Option<PathBuf>,
-    /// Attach the disk writable, and let the guest write back what it has read
+    /// Attach the disk writable, and have the guest write back what it has read
     #[arg(long)]
     write: bool,
-    /// Read along these paths only: blocking-read, async-read, pager, kernel-mount,
-    /// block-server
+    /// Only these paths: blocking-read, async-read, pager, kernel-mount, block-server
     #[arg(
         long,
         value_name = "A,B",
@@ -67,19 +66,24 @@ struct Demo {
         value_parser = PossibleValuesParser::new(demo::PATHS)
     )]
     paths: Vec<String>,
-    /// How many asynchronous reads are in flight at once; 32 if left out
+    /// How many asynchronous reads to keep in flight; 32 by default
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=demo::MAX_IN_FLIGHT))]
     in_flight: Option<u64>,
     /// Whether the guest's pager reads ahead
-    #[arg(long, default_value = "on")]
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
     read_ahead: Switch,
-    /// Let each request of the disk take at least this time, like 2ms, or 1ms-3ms for a random one
+    /// The least time that each request takes, like 2ms, or 1ms-3ms for a random one
     #[arg(long, value_name = "TIME", value_parser = parse_latency)]
     latency: Option<Latency>,
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Record each request's life in this file; see 'iolite trace'
+    /// Record the life of each request in this file; see 'iolite trace'
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Guest memory, like 128M or 2G
@@ -98,7 +102,7 @@ enum Switch {
 
 #[derive(Args, Debug)]
 struct Run {
-    /// The kernel (PVH or ELF64); the built-in one, with its system disk, if left out
+    /// A PVH or 64-bit ELF file; by default the built-in kernel with its system disk
     kernel: Option<PathBuf>,
     /// A disk image and its keys (--help lists them); repeat for more disks
     #[arg(short, long = "disk", value_name = "PATH[,KEY[=VALUE]]...", long_help = DISK_HELP)]
@@ -106,7 +110,7 @@ struct Run {
     /// Guest memory, like 128M or 2G
     #[arg(short, long, value_name = "SIZE", default_value = DEFAULT_MEMORY, value_parser = parse_size)]
     memory: u64,
-    /// The kernel's command line; disks are appended to it
+    /// The kernel's command line; the disks' addresses are appended
     #[arg(
         short = 'p',
         long,
@@ -121,16 +125,16 @@ struct Run {
     /// The system disk, a ustar archive: the guest's first disk, read-only
     #[arg(long, value_name = "FILE")]
     system: Option<PathBuf>,
-    /// Record each request's life in this file; see 'iolite trace'
+    /// Record the life of each request in this file; see 'iolite trace'
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Show at the end what disks and vCPU did: requests, times, exits
+    /// Print at the end what disks and vCPU did: requests, latencies, VM exits
     #[arg(long)]
     stats: bool,
-    /// Write the same to this file
+    /// Write the same as JSON to this file
     #[arg(long, value_name = "FILE")]
     stats_json: Option<PathBuf>,
-    /// Show this often how it goes, like 1s: IOPS, bandwidth, requests in flight, p99, exits
+    /// Print a line this often, like 1s: IOPS, bandwidth, requests in flight, p99, VM exits
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     stats_interval: Option<Duration>,
     /// Stop the guest after this time, like 30s
@@ -138,42 +142,44 @@ struct Run {
     timeout: Option<Duration>,
 }
 
-/// The keys of a disk, in lines that fit 80 columns with clap's indentation.
+/// The place of an option after all others, but for `--help`.
+const LAST: usize = 998;
+
+/// The keys of a disk (docs/disks.md), in lines that fit 80 columns with clap's indentation.
 const DISK_HELP: &str = "\
-A disk and its keys; repeat for more. PATH is a disk image, raw file or
-block device; or mem:SIZE, a disk in memory, at first all zeros; or
-null:SIZE, which reads as zeros and forgets what is written. SIGUSR1
-tells the guest of images that have grown
+A disk and its keys; repeat for more. PATH is a raw image or a block
+device; mem:SIZE, a disk in memory, all zeros at first; or null:SIZE,
+which reads as zeros and forgets writes. SIGUSR1 tells the guest about
+images that have grown
 
 readonly, ro     refuse writes
-direct           read and write past the host's page cache (O_DIRECT)
-cache=MODE       writeback: writes are durable after a flush, or at once
-                 for a guest that cannot flush; writethrough: at once;
-                 unsafe: flushes do nothing (writeback)
-block-size=N     what the guest is told to count in, 512 or 4096 (512)
-engine=NAME      what carries out requests that have to wait for the disk:
-                 pool, worker threads; uring, io_uring; sync, the disk's
-                 one thread (pool; with direct uring, if the host has it)
+direct           bypass the host's page cache (O_DIRECT)
+cache=MODE       when writes are durable. writeback: after a flush, or
+                 at once for a guest that cannot flush; writethrough:
+                 at once; unsafe: flushes do nothing (writeback)
+block-size=N     logical block size, 512 or 4096 (512)
+engine=NAME      what carries out requests that have to wait: pool,
+                 worker threads; uring, io_uring; sync, the queue's
+                 own thread (pool; uring with direct, if the host has it)
 queues=N         queues, 1 to 16, each with threads of its own, for a
-                 guest that takes more than one (1)
+                 guest that uses more than one (1)
 workers=N        worker threads for each queue, 1 to 64 (4)
-queue-size=N     entries of the queue, a power of two from 4 to 1024 (256)
-poll=TIME        for how long at most the disk's thread looks for the
-                 next request before it sleeps; or off (50us)
-id=TEXT          what the guest reads as identification (its name)
+queue-size=N     entries of each queue, a power of 2, 4 to 1024 (256)
+poll=TIME        the longest time that a queue's thread looks for the
+                 next request before it sleeps, or off (50us)
+id=TEXT          the identification that the guest reads (its name)
 path=PATH        the path, if it is not the first item
-iops=N[:BURST]   no more than N requests a second; BURST may come at once
-                 after a rest (a tenth of N)
+iops=N[:BURST]   at most N requests a second; after a rest, BURST may
+                 come at once (a tenth of N)
 bandwidth=SIZE[:BURST]
-                 as well, in bytes that are read and written, like 100M
+                 the same for bytes read and written, like 100M
 latency=TIME     each request takes at least this time, like 2ms or
-                 50us, or a random one of a range like 1ms-3ms; any
-                 number are delayed at once, however few workers
+                 50us, or a random time of a range like 1ms-3ms
 fail=OP[:WHICH]  requests fail with an I/O error and do nothing;
                  repeat for more. OP is read, write, discard or flush;
                  WHICH is SECTOR or FIRST-LAST (of 512 bytes, not for
                  flush), every:N (the N-th, 2N-th, ...) or P% (each by
-                 chance); all fail without it
+                 chance); without it, all of them
 seed=N           another series of random latencies and failures (0)
 
 Example: -d disk.img,ro,latency=2ms,fail=read:1000-1007,fail=read:0.1%";
@@ -295,6 +301,20 @@ impl Run {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn the_help_of_disks_names_every_key_and_fits_80_columns() {
+        let mistake = "x,none".parse::<DiskSpec>().unwrap_err().to_string();
+        let (_, keys) = mistake.split_once("known are ").unwrap();
+        for key in keys
+            .split([' ', ',', '(', ')'])
+            .filter(|key| !key.is_empty() && *key != "and")
+        {
+            assert!(DISK_HELP.contains(key), "{key}");
+        }
+        // clap indents it by ten.
+        assert!(DISK_HELP.lines().all(|line| line.len() <= 70));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -55,7 +55,10 @@ impl fmt::Display for Crash {
                     "the guest crashed: the platform cannot emulate the instruction at rip "
                 )?;
                 write!(f, "{rip:#x}{}; ", Hex(instruction))?;
-                write!(f, "where ring 0 is emulated, build the kernel without SSE")
+                write!(
+                    f,
+                    "where ring 0 is emulated, the kernel has to do without it"
+                )
             }
             Crash::Internal {
                 suberror,

@@ -1,6 +1,7 @@
 //! The VMM's own error: one variant for each part that can fail, one line for each cause.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use iolite_devices::block::backend::OpenError;
@@ -31,6 +32,9 @@ pub enum Error {
     /// A disk image cannot be used.
     #[error(transparent)]
     Image(#[from] OpenError),
+    /// There is no file for the system disk.
+    #[error("system disk {}: no such file; give a ustar archive (docs/programs.md)", .0.display())]
+    NoSystemDisk(PathBuf),
     /// A disk cannot be made.
     #[error("disk {name}: {source}")]
     Disk {

@@ -6,6 +6,7 @@
 
 use crate::crash::Crash;
 use crate::error::Error;
+use crate::loader::LoaderError;
 use crate::trace::read::ReadError;
 
 /// Why the process ends.
@@ -62,8 +63,9 @@ impl From<&Error> for ExitCode {
             Error::Trace(_) => ExitCode::Usage,
             Error::Host { .. } | Error::Machine(_) => ExitCode::Host,
             Error::Kvm(_) => ExitCode::Kvm,
+            Error::Loader(LoaderError::Cmdline(_)) => ExitCode::Usage,
             Error::Loader(_) => ExitCode::Kernel,
-            Error::Image(_) | Error::Disk { .. } => ExitCode::Disk,
+            Error::Image(_) | Error::NoSystemDisk(_) | Error::Disk { .. } => ExitCode::Disk,
             Error::Crash(Crash::Host(_)) => ExitCode::Host,
             Error::Crash(_) => ExitCode::Crash,
             Error::Timeout(_) => ExitCode::Timeout,

@@ -6,10 +6,9 @@
 //! WHICH   = SECTOR | FIRST-LAST         requests that touch them; not for flush
 //!         | every:N                     the N-th, the 2N-th, ... of the operation
 //!         | P%                          each with this probability: 1%, 0.05%
-//! ```
-//!
 //! iops      = N[:BURST]                 requests a second
 //! bandwidth = SIZE[:BURST]              bytes a second, as sizes are written
+//! ```
 //!
 //! Without WHICH every request of the operation fails.
 

@@ -50,6 +50,12 @@ pub enum ConfigError {
     /// A disk with two paths.
     #[error("disk `{0}` names two files: give each disk its own -d")]
     DiskWithTwoPaths(String),
+    /// Two commas in a row, or one at the end.
+    #[error("disk `{0}` has an empty key: remove a comma")]
+    EmptyKey(String),
+    /// A key that is there twice, and can only have one value.
+    #[error("disk key `{0}` is given twice")]
+    RepeatedKey(String),
     /// A key that no disk has.
     #[error(
         "unknown disk key `{0}`: known are path, readonly (ro), direct, cache, block-size, engine, queues, workers, queue-size, poll, id, iops, bandwidth, latency, fail and seed"

@@ -69,7 +69,9 @@ pub enum LoaderError {
         bytes: u64,
     },
     /// The command line is not one that a kernel can get.
-    #[error("kernel command line: {0}; it has to be text of at most 2047 bytes, disks included")]
+    #[error(
+        "the kernel's command line is not printable ASCII of at most 2047 bytes, with some 35 more for each disk"
+    )]
     Cmdline(linux_loader::cmdline::Error),
     /// A boot structure does not fit into memory.
     #[error("the boot structures do not fit into memory ({0}): give more with -m")]

@@ -165,12 +165,25 @@ impl FromStr for DiskSpec {
         let path = path.filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| ConfigError::DiskWithoutPath(text.to_owned()))?;
         let mut disk = DiskSpec::of(Source::parse(path)?);
-        for key in &keys {
+        for (position, key) in keys.iter().enumerate() {
+            if key.is_empty() {
+                return Err(ConfigError::EmptyKey(text.to_owned()));
+            }
             disk.set(key)?;
+            if let Some(name) = repeated(key, &keys[..position]) {
+                return Err(ConfigError::RepeatedKey(name.to_owned()));
+            }
         }
         disk.check_idle(&keys)?;
         Ok(disk)
     }
+}
+
+/// The name of `key` if it sets anew what one of the keys `before` it has set. Failures add up.
+fn repeated<'a>(key: &'a str, before: &[&str]) -> Option<&'a str> {
+    let (name, _) = key.split_once('=')?;
+    let mut values = before.iter().filter_map(|key| key.split_once('='));
+    (name != "fail" && values.any(|(earlier, _)| earlier == name)).then_some(name)
 }
 
 #[cfg(test)]
