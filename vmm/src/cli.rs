@@ -160,7 +160,7 @@ cache=MODE       when writes are durable. writeback: after a flush, or
 block-size=N     logical block size, 512 or 4096 (512)
 engine=NAME      what carries out requests that have to wait: pool,
                  worker threads; uring, io_uring; sync, the queue's
-                 own thread (pool; uring with direct, if the host has it)
+                 own thread (pool; with direct uring, where possible)
 queues=N         queues, 1 to 16, each with threads of its own, for a
                  guest that uses more than one (1)
 workers=N        worker threads for each queue, 1 to 64 (4)
