@@ -17,7 +17,9 @@ pub const HEADER: u32 = 0x20_3000;
 pub const STATUS: u32 = 0x20_4000;
 pub const DATA: u32 = 0x20_5000;
 pub const TABLE: u32 = 0x20_8000;
-/// Nobody is there: RAM ends at 128 MiB.
+/// Where RAM ends.
+pub const END: u32 = 128 << 20;
+/// Nobody is there.
 pub const NOWHERE: u32 = 0x4000_0000;
 
 pub const QUEUE_SIZE: u32 = 8;
@@ -28,7 +30,8 @@ pub const NEXT: u32 = DESC_F_NEXT as u32;
 pub const WRITE: u32 = DESC_F_WRITE as u32;
 pub const INDIRECT: u32 = DESC_F_INDIRECT as u32;
 pub const UP: u32 = ACKNOWLEDGE | DRIVER | FEATURES_OK;
-pub const FEATURES: u64 = F_VERSION_1 | F_INDIRECT_DESC | blk::F_FLUSH | blk::F_DISCARD;
+/// What every disk offers.
+pub const FEATURES: u64 = F_VERSION_1 | F_INDIRECT_DESC | blk::F_FLUSH;
 
 /// The guest's code in the making.
 pub struct Guest(pub Tiny);
@@ -55,6 +58,19 @@ impl Guest {
         self.store(address_of(offset), value)
     }
 
+    pub fn store_byte(self, addr: u32, value: u8) -> Self {
+        // mov byte [addr], value
+        self.raw(&[0xc6, 0x05])
+            .raw(&addr.to_le_bytes())
+            .raw(&[value])
+    }
+
+    pub fn store_word(self, addr: u32, value: u16) -> Self {
+        // mov word [addr], value
+        let code = self.raw(&[0x66, 0xc7, 0x05]).raw(&addr.to_le_bytes());
+        code.raw(&value.to_le_bytes())
+    }
+
     /// Looks until the bits of `mask` at `addr` are `value`.
     pub fn wait(self, addr: u32, mask: u32, value: u32) -> Self {
         // jne back over itself and the comparison
@@ -63,19 +79,41 @@ impl Guest {
 
     /// Stops the machine with an exit code unless the bits of `mask` at `addr` are `value`.
     pub fn expect(self, addr: u32, mask: u32, value: u32) -> Self {
+        self.compare(addr, mask, value).or_stop()
+    }
+
+    /// The same, by a load of one byte.
+    pub fn expect_byte(self, addr: u32, value: u8) -> Self {
+        // movzx eax, byte [addr]
+        let code = self.raw(&[0x0f, 0xb6, 0x05]).raw(&addr.to_le_bytes());
+        code.compare_eax(value.into()).or_stop()
+    }
+
+    /// The same, by a load of two bytes.
+    pub fn expect_word(self, addr: u32, value: u16) -> Self {
+        // movzx eax, word [addr]
+        let code = self.raw(&[0x0f, 0xb7, 0x05]).raw(&addr.to_le_bytes());
+        code.compare_eax(value.into()).or_stop()
+    }
+
+    fn or_stop(self) -> Self {
         // je over: mov al, 1; mov dx, 0xf4; out dx, al; hlt; jmp back
-        let code = self.compare(addr, mask, value);
-        code.raw(&[
+        self.raw(&[
             0x74, 10, 0xb0, 1, 0x66, 0xba, 0xf4, 0, 0xee, 0xf4, 0xeb, 0xfd,
         ])
     }
 
     /// Compares the bits of `mask` at `addr` with `value`: 15 bytes.
     fn compare(self, addr: u32, mask: u32, value: u32) -> Self {
-        // mov eax, [addr]; and eax, mask; cmp eax, value
+        // mov eax, [addr]; and eax, mask
         let code = self.raw(&[0xa1]).raw(&addr.to_le_bytes());
         let code = code.raw(&[0x25]).raw(&mask.to_le_bytes());
-        code.raw(&[0x3d]).raw(&value.to_le_bytes())
+        code.compare_eax(value)
+    }
+
+    fn compare_eax(self, value: u32) -> Self {
+        // cmp eax, value
+        self.raw(&[0x3d]).raw(&value.to_le_bytes())
     }
 
     pub fn says(mut self, text: &str) -> Self {
@@ -148,6 +186,14 @@ impl Guest {
     pub fn header(self, request_type: u32, sector: u32) -> Self {
         let code = self.store(HEADER, request_type).store(HEADER + 4, 0);
         code.store(HEADER + 8, sector).store(HEADER + 12, 0)
+    }
+
+    /// A read of sector 1 in descriptors 0 to 2 of `table`.
+    pub fn read_chain(self, table: u32) -> Self {
+        let code = self.header(T_IN, 1);
+        let code = code.descriptor(table, 0, [HEADER, 16, NEXT, 1]);
+        let code = code.descriptor(table, 1, [DATA, 512, WRITE | NEXT, 2]);
+        code.descriptor(table, 2, [STATUS, 1, WRITE, 0])
     }
 
     /// Makes `heads` available at once, and notifies.

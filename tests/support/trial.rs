@@ -24,6 +24,20 @@ pub fn test_of(name: &str, run: impl FnOnce() -> Outcome + Send + 'static) -> Tr
     })
 }
 
+/// A test that needs /dev/kvm, and something that `possible` looks for and `what` names.
+#[allow(dead_code, reason = "not every program of tests has such a one")]
+pub fn test_where(
+    what: &'static str,
+    possible: fn() -> bool,
+    name: &str,
+    run: fn() -> Outcome,
+) -> Trial {
+    if possible() {
+        return test(name, run);
+    }
+    Trial::ignorable_test(name, move || Ok(skipped(what)))
+}
+
 /// A test that needs /dev/kvm and `program` in the PATH.
 pub fn test_with(program: &'static str, name: &str, run: fn() -> Outcome) -> Trial {
     if installed(program) {

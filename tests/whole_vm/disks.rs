@@ -25,6 +25,13 @@ pub fn tests() -> Vec<Trial> {
         trial::test_with("strace", "disks::a_host_without_io_uring", without_io_uring),
         trial::test("disks::one_that_grows_under_our_guest", growing),
         trial::test("disks::the_hosts_limit_of_a_files_size", file_size_limit),
+        trial::test_where(
+            "nobody may mount a tmpfs here",
+            may_mount,
+            "disks::a_host_without_space",
+            no_space,
+        ),
+        trial::test("disks::a_host_without_descriptors", no_descriptors),
         trial::test("disks::readonly_memory_is_read_only", read_only_memory),
     ]
 }
@@ -143,6 +150,64 @@ fn file_size_limit() -> Outcome {
     Iolite::program("verify /dev/vdb 9 524288 524288")
         .disk(image.path())
         .expect(0)?;
+    Ok(())
+}
+
+/// `script` in a shell that may mount, and nobody else sees it.
+fn mounting(script: &str) -> Command {
+    let mut shell = Command::new("unshare");
+    shell.args(["--map-root-user", "--mount", "sh", "-ec", script]);
+    shell
+}
+
+fn may_mount() -> bool {
+    let mut mount = mounting("mount -t tmpfs tmpfs /tmp");
+    mount.output().is_ok_and(|output| output.status.success())
+}
+
+/// A tmpfs that is half as large as the disk on it: what does not fit is an error, and the rest of the
+/// disk goes on.
+fn no_space() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let mut mounting = mounting(
+        "mount -t tmpfs -o size=512k tmpfs \"$1\"
+        truncate -s 1M \"$1/disk\"
+        exec \"$0\" run -d \"$1/disk\"",
+    );
+    let iolite = env!("CARGO_BIN_EXE_iolite");
+    mounting.arg(iolite).arg(directory.path());
+    let mut running = Iolite::other(mounting).start()?;
+    running
+        .send("fill /dev/vdb 7\nfill /dev/vdb 9 0 65536\nverify /dev/vdb 9 0 65536\nexit 0\n")?;
+    let ended = running.finish_with_input_open()?.expect(0)?;
+    ended.says("input/output error")?.says("seed 9: ok")?;
+    Ok(())
+}
+
+/// Whatever the host cannot open is one line.
+fn no_descriptors() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let mut refused = 0;
+    for limit in [4, 8, 12, 16, 20, 24, 64] {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+        limited.args([env!("CARGO_BIN_EXE_iolite"), "run"]);
+        let verify = Iolite::other(limited).disk(image.with("queues=4"));
+        let ended = verify.option("-p", "init=verify /dev/vdb 9").finish()?;
+        if ended.code() == 0 {
+            continue;
+        }
+        refused += 1;
+        let one_line = ended.stderr.lines().count() == 1;
+        ensure!(
+            one_line
+                && [4, 6, 8, 10].contains(&ended.code())
+                && ended.stderr.contains("os error 24"),
+            "{limit} descriptors: {}",
+            ended.report()
+        );
+    }
+    ensure!(refused > 1, "none of the limits was a limit");
     Ok(())
 }
 

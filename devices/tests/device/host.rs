@@ -1,6 +1,7 @@
 //! The host's side: image files and what can go wrong with them.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -161,6 +162,50 @@ fn an_image_that_is_deleted_goes_on() {
     fs::remove_file(file.path()).unwrap();
     assert_eq!(driver.request(T_OUT, 3, &[r(DATA, 512)]), (S_OK, 1));
     assert_eq!(driver.request(T_IN, 3, &[w(DATA + 512, 512)]), (S_OK, 513));
+}
+
+#[test]
+fn an_image_that_is_replaced_goes_on_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other, old] = ["disk", "other", "old"].map(|name| directory.path().join(name));
+    fs::write(&path, pattern(64 * 512)).unwrap();
+    fs::write(&other, [9; 64 * 512]).unwrap();
+    fs::hard_link(&path, &old).unwrap();
+    let backend = Arc::new(FileBackend::open(&path, false).unwrap());
+    let mut driver = Driver::live_with(backend, config(), FEATURES);
+    fs::rename(&other, &path).unwrap();
+    assert_eq!(driver.request(T_IN, 3, &[w(DATA, 512)]), (S_OK, 513));
+    assert_eq!(driver.bytes(DATA, 512), pattern(4 * 512)[3 * 512..]);
+    driver.memory_fill(DATA, 512, 0x5a);
+    assert_eq!(driver.request(T_OUT, 4, &[r(DATA, 512)]), (S_OK, 1));
+    assert_eq!(driver.request(T_FLUSH, 0, &[]), (S_OK, 1));
+    assert!(fs::read(&path).unwrap() == [9; 64 * 512]);
+    assert_eq!(fs::read(&old).unwrap()[4 * 512..5 * 512], [0x5a; 512]);
+}
+
+/// Everything has to come from the disk, as far as the file system lets go of it.
+#[test]
+fn what_is_not_in_the_page_cache_is_read() {
+    const SECTORS: u64 = 4096;
+    let wanted = pattern(SECTORS as usize * 512);
+    let file = image(&wanted);
+    let mut driver = driver_of(&file);
+    for round in 0..3 {
+        file.as_file().sync_all().unwrap();
+        // SAFETY: the descriptor is open, and the rest are numbers.
+        #[allow(unsafe_code)]
+        unsafe {
+            let (fd, what) = (file.as_raw_fd(), libc::POSIX_FADV_DONTNEED);
+            libc::posix_fadvise(fd, 0, 0, what);
+        }
+        // Backwards, so that nothing is read ahead; two sectors of each page.
+        for sector in (0..SECTORS).rev().step_by(4) {
+            let answer = driver.request(T_IN, sector, &[w(DATA, 512)]);
+            assert_eq!(answer, (S_OK, 513), "sector {sector} in round {round}");
+            let at = sector as usize * 512;
+            assert!(driver.bytes(DATA, 512) == wanted[at..at + 512]);
+        }
+    }
 }
 
 #[test]
