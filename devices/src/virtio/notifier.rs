@@ -33,7 +33,7 @@ impl Notifier {
         self.raise(INTERRUPT_USED_RING);
     }
 
-    /// Sends a configuration change notification (virtio 1.2, section 2.4).
+    /// Sends a configuration change notification (virtio 1.2, section 2.3).
     pub fn config_changed(&self) {
         self.raise(INTERRUPT_CONFIG_CHANGE);
     }

@@ -38,7 +38,7 @@ pub enum Outcome {
 /// The completion of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Done {
-    /// What was handed to [`Disk::submit`].
+    /// What was handed to [`Disk::submit`](crate::Disk::submit).
     pub cookie: u32,
     /// How it ended.
     pub outcome: Outcome,
@@ -51,7 +51,7 @@ pub struct Done {
 pub enum SubmitError {
     /// Every slot is in flight: try again after a completion.
     Full,
-    /// It has more segments than [`Info::max_segments`].
+    /// It has more segments than [`Info::max_segments`](crate::Info::max_segments).
     TooManySegments,
 }
 

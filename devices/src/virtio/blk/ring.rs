@@ -187,7 +187,7 @@ impl Ring {
             self.silent = false;
             self.memory.set_used_flags(0);
         }
-        // Either the driver sees what was just written, or we see its buffer (section 2.7.13.3).
+        // Either the driver sees what was just written, or we see its buffer (section 2.7.13.4).
         fence(Ordering::SeqCst);
         self.is_ready()
     }

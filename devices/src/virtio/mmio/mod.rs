@@ -7,7 +7,7 @@
 //! Status goes on reading nonzero until the drain is over, and other writes are ignored.
 //!
 //! Whatever the driver does out of turn is ignored; a queue that cannot be used sets
-//! DEVICE_NEEDS_RESET. What concerns one queue is in [`queues`].
+//! DEVICE_NEEDS_RESET. What concerns one queue is in `queues`.
 
 mod queues;
 
