@@ -7,7 +7,8 @@ use iolite_devices_abi::blk::{DiscardWriteZeroes, FLAG_UNMAP, SECTOR_SIZE};
 use vm_memory::{Bytes, GuestMemoryMmap};
 
 use super::chain::Buffer;
-use super::request::{Data, Limits, Refusal, check_range};
+use super::refusal::Refusal;
+use super::request::{Data, Limits, check_range};
 
 /// How much one request may ask for; the configuration space says so to the driver.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,9 @@
 
 use iolite_devices_abi::blk::S_OK;
 
-use super::completion::Answer;
-use super::queue::RequestQueue;
-use super::request::Parsed;
+use super::RequestQueue;
+use crate::virtio::blk::completion::Answer;
+use crate::virtio::blk::request::Parsed;
 
 impl RequestQueue {
     /// The answer to what needs no backend.

@@ -1,0 +1,228 @@
+//! The request queue: the one owner of the ring. Who pops, who writes used entries and who decides
+//! about an interrupt is here, for every thread of the device.
+//!
+//! The queue's thread and the workers pull through [`RequestSource`] (`pull`), and complete (`publish`).
+//! The lock is held to pop and parse one head, and to publish one; not while a request is carried out.
+//! What can be answered without the disk is answered on the spot (`answers`).
+//!
+//! A completion is visible to the driver at once. The interrupt for it is decided on at once too,
+//! unless the queue's thread is in the middle of a *turn*: then at the end of the turn, for all of
+//! them together.
+//!
+//! Whoever holds something of the ring (a head, a request) is inside the [`Gate`]. To stop is to
+//! close the gate; once it is empty too, no thread touches the ring or the guest memory of any
+//! request, and the ring can go.
+
+mod answers;
+mod publish;
+mod pull;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::chain::{Buffer, DescriptorTable};
+use super::counters::Live;
+use super::disk::Disk;
+use super::ring::Ring;
+use crate::block::gate::Gate;
+use crate::block::request::Completion;
+use crate::block::source::{Pulled, RequestSource};
+use crate::throttle::Throttle;
+use crate::trace;
+use crate::virtio::device::QueueLayout;
+use crate::virtio::notifier::Notifier;
+
+/// The request queue of a block device, live or not.
+pub struct RequestQueue {
+    /// For log lines: the disk's name, with a number where there are several queues.
+    pub(super) label: String,
+    /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
+    pub(super) doorbell: EventFd,
+    pub(super) disk: Arc<Disk>,
+    memory: Arc<GuestMemoryMmap>,
+    notifier: Arc<Notifier>,
+    gate: Gate,
+    state: Mutex<State>,
+    /// The queue's thread is in a turn: interrupts are decided on at its end.
+    in_turn: AtomicBool,
+    /// Something was published in this turn.
+    undecided: AtomicBool,
+    /// Written under the lock of `state`, but for those of notifications.
+    pub(super) counters: Live,
+    /// For events of requests.
+    pub(super) trace: trace::Queue,
+    /// What the guest did wrong.
+    complaints: Throttle,
+}
+
+/// What the lock guards.
+struct State {
+    active: Option<Active>,
+    last_id: u64,
+    /// Where chains are followed to.
+    chain: Vec<Buffer>,
+    /// For log lines: the requests that no interrupt has been decided for.
+    unsaid: Vec<u64>,
+}
+
+/// A live queue.
+struct Active {
+    ring: Ring,
+    table: DescriptorTable,
+    features: u64,
+}
+
+impl RequestQueue {
+    /// Queue `label` of `disk`; `doorbell` wakes its thread.
+    pub(super) fn new(
+        label: String,
+        doorbell: EventFd,
+        disk: Arc<Disk>,
+        memory: Arc<GuestMemoryMmap>,
+        notifier: Arc<Notifier>,
+    ) -> Self {
+        RequestQueue {
+            trace: trace::Queue::labelled(&label),
+            label,
+            doorbell,
+            disk,
+            memory,
+            notifier,
+            gate: Gate::closed(),
+            state: Mutex::new(State {
+                active: None,
+                last_id: 0,
+                chain: Vec::new(),
+                unsaid: Vec::new(),
+            }),
+            in_turn: AtomicBool::new(false),
+            undecided: AtomicBool::new(false),
+            counters: Live::default(),
+            complaints: Throttle::default(),
+        }
+    }
+
+    /// The driver is set up: requests may be pulled from now on.
+    pub(super) fn activate(&self, layout: &QueueLayout, features: u64) {
+        let event_idx = features & F_EVENT_IDX != 0;
+        let Some(ring) = Ring::new(&self.memory, layout, event_idx) else {
+            // The transport has checked the layout against the same memory.
+            return self.notifier.fail();
+        };
+        let table = ring.table(features & F_INDIRECT_DESC != 0);
+        self.lock().active = Some(Active {
+            ring,
+            table,
+            features,
+        });
+        self.gate.open();
+    }
+
+    /// Gives out no request any more.
+    pub(super) fn stop(&self) {
+        self.gate.close();
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_drained(&self) -> bool {
+        self.gate.is_empty()
+    }
+
+    /// Stops, waits at most `wait` for what is in flight, and lets go of the ring; false if time
+    /// was up.
+    pub(super) fn deactivate(&self, wait: Duration) -> bool {
+        self.gate.close();
+        let drained = self.gate.wait_until_empty(wait);
+        if drained {
+            let mut state = self.lock();
+            state.active = None;
+            state.unsaid.clear();
+        }
+        drained
+    }
+
+    /// The queue's thread polls from now on: the driver is asked for no notifications.
+    pub(super) fn attend(&self) {
+        if let Some(active) = &mut self.lock().active {
+            active.ring.attend();
+        }
+    }
+
+    /// The queue's thread is about to sleep. True if there is something to pull already; otherwise
+    /// the driver notifies of the next buffer.
+    pub(super) fn rest(&self) -> bool {
+        let mut state = self.lock();
+        self.decide(&mut state);
+        match &mut state.active {
+            // Should the ring be broken, the next pop says so.
+            Some(active) => {
+                let ready = active.ring.rest().unwrap_or(true);
+                ready && self.gate.is_open() && !self.notifier.needs_reset()
+            }
+            None => false,
+        }
+    }
+
+    /// The queue's thread begins a turn: until its end nobody decides about interrupts.
+    pub(super) fn begin_turn(&self) {
+        self.in_turn.store(true, Ordering::Relaxed);
+    }
+
+    /// Decides about an interrupt for all that was completed in the turn.
+    pub(super) fn end_turn(&self) {
+        self.in_turn.store(false, Ordering::Relaxed);
+        // What a worker publishes just now and we do not see yet is decided on after the next turn,
+        // or before the sleep.
+        if self.undecided.load(Ordering::Relaxed) {
+            self.decide_now();
+        }
+    }
+
+    /// Decides about an interrupt for all that was completed. After a turn nothing is left out: a
+    /// worker that saw the turn and left the decision to its end had the lock before us.
+    pub(super) fn decide_now(&self) {
+        self.decide(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn complain(&self, what: std::fmt::Arguments<'_>) {
+        self.complaints.warn(format_args!("{}: {what}", self.label));
+    }
+}
+
+impl RequestSource for RequestQueue {
+    fn next(&self) -> Option<Pulled> {
+        let mut state = self.lock();
+        // Who polls mostly finds nothing: that is not worth a way through the gate. Under the lock the
+        // ring is there, or is gone.
+        let active = state.active.as_mut();
+        if active.is_none_or(|active| active.ring.is_quiet()) {
+            return None;
+        }
+        self.gate.enter().then(|| self.pull(state))?
+    }
+
+    fn complete(&self, completion: Completion) {
+        let mut state = self.lock();
+        let was_in_flight = self.finish(&mut state, completion);
+        drop(state);
+        if was_in_flight {
+            self.gate.leave();
+        }
+    }
+
+    fn exchange(&self, completion: Completion) -> Option<Pulled> {
+        let mut state = self.lock();
+        // The next request takes the place of this one inside the gate.
+        self.finish(&mut state, completion)
+            .then(|| self.pull(state))?
+    }
+}

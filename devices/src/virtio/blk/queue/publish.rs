@@ -1,0 +1,80 @@
+//! From a completion to the used ring, and to an interrupt.
+
+use std::sync::atomic::Ordering;
+
+use super::{Active, RequestQueue, State};
+use crate::block::request::Completion;
+use crate::trace::Point;
+use crate::virtio::blk::completion::Answer;
+
+impl RequestQueue {
+    /// Takes the answer to a request. False, and a complaint, if that is not in flight.
+    #[inline]
+    pub(super) fn finish(&self, state: &mut State, completion: Completion) -> bool {
+        let Completion { id, tag, outcome } = completion;
+        let active = state.active.as_ref();
+        let Some(pending) = active.and_then(|active| active.ring.pending(tag)) else {
+            let name = &self.label;
+            log::error!("{name} #{id} completed twice (please report this bug)");
+            return false;
+        };
+        self.counters.count_outcome(pending, outcome);
+        self.publish(state, id, tag, pending.answer(outcome));
+        true
+    }
+
+    /// Gives a head back to the driver, and notifies it if it wants that.
+    #[inline]
+    pub(super) fn publish(&self, state: &mut State, id: u64, head: u16, answer: Answer) {
+        // A broken queue is stopped: the driver gets nothing back until it has reset the device.
+        let Some(active) = &mut state.active else {
+            return;
+        };
+        if self.notifier.needs_reset() {
+            return;
+        }
+        let status = answer.code().unwrap_or(u8::MAX);
+        self.trace.event(Point::Used, head, status.into(), 0);
+        answer.write_status(&self.memory);
+        active.ring.publish(head, answer.len());
+        if log::log_enabled!(log::Level::Debug) {
+            let (len, code) = (answer.len(), answer.code());
+            log::debug!("{} #{id} used: len {len}, status {code:?}", self.label);
+            state.unsaid.push(id);
+        }
+        if self.in_turn.load(Ordering::Relaxed) {
+            self.undecided.store(true, Ordering::Relaxed);
+        } else {
+            self.decide(state);
+        }
+    }
+
+    /// Sends an interrupt if the driver wants one for what was published since the last decision.
+    /// The lock is held until it is sent, so that none comes after a reset.
+    pub(super) fn decide(&self, state: &mut State) {
+        self.undecided.store(false, Ordering::Relaxed);
+        let Some(Active { ring, .. }) = &mut state.active else {
+            return;
+        };
+        let published = u64::from(ring.undecided());
+        let sent = ring.wants_interrupt();
+        if published > 0 {
+            let decided = if sent {
+                Point::Interrupted
+            } else {
+                Point::Suppressed
+            };
+            self.trace.event(decided, 0, 0, 0);
+        }
+        if sent {
+            self.notifier.used_buffer();
+        }
+        self.counters.interrupts_sent.add(sent.into());
+        let suppressed = published.saturating_sub(sent.into());
+        self.counters.interrupts_suppressed.add(suppressed);
+        for id in state.unsaid.drain(..) {
+            let what = if sent { "sent" } else { "suppressed" };
+            log::debug!("{} #{id} interrupt {what}", self.label);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! From a head in the available ring to a request in flight.
+
+use std::sync::MutexGuard;
+
+use super::{RequestQueue, State};
+use crate::block::request::{Kind, Request};
+use crate::block::source::Pulled;
+use crate::trace::{self, Point};
+use crate::virtio::blk::chain::{self, ChainError};
+use crate::virtio::blk::completion::Pending;
+use crate::virtio::blk::request::{self, Parsed, Transfer};
+use crate::virtio::blk::ring::{Popped, Ring, RingError};
+
+/// Why the queue is broken until the next reset.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Ring(#[from] RingError),
+    #[error("{0}")]
+    Chain(#[from] ChainError),
+}
+
+/// What became of one head.
+enum Step {
+    Empty,
+    Answered,
+    Pulled(Pulled),
+}
+
+impl RequestQueue {
+    /// The next request to carry out. The caller is inside the gate, and stays there with the request
+    /// if it gets one.
+    #[inline]
+    pub(super) fn pull<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Option<Pulled> {
+        // The gate is asked for every head: a driver that refills the ring with requests that are
+        // answered on the spot cannot hold up a reset.
+        while self.gate.is_open() && !self.notifier.needs_reset() {
+            match self.step(&mut state) {
+                Ok(Step::Pulled(pulled)) => return Some(pulled),
+                Ok(Step::Answered) => {
+                    // There may be no end to these, nor to the turn.
+                    self.decide(&mut state);
+                    drop(state);
+                    state = self.lock();
+                }
+                Ok(Step::Empty) => break,
+                Err(broken) => self.break_down(&broken),
+            }
+        }
+        drop(state);
+        self.gate.leave();
+        None
+    }
+
+    /// One head: a request to carry out, or one that is answered already, or none.
+    #[inline]
+    fn step(&self, state: &mut State) -> Result<Step, Broken> {
+        let Some(active) = &mut state.active else {
+            return Ok(Step::Empty);
+        };
+        let Some(Popped { head, more }) = active.ring.pop()? else {
+            return Ok(Step::Empty);
+        };
+        self.trace.event(Point::Popped, head, 0, 0);
+        let in_flight = active.ring.in_flight();
+        self.counters.max_in_flight.at_least(in_flight.into());
+        state.last_id += 1;
+        let id = state.last_id;
+        chain::walk(&self.memory, &active.table, head, &mut state.chain)?;
+        let limits = self.disk.limits(active.features);
+        match request::parse(&self.memory, &state.chain, limits) {
+            Parsed::Transfer(transfer) => {
+                let request = self.begin(&mut active.ring, id, head, transfer);
+                Ok(Step::Pulled(Pulled { request, more }))
+            }
+            other => {
+                let answer = self.answer_now(id, other);
+                self.publish(state, id, head, answer);
+                Ok(Step::Answered)
+            }
+        }
+    }
+
+    /// A transfer becomes a request in flight.
+    #[inline]
+    fn begin(&self, ring: &mut Ring, id: u64, head: u16, transfer: Transfer) -> Request {
+        let Transfer {
+            kind,
+            offset,
+            buffers,
+            ranges,
+            status,
+        } = transfer;
+        let what = buffers.len() | u64::from(operation(kind)) << 56;
+        self.trace.event(Point::Parsed, head, offset, what);
+        let name = &self.label;
+        log::debug!("{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}");
+        self.counters.count_popped(kind);
+        ring.start(
+            head,
+            Pending {
+                status,
+                kind,
+                bytes: buffers.len(),
+            },
+        );
+        Request {
+            id,
+            tag: head,
+            kind,
+            offset,
+            buffers,
+            ranges,
+        }
+    }
+
+    /// Stops the queue until the next reset.
+    fn break_down(&self, why: &Broken) {
+        self.gate.close();
+        self.complain(format_args!("{why}: the device needs a reset"));
+        self.notifier.fail();
+    }
+}
+
+/// What a request of this kind is called in events.
+fn operation(kind: Kind) -> u8 {
+    match kind {
+        Kind::Read => trace::operation::READ,
+        Kind::Write { .. } => trace::operation::WRITE,
+        Kind::Flush => trace::operation::FLUSH,
+        Kind::Discard | Kind::WriteZeroes { .. } => trace::operation::DISCARD,
+    }
+}
