@@ -14,6 +14,7 @@ use crate::fs::{file, pinned};
 use crate::ipc::events::{self, Watch};
 use crate::mm::cache::{self, write_back};
 use crate::mm::frame::{self, Frame};
+use crate::mm::heap;
 use crate::mm::layout::PAGE;
 use crate::mm::space::Backing;
 use crate::println;
@@ -281,7 +282,9 @@ pub fn unmap(disk: DiskId, address: u64) -> Result<u64, Errno> {
 /// Holds pages of memory that is the process's own, or a channel's: what a device writes into a page
 /// of the cache would go past it.
 fn hold(address: u64, pages: usize) -> Result<Vec<Frame>, Errno> {
-    let mut frames = Vec::with_capacity(pages);
+    heap::check_room()?;
+    let mut frames = Vec::new();
+    frames.try_reserve_exact(pages).map_err(|_| Errno::ENOMEM)?;
     let held = (0..pages as u64).try_for_each(|page| {
         let at = address.checked_add(page * PAGE).ok_or(Errno::EFAULT)?;
         let root = {

@@ -8,6 +8,7 @@ use crate::mm::space::{Area, Backing};
 use crate::sync::CpuCell;
 use alloc::vec::Vec;
 use iolite_devices_abi::blk::SECTOR_SIZE;
+use iolite_guest_abi::Errno;
 
 /// An object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,13 +92,20 @@ impl ObjectId {
         self.extent().bytes
     }
 
+    /// Room for another mapping: [`ObjectId::mapped`] will find it.
+    pub fn reserve_mapping(self) -> Result<(), Errno> {
+        let mappings = &mut OBJECTS.borrow_mut()[usize::from(self.0)].mappings;
+        mappings.try_reserve(1).map_err(|_| Errno::ENOMEM)
+    }
+
     /// Takes note that `area` of the address space under `root` maps it.
-    pub fn mapped(self, root: Root, area: &Area) {
+    pub fn mapped(self, root: Root, area: &Area) -> Result<(), Errno> {
         let (Backing::Shared { first_page, .. } | Backing::Private { first_page, .. }) =
             area.backing
         else {
-            return;
+            return Ok(());
         };
+        self.reserve_mapping()?;
         let pages = (area.end - area.start) / PAGE;
         let mapping = Mapping {
             root,
@@ -108,6 +116,7 @@ impl ObjectId {
         OBJECTS.borrow_mut()[usize::from(self.0)]
             .mappings
             .push(mapping);
+        Ok(())
     }
 
     /// Forgets the area at `start` of the address space under `root`.

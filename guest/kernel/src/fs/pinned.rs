@@ -2,6 +2,7 @@
 
 use crate::arch::user_access;
 use crate::mm::frame::{self, Frame};
+use crate::mm::heap;
 use crate::mm::layout::PAGE;
 use crate::mm::paging::Root;
 use crate::mm::{pager, paging};
@@ -58,6 +59,9 @@ impl Pinned {
     /// Leaves the segments, and the duty to release their frames, to `to`, which is empty.
     pub fn hand_over(&mut self, to: &mut Vec<Segment>) -> Result<(), Errno> {
         let count = self.segments.len();
+        if to.capacity() < count {
+            heap::check_room()?;
+        }
         to.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
         to.extend(self.segments.drain(..));
         Ok(())

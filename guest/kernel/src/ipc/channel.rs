@@ -5,6 +5,7 @@
 
 use super::events::{self, Watch};
 use crate::mm::frame::{self, Frame};
+use crate::mm::heap;
 use crate::mm::layout::PAGE;
 use crate::sync::CpuCell;
 use alloc::vec::Vec;
@@ -80,7 +81,9 @@ fn free_number() -> Result<u16, Errno> {
 }
 
 fn zeroed(pages: usize) -> Result<Vec<Frame>, Errno> {
-    let mut memory = Vec::with_capacity(pages);
+    heap::check_room()?;
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(pages).map_err(|_| Errno::ENOMEM)?;
     while memory.len() < pages {
         let Some(frame) = frame::alloc_zeroed() else {
             memory.into_iter().for_each(frame::release);

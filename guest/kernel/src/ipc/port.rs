@@ -4,6 +4,7 @@
 
 use super::channel;
 use super::events::{self, Watch};
+use crate::mm::heap;
 use crate::sync::CpuCell;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -33,6 +34,7 @@ static PORTS: CpuCell<Vec<Option<Port>>> = CpuCell::new(Vec::new());
 
 /// A port: the accepting side and the connecting one, each held once.
 pub fn new() -> Result<(End, End), Errno> {
+    heap::check_room()?;
     let mut ports = PORTS.borrow_mut();
     let free = ports.iter().position(Option::is_none);
     let slot = free.unwrap_or(ports.len());

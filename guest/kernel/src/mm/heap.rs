@@ -1,5 +1,9 @@
 //! The kernel's heap, for what is made once or once for each process. Nothing on the I/O paths
 //! allocates.
+//!
+//! What a program can have the kernel make is not bounded by the heap: so a system call that keeps
+//! something there asks [`check_room`] first, and reserves anything long by `try_reserve`. The rest of
+//! its allocations are few and small, and the reserve is theirs: they may take it for granted.
 
 #![allow(unsafe_code)]
 
@@ -8,9 +12,12 @@ use super::layout::PAGE;
 use crate::sync::CpuCell;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
+use iolite_guest_abi::Errno;
 use linked_list_allocator::Heap;
 
 const HEAP_BYTES: u64 = 2 << 20;
+/// What programs cannot use up.
+const RESERVE_BYTES: usize = 256 << 10;
 
 struct KernelHeap(CpuCell<Heap>);
 
@@ -29,6 +36,14 @@ pub fn init() {
             .borrow_mut()
             .init(first.address() as *mut u8, HEAP_BYTES as usize)
     };
+}
+
+/// ENOMEM if what is left is kept for the kernel itself.
+pub fn check_room() -> Result<(), Errno> {
+    match HEAP.0.borrow().free() {
+        ..RESERVE_BYTES => Err(Errno::ENOMEM),
+        _ => Ok(()),
+    }
 }
 
 // SAFETY: `Heap` hands out disjoint blocks; the cell keeps it to one caller at a time.

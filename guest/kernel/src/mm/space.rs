@@ -4,6 +4,7 @@
 //! one; here pages only go away.
 
 use super::frame::{self, Frame};
+use super::heap;
 use super::layout::PAGE;
 use super::paging::{self, Root};
 use crate::arch::cpu;
@@ -153,15 +154,22 @@ impl Space {
         self.areas.get_mut(self.last)
     }
 
+    /// Room for another area.
+    fn reserve(&mut self) -> Result<(), Errno> {
+        if self.areas.len() == MAX_AREAS {
+            return Err(Errno::ENOMEM);
+        }
+        heap::check_room()?;
+        self.areas.try_reserve(1).map_err(|_| Errno::ENOMEM)
+    }
+
     /// Adds an area at its place.
     pub fn insert(&mut self, area: Area) -> Result<(), Errno> {
         let valid = area.start >= USER_START && area.end <= USER_END && area.start < area.end;
         if !valid || area.write && area.execute {
             return Err(Errno::EINVAL);
         }
-        if self.areas.len() == MAX_AREAS {
-            return Err(Errno::ENOMEM);
-        }
+        self.reserve()?;
         let place = self.areas.partition_point(|other| other.start < area.start);
         let free = self
             .areas
@@ -173,8 +181,12 @@ impl Space {
         if !free {
             return Err(Errno::EINVAL);
         }
+        self.put(place, area)
+    }
+
+    fn put(&mut self, place: usize, area: Area) -> Result<(), Errno> {
         if let Some(object) = area.backing.object() {
-            object.mapped(self.root, &area);
+            object.mapped(self.root, &area)?;
         }
         self.areas.insert(place, area);
         Ok(())
@@ -245,31 +257,37 @@ impl Space {
         Ok(start)
     }
 
-    /// Takes `[start, end)` away, whatever lies there.
+    /// Takes `[start, end)` away, whatever lies there. ENOMEM, and nothing is gone, if there is no
+    /// room for the two parts of an area that is cut in its middle.
     pub fn unmap(&mut self, start: u64, end: u64) -> Result<(), Errno> {
-        let mut kept = Vec::new();
-        let cut: Vec<Area> = self
-            .areas
-            .extract_if(.., |area| area.start < end && start < area.end)
-            .collect();
-        for area in cut {
+        let cut = |area: &Area| area.start < end && start < area.end;
+        let split = |area: &Area| area.start < start && end < area.end;
+        if let Some(area) = self.areas.iter().find(|area| split(area)) {
+            let object = area.backing.object();
+            self.reserve()?;
+            object.map_or(Ok(()), ObjectId::reserve_mapping)?;
+        }
+        while let Some(place) = self.areas.iter().position(cut) {
+            let area = self.areas.remove(place);
             if let Some(object) = area.backing.object() {
                 object.unmapped(self.root, area.start);
             }
             self.drop_pages(&area.backing, area.start.max(start), area.end.min(end));
-            if area.start < start {
-                kept.push(Area { end: start, ..area });
-            }
+            // What is left of it takes the room that it had, or that was reserved.
             if area.end > end {
                 let backing = area.backing.advanced(end - area.start);
-                kept.push(Area {
+                let after = Area {
                     start: end,
                     backing,
                     ..area
-                });
+                };
+                self.put(place, after)?;
+            }
+            if area.start < start {
+                self.put(place, Area { end: start, ..area })?;
             }
         }
-        kept.into_iter().try_for_each(|area| self.insert(area))
+        Ok(())
     }
 
     /// Puts `frame`, which the caller holds, in the place of whatever page an anonymous, writable

@@ -67,7 +67,10 @@ fn map_channel(
     let past = offset.checked_add(len).filter(|past| *past <= end.bytes());
     let past = past.ok_or(Errno::EINVAL)?;
     let pages = offset / PAGE..past.div_ceil(PAGE);
-    let frames: Vec<Frame> = pages.filter_map(|page| end.frame(page)).collect();
+    let mut frames = Vec::<Frame>::new();
+    let count = (pages.end - pages.start) as usize;
+    frames.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+    frames.extend(pages.filter_map(|page| end.frame(page)));
     space.map_frames(frames.into_iter(), write)
 }
 

@@ -10,6 +10,7 @@ use crate::fs::Files;
 use crate::fs::async_io::{self, AsyncIo};
 use crate::fs::file;
 use crate::mm::cache::write_back;
+use crate::mm::heap;
 use crate::mm::space::Space;
 use crate::println;
 use crate::sync::CpuCell;
@@ -96,6 +97,9 @@ pub fn add(
     files: Files,
     rights: u64,
 ) -> Result<ProcessId, (Errno, Space)> {
+    if let Err(error) = heap::check_room() {
+        return Err((error, space));
+    }
     let mut processes = PROCESSES.borrow_mut();
     let slot = match processes.iter().position(Option::is_none) {
         Some(slot) => slot,

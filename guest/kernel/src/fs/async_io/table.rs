@@ -7,6 +7,7 @@ use crate::block::{self, DiskId, Owner, Submitter};
 use crate::fs::object::ObjectId;
 use crate::mm::cache;
 use crate::mm::frame::{self, Frame};
+use crate::mm::heap;
 use crate::task::process::ProcessId;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
@@ -158,6 +159,7 @@ impl AsyncIo {
     #[cold]
     fn add_place(&mut self) -> Result<(), Errno> {
         let number = self.requests.len();
+        heap::check_room()?;
         self.requests.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         if self.done.ring.is_empty() {
             let ring = &mut self.done.ring;

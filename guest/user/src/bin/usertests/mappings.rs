@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     Test::disk("msync_wrong_arguments", msync_wrong_arguments),
     Test::plain("anonymous_pages_are_zero", anonymous_pages_are_zero),
     Test::plain("too_many_mappings", too_many_mappings),
+    Test::plain("a_cut_without_room_changes_nothing", cut_without_room),
     Test::disk("munmap_in_the_middle", munmap_in_the_middle),
     Test::disk("mapping_past_the_end", mapping_past_the_end),
     Test::plain("a_files_last_page_ends_in_zeroes", last_page_of_a_file),
@@ -174,6 +175,28 @@ fn too_many_mappings() -> Check {
         pages.unmap(0, 1)?;
     }
     raw::pages(1).map(drop)?;
+    Ok(())
+}
+
+/// A mapping that is cut in its middle becomes two.
+fn cut_without_room() -> Check {
+    let pages = raw::pages(3)?;
+    let mut others = Vec::new();
+    while let Ok(other) = raw::pages(1) {
+        others.push(other);
+    }
+    (0..3).for_each(|index| raw::poke(pages.page(index), index as u8 + 1));
+    refused("the cut", pages.unmap(1, 1), Errno::ENOMEM)?;
+    for index in 0..3 {
+        equal("byte", raw::peek(pages.page(index)), index as u8 + 1)?;
+    }
+    // The ends need no room, and what is freed is enough for a cut.
+    pages.unmap(0, 1)?;
+    equal("byte", raw::peek(pages.page(1)), 2)?;
+    for other in others.drain(..2) {
+        other.unmap(0, 1)?;
+    }
+    raw::pages(3)?.unmap(1, 1)?;
     Ok(())
 }
 

@@ -1,13 +1,16 @@
 //! What a process that a test starts does: `usertests --as ROLE ARGUMENT...`. Its exit status is its
 //! answer; 0 is good.
 
+use crate::async_errors::submit;
 use crate::async_life;
-use crate::check::{self, PAGE, SCRATCH, holds};
+use crate::check::{self, PAGE, SCRATCH, SECTOR, holds};
 use crate::raw;
 use alloc::vec::Vec;
-use iolite_user::abi::{MAX_FDS, Number, map, prot};
+use iolite_user::abi::{IoRequest, MAX_FDS, MAX_IO, Number, map, prot};
 use iolite_user::core_logic::words;
-use iolite_user::{File, Instant, Mapping, MappingMut, Process, Result, SharedMapping, Thread};
+use iolite_user::{
+    Ended, Errno, File, Instant, Mapping, MappingMut, Process, Result, SharedMapping, Thread,
+};
 use iolite_user::{println, sleep, yield_now};
 
 /// The status of a role that came to a mistake.
@@ -44,6 +47,7 @@ pub fn play(role: &str, args: &[&str]) -> u8 {
         "sleepers-and-exit" => with_sleepers(number(0)),
         "orphans" => orphans(number(0)),
         "open-all" => open_all(),
+        "hoard" => hoard(),
         "raw-exit" => raw::call(Number::Exit, &[number(0)]).map(|_| MISTAKE),
         "thread-exit" => raw::call(Number::ThreadExit, &[number(0)]).map(|_| MISTAKE),
         "aio-exit" => async_life::exit_in_flight(number(0), false),
@@ -167,6 +171,29 @@ fn gate(gate: u64, page: u64) -> Result<u8> {
     };
     sleep(Instant::now().ns_until(opens));
     Ok(u8::from(holds(&page_of_disk, page, page).is_err()))
+}
+
+/// Has the kernel keep as much for this process as it will, and for as many more like it.
+fn hoard() -> Result<u8> {
+    let disk = File::open_direct(SCRATCH)?;
+    let memory = raw::pages(1)?;
+    let requests: Vec<_> = (0..MAX_IO as u64)
+        .map(|number| IoRequest {
+            fd: disk.fd() as u32,
+            buf: memory.address,
+            len: SECTOR,
+            user_data: number,
+            ..IoRequest::default()
+        })
+        .collect();
+    let _ = submit(&requests);
+    while raw::pages(1).is_ok() {}
+    // Until there are no more of them.
+    match check::start("hoard", &[]) {
+        Ok(next) => Ok(u8::from(next.wait()? != Ended::Exited(0))),
+        Err(Errno::ENOMEM | Errno::EAGAIN) => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// Exits while another of its threads never stops running.

@@ -1,6 +1,6 @@
 //! What there is: files, disks, numbers, counts; and the gate itself.
 
-use crate::check::{Check, equal, refused};
+use crate::check::{Check, end_of, equal, refused};
 use crate::ensure;
 use crate::raw;
 use crate::run::{PROGRAM, Test};
@@ -8,7 +8,9 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use iolite_user::abi::Number;
 use iolite_user::system_files;
-use iolite_user::{Errno, File, Thread, cpu_stats, disk_count, disks, id_of, kind, name_of, sleep};
+use iolite_user::{
+    Ended, Errno, File, Thread, cpu_stats, disk_count, disks, id_of, kind, name_of, sleep,
+};
 
 pub const TESTS: &[Test] = &[
     Test::plain("unknown_system_call", unknown_system_call),
@@ -18,7 +20,13 @@ pub const TESTS: &[Test] = &[
     Test::disk("stat_of_disks", stat_of_disks),
     Test::plain("cpu_stats_count", cpu_stats_count),
     Test::disk("disk_stats_count_and_reset", disk_stats_count_and_reset),
+    Test::disk("the_kernels_own_memory_runs_out", kernel_memory_runs_out).slow(),
 ];
+
+/// Whoever asks for more gets an error, and the kernel lives.
+fn kernel_memory_runs_out() -> Check {
+    equal("ended", end_of("hoard", &[])?, Ended::Exited(0))
+}
 
 fn unknown_system_call() -> Check {
     for number in [28, 99, 4096, 1 << 32, u64::MAX] {
