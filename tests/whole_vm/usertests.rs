@@ -21,7 +21,8 @@ const UNDER_PRESSURE: &str = "eviction_with_every_page_verified eviction_of_dirt
 const ON_A_SLOW_DISK: &str = "async_exit_with_256_in_flight async_killed_with_256_in_flight \
     async_unmap_in_flight async_close_in_flight async_poll_wakes_no_waiter \
     async_exit_while_a_thread_waits async_timeouts async_cancel exit_ends_every_thread \
-    twenty_processes_one_page munmap_keeps_what_was_written threads_block_at_once";
+    twenty_processes_one_page munmap_keeps_what_was_written threads_block_at_once \
+    faulty_pages_can_be_probed";
 const SCRATCH_BYTES: usize = 8 << 20;
 const FAULTY_BYTES: usize = 2 << 20;
 
@@ -54,14 +55,15 @@ fn slow_disk() -> Outcome {
     usertests(ON_A_SLOW_DISK, "latency=20ms")
 }
 
-/// Runs usertests with all the disks it knows of; `key` is one of the scratch disk's.
+/// Runs usertests with all the disks it knows of; `key` is one of the
+/// first two's.
 fn usertests(arguments: &str, key: &str) -> Outcome {
     let scratch = Image::zeroed(SCRATCH_BYTES as u64)?;
     let faulty = Image::patterned(FAULTY_BYTES, 1)?;
     let unflushed = Image::patterned(FAULTY_BYTES, 2)?;
     let ended = Iolite::program(&format!("usertests {arguments}"))
         .disk(scratch.with(key))
-        .disk(faulty.with("fail=read:800-803,fail=write:1600"))
+        .disk(faulty.with(&format!("{key},fail=read:800-803,fail=write:1600")))
         .disk(unflushed.with("fail=flush"))
         .expect(0)?
         .says(" passed, 0 failed")?;

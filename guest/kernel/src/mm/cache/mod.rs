@@ -13,7 +13,8 @@
 //! Whoever wants a page that is being read joins its queue; the interrupt that ends the read makes
 //! the page clean and wakes them. If the read failed, the page leaves the index at once: those who
 //! waited find out that it failed, whoever comes later reads again, and nobody ever sees stale
-//! bytes. A page whose write failed leaves the index too, and the next `fsync` or `msync` of its
+//! bytes. Which page of a longer request failed, the disk does not say: those who waited for one of
+//! these read it anew, alone. A page whose write failed leaves the index too, and the next `fsync` or `msync` of its
 //! disk says so: what the cache shows is what the disk holds or will hold.
 //!
 //! `table` is the data structure: places, index, and the clock hand that makes room. `write_back`
@@ -34,7 +35,7 @@ use arrayvec::ArrayVec;
 use core::ops::Range;
 use iolite_guest_abi::Errno;
 use iolite_virtio_driver::{MAX_SEGMENTS, Operation, Segment, SubmitError};
-use table::{Cache, State};
+use table::{Cache, PageRead, State};
 
 pub use table::PageId;
 
@@ -176,6 +177,11 @@ pub fn start_reads(object: ObjectId, range: Range<u64>) -> Result<u64, NoStart> 
 #[inline(always)]
 pub fn request_ended(first: PageId, ok: bool) {
     let mut cache = CACHE.borrow_mut();
+    let read = match cache.page(first).next_in_request {
+        _ if ok => PageRead::Good,
+        None => PageRead::Failed,
+        Some(_) => PageRead::Unknown,
+    };
     let mut next = Some(first);
     while let Some(id) = next {
         let page = cache.page(id);
@@ -183,7 +189,7 @@ pub fn request_ended(first: PageId, ok: bool) {
         page.waiters.wake_all();
         match page.state {
             State::Writing => write_back::page_written(&mut cache, id, ok),
-            _ => cache.page_read(id, ok),
+            _ => cache.page_read(id, read),
         }
     }
     drop(cache);

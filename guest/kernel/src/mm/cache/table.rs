@@ -38,6 +38,15 @@ impl PageId {
     }
 }
 
+/// How the read of a page has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PageRead {
+    Good,
+    Failed,
+    /// The request failed, and had other pages too.
+    Unknown,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// Nothing is here.
@@ -243,16 +252,16 @@ impl Cache {
 
     /// A read has ended.
     #[inline(always)]
-    pub fn page_read(&mut self, id: PageId, ok: bool) {
+    pub fn page_read(&mut self, id: PageId, read: PageRead) {
         self.in_flight -= 1;
         let page = self.page(id);
-        if ok && !page.stale {
+        if read == PageRead::Good && !page.stale {
             page.state = State::Clean;
             return;
         }
         self.drop_page(id);
-        // Those who wait come back for another read if only the bytes are too old.
-        if !ok && self.page(id).holders > 0 {
+        // In all other cases those who wait come back for another read.
+        if read == PageRead::Failed && self.page(id).holders > 0 {
             self.page(id).state = State::Failed;
         }
     }
