@@ -98,6 +98,14 @@ fn wrong_usage_of_bench_is_code_2() {
         &["--engine", "sync", "--keys", "workers=4"],
         &["workers", "engine=sync"],
     );
+    bench(
+        &["--engine", "sync", "--keys", "engine=pool"],
+        &["engine", "twice"],
+    );
+    bench(
+        &["--queues", "2", "--keys", "queues=2"],
+        &["queues", "twice"],
+    );
     bench(&["--disk", "x"], &["--overwrite"]);
 }
 

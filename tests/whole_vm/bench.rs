@@ -70,6 +70,7 @@ fn every_cell() -> Outcome {
     bench()
         .option("--block-size", "512,256K")
         .option("--depth", "1,128")
+        .option("--wait", "poll,interrupt")
         .expect(0)?;
     Ok(())
 }
@@ -113,6 +114,13 @@ fn several_queues() -> Outcome {
         .expect(0)?;
     let head = "rw         block  depth  queues  wait";
     ensure!(ended.stdout.contains(head), "{}", ended.report());
+    // Two queues of 16 hold no more.
+    let short = bench()
+        .option("--queues", "2")
+        .option("--keys", "queue-size=16");
+    let ended = short.option("--depth", "32,33").expect(16)?;
+    let why = "depth 33 needs more than 2 queues of 16";
+    ensure!(ended.stderr.contains(why), "{}", ended.report());
     let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
     let rows = rows(&results, 2 * 2 * 2)?;
     for (at, cell) in rows.iter().enumerate() {

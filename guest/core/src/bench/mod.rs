@@ -2,7 +2,7 @@
 //! matrix that is to be measured, and one line for its result.
 //!
 //! ```text
-//! guest: bench: ready sectors=N max_depth=N queues=N
+//! guest: bench: ready sectors=N queues=N queue_depth=N
 //! host:  cell rw=read|write|randread|randwrite block=BYTES depth=N queues=N wait=poll|interrupt
 //!        ms=N seed=N   (one line)
 //! guest: bench: result requests=N ns=N p50_ns=N p99_ns=N p999_ns=N max_ns=N all=N notifications=N
@@ -21,11 +21,13 @@
 mod cell;
 mod measured;
 mod places;
+mod ready;
 
 use crate::pattern::splitmix64;
 pub use cell::Cell;
 pub use measured::Measured;
 pub use places::Places;
+pub use ready::Ready;
 
 /// Bytes in a sector.
 pub const SECTOR_BYTES: usize = 512;

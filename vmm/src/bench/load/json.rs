@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Options;
 use super::image::Image;
@@ -18,6 +18,19 @@ pub fn write(
     options: &Options,
     image: &Image,
 ) -> io::Result<()> {
+    let all = json!({
+        "schema": "iolite-bench/1",
+        "disk": {"path": image.name(), "bytes": image.bytes(), "direct": options.direct},
+        "seconds": options.time.as_secs_f64(),
+        "rounds": options.rounds,
+        "cells": cells(results),
+    });
+    serde_json::to_writer_pretty(&mut out, &all)?;
+    writeln!(out)
+}
+
+/// An object for each cell and subject.
+fn cells(results: &Results) -> Vec<Value> {
     let rows = results.cells().iter().enumerate().flat_map(|(at, shape)| {
         let cell = *shape.cell();
         let subjects = results.subjects().iter().enumerate();
@@ -46,13 +59,25 @@ pub fn write(
             })
         })
     });
-    let all = json!({
-        "schema": "iolite-bench/1",
-        "disk": {"path": image.name(), "bytes": image.bytes(), "direct": options.direct},
-        "seconds": options.time.as_secs_f64(),
-        "rounds": options.rounds,
-        "cells": rows.collect::<Vec<_>>(),
-    });
-    serde_json::to_writer_pretty(&mut out, &all)?;
-    writeln!(out)
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::tests::results;
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_key() {
+        let docs = include_str!("../../../../docs/bench.md");
+        let cells = cells(&results());
+        assert_eq!(cells.len(), 2 * 7);
+        let keys = cells[0].as_object().unwrap().iter();
+        for (key, value) in keys {
+            assert!(docs.contains(&format!("| `{key}` |")), "{key}");
+            for inner in value.as_object().into_iter().flat_map(|inner| inner.keys()) {
+                assert!(docs.contains(&format!("`{inner}`")), "{key}.{inner}");
+            }
+        }
+    }
 }

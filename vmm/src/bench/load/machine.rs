@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use iolite_guest_core::bench::{Cell, Measured};
+use iolite_guest_core::bench::{Cell, Measured, Ready};
 
 use super::subject::{Load, Sample};
 use crate::error::Error;
@@ -31,6 +31,8 @@ pub struct Machine {
     lines: Receiver<String>,
     /// What came that was no answer.
     last_lines: VecDeque<String>,
+    /// What the guest has found; none before that.
+    ready: Option<Ready>,
     cpu: ProcessCpu,
 }
 
@@ -63,6 +65,7 @@ impl Machine {
             });
         }
         let mut machine = Machine {
+            ready: None,
             name: name.to_owned(),
             cpu: ProcessCpu::of(child.id(), vcpu).map_err(Error::host("cannot read a clock"))?,
             cells: child.stdin.take(),
@@ -70,9 +73,7 @@ impl Machine {
             lines,
             last_lines: VecDeque::new(),
         };
-        machine.answer(PATIENCE, |line| {
-            line.strip_prefix("bench: ready ").map(drop)
-        })?;
+        machine.ready = Some(machine.answer(PATIENCE, Ready::parse)?);
         Ok(machine)
     }
 
@@ -86,7 +87,7 @@ impl Machine {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                return Err(self.failed("its guest says nothing any more"));
+                return Err(self.failed(&format!("its guest has said nothing for {patience:?}")));
             };
             // Escape sequences of a guest have no business on our terminal.
             let line: String = line.chars().filter(|c| !c.is_control()).collect();
@@ -118,6 +119,16 @@ impl Machine {
 
 impl Load for Machine {
     fn measure(&mut self, cell: &Cell) -> Result<Sample, Error> {
+        if let Some(ready) = self.ready.filter(|ready| !ready.has_room_for(cell)) {
+            let Ready {
+                queues,
+                queue_depth,
+                ..
+            } = ready;
+            let depth = cell.depth;
+            let why = format!("depth {depth} needs more than {queues} queues of {queue_depth}");
+            return Err(self.failed(&why));
+        }
         let before = self.cpu.without_vcpu();
         let sent = match &mut self.cells {
             Some(cells) => writeln!(cells, "{cell}").is_ok(),

@@ -20,6 +20,8 @@ pub const SLOW_KEYS: &str = "latency=50ms";
 /// A disk of `iolite run`.
 #[derive(Clone, Debug)]
 pub struct Disk {
+    /// What to call the machine.
+    pub name: String,
     /// The image.
     pub path: PathBuf,
     /// Its keys.
@@ -30,12 +32,29 @@ pub struct Disk {
     pub queues: u64,
 }
 
+impl Disk {
+    /// As `run --disk` wants it.
+    pub fn spec(&self) -> String {
+        let queues = match self.queues {
+            1 => String::new(),
+            count => format!("queues={count}"),
+        };
+        let mut spec = format!("path={}", self.path.display());
+        for keys in [if self.direct { "direct" } else { "" }, &queues, &self.keys] {
+            if !keys.is_empty() {
+                spec = format!("{spec},{keys}");
+            }
+        }
+        spec
+    }
+}
+
 /// Our guest on iolite.
 ///
 /// # Errors
 /// [`Error::Bench`] if the guest does not get ready.
 pub fn iolite(disk: &Disk) -> Result<Machine, Error> {
-    Machine::start("iolite", run(disk, "")?, VCPU)
+    Machine::start(&disk.name, run(disk, "")?, VCPU)
 }
 
 /// The same guest, with a loop in place of a device.
@@ -61,7 +80,7 @@ impl Load for Traced {
         command.args(["--trace", "/dev/null"]);
         // It is killed, not ended: what it has recorded would be put together only then, for
         // seconds, while others are measured.
-        Machine::start("iolite --trace", command, VCPU)?.measure(cell)
+        Machine::start(&self.0.name, command, VCPU)?.measure(cell)
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {
@@ -86,7 +105,7 @@ impl Beside {
         let mut command = run(disk, "neighbour=/dev/vdc")?;
         command.args(["--disk", &spec]);
         Ok(Beside {
-            machine: Machine::start("iolite beside a slow disk", command, VCPU)?,
+            machine: Machine::start(&disk.name, command, VCPU)?,
             _slow: slow,
         })
     }
@@ -104,16 +123,12 @@ impl Load for Beside {
 
 /// `more` is for the guest's program.
 fn run(disk: &Disk, more: &str) -> Result<Command, Error> {
-    let queues = disk.queues;
-    let mut spec = format!("path={},queues={queues}", disk.path.display());
-    for key in [if disk.direct { "direct" } else { "" }, &disk.keys] {
-        if !key.is_empty() {
-            spec = format!("{spec},{key}");
-        }
-    }
     let mut command = this_program()?;
-    command.args(["run", "--disk", &spec]);
-    command.args(["--cmdline", &format!("{INIT} queues={queues} {more}")]);
+    command.args(["run", "--disk", &disk.spec()]);
+    command.args([
+        "--cmdline",
+        &format!("{INIT} queues={} {more}", disk.queues),
+    ]);
     Ok(command)
 }
 

@@ -1,6 +1,7 @@
 //! What is measured and compared.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -103,8 +104,10 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
     let mut subjects = Vec::new();
     let all_keys = all_keys(&options.keys, &options.engines);
     for keys in &all_keys {
-        DiskSpec::from_str(&format!("disk{}{keys}", comma(keys)))?;
-        subjects.push(Subject::Iolite(keys.clone()));
+        let subject = Subject::Iolite(keys.clone());
+        // A mistake in them should cost no time.
+        DiskSpec::from_str(&subject.disk("disk".into(), options).spec())?;
+        subjects.push(subject);
     }
     for against in &options.against {
         let more = match against {
@@ -159,6 +162,17 @@ impl Subject {
         }
     }
 
+    /// The disk of ours that it has, of the image at `path`.
+    fn disk(&self, path: PathBuf, options: &Options) -> ours::Disk {
+        ours::Disk {
+            name: self.to_string(),
+            path,
+            keys: self.keys().unwrap_or_default().to_owned(),
+            direct: options.direct,
+            queues: options.matrix.most_queues(),
+        }
+    }
+
     /// Makes it ready to be measured on `image`.
     ///
     /// # Errors
@@ -166,16 +180,11 @@ impl Subject {
     pub fn start(&self, image: &Image, options: &Options) -> Result<Box<dyn Load>, Error> {
         let (path, direct) = (image.path(), options.direct);
         let queues = options.matrix.most_queues();
-        let disk = |keys: &String| ours::Disk {
-            path: path.clone(),
-            keys: keys.clone(),
-            direct,
-            queues,
-        };
+        let disk = self.disk(path.clone(), options);
         Ok(match self {
-            Subject::Iolite(keys) => Box::new(ours::iolite(&disk(keys))?),
-            Subject::Traced(keys) => Box::new(Traced(disk(keys))),
-            Subject::Beside(keys) => Box::new(Beside::start(&disk(keys))?),
+            Subject::Iolite(_) => Box::new(ours::iolite(&disk)?),
+            Subject::Traced(_) => Box::new(Traced(disk)),
+            Subject::Beside(_) => Box::new(Beside::start(&disk)?),
             Subject::Limit => Box::new(ours::limit(&path, direct)?),
             Subject::Qemu(aio) => Box::new(qemu::start(&path, aio, direct, queues)?),
             Subject::HostUring => Box::new(Uring::new(&path, image.bytes(), direct)?),

@@ -10,9 +10,9 @@ use crate::neighbour::Neighbour;
 use crate::span::Span;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use iolite_user::core_logic::bench::{Cell, MAX_DEPTH, Measured, Places, SECTOR_BYTES};
+use iolite_user::core_logic::bench::{Cell, MAX_DEPTH, Measured, Places, Ready, SECTOR_BYTES};
 use iolite_user::core_logic::histogram::Histogram;
-use iolite_user::driver::{Done, Info, Operation, Outcome, Queue};
+use iolite_user::driver::{Done, Operation, Outcome, Queue};
 use iolite_user::{DrivenDisk, Errno, Instant, Pollable, wait_events};
 
 /// Of how many reads one is looked at. A power of two.
@@ -60,13 +60,13 @@ impl Load {
     }
 
     /// What the disk is.
-    pub fn info(&self) -> &Info {
-        self.disk.driver.info()
-    }
-
-    /// How many queues it has.
-    pub fn queues(&self) -> usize {
-        self.disk.driver.queues()
+    pub fn ready(&self) -> Ready {
+        let info = self.disk.driver.info();
+        Ready {
+            sectors: info.sectors,
+            queues: self.disk.driver.queues(),
+            queue_depth: info.max_in_flight.into(),
+        }
     }
 
     /// Measures one cell.
@@ -75,13 +75,14 @@ impl Load {
     ///
     /// [`Failure`]; requests may still be in flight then, and the program has to end.
     pub fn run(&mut self, cell: &Cell) -> Result<Measured> {
-        let bytes = self.info().sectors * SECTOR_BYTES as u64;
+        let ready = self.ready();
+        let bytes = ready.sectors * SECTOR_BYTES as u64;
         let mut places = Places::new(cell, bytes).ok_or(Errno::EINVAL)?;
         self.blocks.prepare(&self.disk, cell)?;
         *self.latencies = Histogram::new();
         self.measured = Measured::default();
         self.completed = 0;
-        self.queues = cell.queues.min(self.queues());
+        self.queues = cell.queues.min(ready.queues);
         self.at = 0;
         for queue in 0..self.queues {
             let mut queue = self.disk.driver.queue(queue);

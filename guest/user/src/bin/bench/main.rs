@@ -18,7 +18,7 @@ mod span;
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use iolite_user::core_logic::bench::{Cell, MAX_DEPTH, MAX_QUEUES};
+use iolite_user::core_logic::bench::{Cell, MAX_QUEUES};
 use iolite_user::{Args, Device, Errno, Result, console, entry, println};
 use load::Load;
 use neighbour::Neighbour;
@@ -77,15 +77,10 @@ fn serve(options: &Options) -> failure::Result<()> {
         None => None,
     };
     let mut load = Box::new(Load::new(disk, neighbour));
-    let info = *load.info();
-    let most = usize::from(info.max_in_flight).min(MAX_DEPTH);
-    println!(
-        "bench: ready sectors={} max_depth={most} queues={}",
-        info.sectors,
-        load.queues()
-    );
+    let ready = load.ready();
+    println!("{ready}");
     while let Some(line) = read_line()? {
-        let cell = Cell::parse(&line).filter(|cell| cell.depth <= most);
+        let cell = Cell::parse(&line).filter(|cell| ready.has_room_for(cell));
         let measured = load.run(&cell.ok_or(Errno::EINVAL)?)?;
         println!("{measured}");
     }
