@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use iolite_devices::block::inject::Latency;
 
 use crate::bench::args::Bench;
-use crate::config::{DiskSpec, MachineConfig, parse_duration, parse_latency, parse_size};
+use crate::config::{
+    DISK_HELP, DiskSpec, MachineConfig, parse_duration, parse_latency, parse_size,
+};
 use crate::error::Error;
 use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
@@ -145,45 +147,6 @@ struct Run {
 /// The place of an option after all others, but for `--help`.
 const LAST: usize = 998;
 
-/// The keys of a disk (docs/disks.md), in lines that fit 80 columns with clap's indentation.
-const DISK_HELP: &str = "\
-A disk and its keys; repeat for more. PATH is a raw image or a block
-device; mem:SIZE, a disk in memory, all zeros at first; or null:SIZE,
-which reads as zeros and forgets writes. SIGUSR1 tells the guest about
-images that have grown
-
-readonly, ro     refuse writes
-direct           bypass the host's page cache (O_DIRECT)
-cache=MODE       when writes are durable. writeback: after a flush, or
-                 at once for a guest that cannot flush; writethrough:
-                 at once; unsafe: flushes do nothing (writeback)
-block-size=N     logical block size, 512 or 4096 (512)
-engine=NAME      what carries out requests that have to wait: pool,
-                 worker threads; uring, io_uring; sync, the queue's
-                 own thread (pool; with direct uring, where possible)
-queues=N         queues, 1 to 16, each with threads of its own, for a
-                 guest that uses more than one (1)
-workers=N        worker threads for each queue, 1 to 64 (4)
-queue-size=N     entries of each queue, a power of 2, 4 to 1024 (256)
-poll=TIME        the longest time that a queue's thread looks for the
-                 next request before it sleeps, or off (50us)
-id=TEXT          the identification that the guest reads (its name)
-path=PATH        the path, if it is not the first item
-iops=N[:BURST]   at most N requests a second; after a rest, BURST may
-                 come at once (a tenth of N)
-bandwidth=SIZE[:BURST]
-                 the same for bytes read and written, like 100M
-latency=TIME     each request takes at least this time, like 2ms or
-                 50us, or a random time of a range like 1ms-3ms
-fail=OP[:WHICH]  requests fail with an I/O error and do nothing;
-                 repeat for more. OP is read, write, discard or flush;
-                 WHICH is SECTOR or FIRST-LAST (of 512 bytes, not for
-                 flush), every:N (the N-th, 2N-th, ...) or P% (each by
-                 chance); without it, all of them
-seed=N           another series of random latencies and failures (0)
-
-Example: -d disk.img,ro,latency=2ms,fail=read:1000-1007,fail=read:0.1%";
-
 /// Guest memory where nobody says otherwise, as text for --help and in bytes.
 const DEFAULT_MEMORY: &str = "128M";
 const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
@@ -301,20 +264,6 @@ impl Run {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-
-    #[test]
-    fn the_help_of_disks_names_every_key_and_fits_80_columns() {
-        let mistake = "x,none".parse::<DiskSpec>().unwrap_err().to_string();
-        let (_, keys) = mistake.split_once("known are ").unwrap();
-        for key in keys
-            .split([' ', ',', '(', ')'])
-            .filter(|key| !key.is_empty() && *key != "and")
-        {
-            assert!(DISK_HELP.contains(key), "{key}");
-        }
-        // clap indents it by ten.
-        assert!(DISK_HELP.lines().all(|line| line.len() <= 70));
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use iolite_devices_abi::machine::VIRTIO_MMIO_WINDOWS;
 
-pub use disk::{DiskSpec, Source};
+pub use disk::{DiskSpec, HELP as DISK_HELP, Source};
 pub use injection::parse_latency;
 pub use units::{parse_duration, parse_size};
 

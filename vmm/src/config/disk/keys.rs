@@ -1,5 +1,6 @@
 //! The keys of a disk, one by one.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use iolite_devices::block::engine::Kind as Engine;
@@ -17,111 +18,139 @@ const LONGEST_POLL: Duration = Duration::from_millis(10);
 impl DiskSpec {
     /// Takes one `key` or `key=value`.
     pub(super) fn set(&mut self, item: &str) -> Result<(), ConfigError> {
-        let (key, value) = match item.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
+        let (key, text) = match item.split_once('=') {
+            Some((key, text)) => (key, Some(text)),
             None => (item, None),
         };
-        let bad = |key, possible| ConfigError::BadValue {
-            key,
-            value: value.unwrap_or_default().to_owned(),
-            possible,
-        };
+        let value = |key| Value { key, text };
+        let limits = &mut self.injection.limits;
         match key {
-            "readonly" | "ro" => {
-                self.read_only = switch(value).ok_or_else(|| bad("readonly", SWITCH))?;
-            }
-            "direct" => self.direct = switch(value).ok_or_else(|| bad("direct", SWITCH))?,
+            "readonly" | "ro" => self.read_only = value("readonly").switch()?,
+            "direct" => self.direct = value("direct").switch()?,
             "cache" => {
-                self.cache = match value {
-                    Some("writeback") => Cache::WriteBack,
-                    Some("writethrough") => Cache::WriteThrough,
-                    Some("unsafe") => Cache::Unsafe,
-                    _ => return Err(bad("cache", "writeback, writethrough or unsafe")),
-                }
+                self.cache = value("cache").one_of("writeback, writethrough or unsafe", cache)?;
             }
             "block-size" => {
-                self.block_size = match value {
-                    Some("512") => 512,
-                    Some("4096" | "4K") => 4096,
-                    _ => return Err(bad("block-size", "512 or 4096")),
-                }
+                self.block_size = value("block-size").one_of("512 or 4096", block_size)?;
             }
             "engine" => {
-                let engine = match value {
-                    Some("pool") => Engine::Pool,
-                    Some("uring") => Engine::Uring,
-                    Some("sync") => Engine::Sync,
-                    _ => return Err(bad("engine", "pool, uring or sync")),
-                };
-                self.engine = Some(engine);
+                self.engine = Some(value("engine").one_of("pool, uring or sync", engine)?);
             }
             "queues" => {
-                self.queues = value
-                    .and_then(|value| value.parse().ok())
-                    .filter(|queues| (1..=16).contains(queues))
-                    .ok_or_else(|| bad("queues", "a number from 1 to 16"))?;
+                self.queues = value("queues").one_of("a number from 1 to 16", within(1..=16))?;
             }
             "workers" => {
-                self.workers = value
-                    .and_then(|value| value.parse().ok())
-                    .filter(|workers| (1..=64).contains(workers))
-                    .ok_or_else(|| bad("workers", "a number from 1 to 64"))?;
+                self.workers = value("workers").one_of("a number from 1 to 64", within(1..=64))?;
             }
             "queue-size" => {
-                self.queue_size = value
-                    .and_then(|value| value.parse().ok())
-                    .filter(|size: &u16| size.is_power_of_two() && (4..=1024).contains(size))
-                    .ok_or_else(|| bad("queue-size", "a power of two from 4 to 1024"))?;
+                let possible = "a power of two from 4 to 1024";
+                self.queue_size = value("queue-size").one_of(possible, queue_size)?;
             }
-            "poll" => {
-                self.poll = match value {
-                    Some("off") => Some(Duration::ZERO),
-                    value => value.and_then(time).filter(|time| *time <= LONGEST_POLL),
-                }
-                .ok_or_else(|| bad("poll", "off, or a time up to 10ms"))?;
-            }
+            "poll" => self.poll = value("poll").one_of("off, or a time up to 10ms", poll)?,
             "id" => {
-                let id = value
-                    .filter(|id| !id.is_empty() && id.len() <= ID_BYTES && id.is_ascii())
-                    .ok_or_else(|| bad("id", "an ASCII text of 1 to 20 characters"))?;
-                self.id = Some(id.to_owned());
+                let possible = "an ASCII text of 1 to 20 characters";
+                self.id = Some(value("id").one_of(possible, id)?);
             }
             "iops" => {
-                let rate = parse_rate(value.unwrap_or_default(), number);
-                let rate = rate.ok_or_else(|| bad("iops", "N or N:BURST, in requests"))?;
-                self.injection.limits.requests = Some(rate);
+                let rate = |text: &str| parse_rate(text, number);
+                limits.requests = Some(value("iops").one_of("N or N:BURST, in requests", rate)?);
             }
             "bandwidth" => {
-                let size = |text: &str| parse_size(text).ok();
-                let rate = parse_rate(value.unwrap_or_default(), size);
                 let possible = "SIZE or SIZE:BURST, like 100M or 100M:1M";
-                let rate = rate.ok_or_else(|| bad("bandwidth", possible))?;
-                self.injection.limits.bytes = Some(rate);
+                let rate = |text: &str| parse_rate(text, |size| parse_size(size).ok());
+                limits.bytes = Some(value("bandwidth").one_of(possible, rate)?);
             }
-            "latency" => self.injection.latency = Some(parse_latency(value.unwrap_or_default())?),
+            "latency" => self.injection.latency = Some(parse_latency(text.unwrap_or_default())?),
             "fail" => {
-                let failure = parse_failure(value.unwrap_or_default())?;
+                let failure = parse_failure(text.unwrap_or_default())?;
                 self.injection.failures.push(failure);
             }
-            "seed" => {
-                self.injection.seed = value
-                    .and_then(|value| value.parse().ok())
-                    .ok_or_else(|| bad("seed", "a number"))?;
-            }
+            "seed" => self.injection.seed = value("seed").one_of("a number", number)?,
             _ => return Err(ConfigError::UnknownKey(key.to_owned())),
         }
         Ok(())
     }
 }
 
-/// What [`switch`] takes.
-const SWITCH: &str = "alone, or true or false";
+/// What a key was given, if anything.
+struct Value<'a> {
+    key: &'static str,
+    text: Option<&'a str>,
+}
 
-/// A key that is there or not, or says so.
-fn switch(value: Option<&str>) -> Option<bool> {
-    match value {
-        None | Some("true" | "on") => Some(true),
-        Some("false" | "off") => Some(false),
-        Some(_) => None,
+impl Value<'_> {
+    /// The value as `parse` understands it; if it does not, the message says what is `possible`.
+    fn one_of<T>(
+        self,
+        possible: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let parsed = self.text.and_then(parse);
+        parsed.ok_or_else(|| ConfigError::BadValue {
+            key: self.key,
+            value: self.text.unwrap_or_default().to_owned(),
+            possible,
+        })
     }
+
+    /// A key that is there or not, or says so.
+    fn switch(self) -> Result<bool, ConfigError> {
+        if self.text.is_none() {
+            return Ok(true);
+        }
+        self.one_of("alone, or true or false", |text| match text {
+            "true" | "on" => Some(true),
+            "false" | "off" => Some(false),
+            _ => None,
+        })
+    }
+}
+
+fn cache(text: &str) -> Option<Cache> {
+    match text {
+        "writeback" => Some(Cache::WriteBack),
+        "writethrough" => Some(Cache::WriteThrough),
+        "unsafe" => Some(Cache::Unsafe),
+        _ => None,
+    }
+}
+
+fn block_size(text: &str) -> Option<u32> {
+    match text {
+        "512" => Some(512),
+        "4096" | "4K" => Some(4096),
+        _ => None,
+    }
+}
+
+fn engine(text: &str) -> Option<Engine> {
+    match text {
+        "pool" => Some(Engine::Pool),
+        "uring" => Some(Engine::Uring),
+        "sync" => Some(Engine::Sync),
+        _ => None,
+    }
+}
+
+fn within<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl FnOnce(&str) -> Option<T> {
+    move |text| {
+        let number = number(text).filter(|number| range.contains(number))?;
+        number.try_into().ok()
+    }
+}
+
+fn queue_size(text: &str) -> Option<u16> {
+    within(4..=1024)(text).filter(|size: &u16| size.is_power_of_two())
+}
+
+fn poll(text: &str) -> Option<Duration> {
+    match text {
+        "off" => Some(Duration::ZERO),
+        _ => time(text).filter(|time| *time <= LONGEST_POLL),
+    }
+}
+
+fn id(text: &str) -> Option<String> {
+    let fits = !text.is_empty() && text.len() <= ID_BYTES && text.is_ascii();
+    fits.then(|| text.to_owned())
 }

@@ -1,5 +1,6 @@
 //! A disk as people name it: `PATH[,key[=value]]...`, with the keys of crosvm and Cloud Hypervisor.
 
+mod help;
 mod keys;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use iolite_devices::block::inject::{Injection, Latency, Operation, Which};
 use iolite_devices::virtio::blk::{BlockConfig, Cache};
 
 use super::{ConfigError, parse_size};
+pub use help::HELP;
 
 /// One disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
