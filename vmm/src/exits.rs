@@ -173,7 +173,7 @@ impl Exits {
     }
 }
 
-/// KVM_RUN, between two events for who watches.
+/// KVM_RUN, between two events for the watch.
 fn traced_run(vcpu: &mut VcpuFd) -> Result<VcpuExit<'_>, kvm_ioctls::Error> {
     Queue::NONE.event(Point::Entered, 0, 0, 0);
     let exit = vcpu.run();

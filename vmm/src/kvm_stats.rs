@@ -107,7 +107,7 @@ impl Reading {
     }
 }
 
-/// For tests of who reads.
+/// For tests of readings.
 #[cfg(test)]
 impl<const N: usize> From<[(&str, u64); N]> for Reading {
     fn from(values: [(&str, u64); N]) -> Self {

@@ -3,8 +3,8 @@
 //! One way through it: [`cli`] turns the command line into a [`config`], [`builder`] joins the
 //! parts into a [`vm::Machine`], whose [`vcpu`] runs on a thread of its own and serves [`exits`]
 //! from the buses of `iolite-devices`; the main thread attends to [`events`]. What ends a machine
-//! goes through [`power`] and leaves the process as an [`exit_code`]. [`demo`] and [`mod@bench`] are the program's own
-//! uses of all that.
+//! goes through [`power`] and leaves the process as an [`exit_code`]. [`demo`] and [`mod@bench`] are
+//! the program's own uses of all this; [`watch`] feeds [`trace`] and [`stats`].
 
 pub mod bench;
 pub mod builder;

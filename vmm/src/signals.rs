@@ -1,7 +1,8 @@
-//! The signals that stop a machine, and the one that has it look at its disks anew, taken by the main thread from a descriptor.
+//! The signals that stop a machine, and SIGUSR1, which makes it look at the size of its disks: the main
+//! thread reads them from a descriptor.
 //!
-//! They are blocked from [`Signals::take`] on, in every thread started after it. When the guard is
-//! dropped they are as before, and end the process at once.
+//! They are blocked from [`Signals::take`] on, in every thread started after it. Dropping the guard
+//! restores them: then they end the process at once.
 
 #![allow(unsafe_code)]
 

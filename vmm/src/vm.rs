@@ -85,8 +85,8 @@ impl Machine {
         let attended = events::attend(&self.power, &self.disks, &mut signals, timeout, input);
         // Whatever happened: nobody may wait for a vCPU that still runs.
         self.power.stop(Stop::Reset);
-        // A second Ctrl-C is for who does not want to wait for a slow disk. Otherwise signals wait
-        // until everything is on the disk.
+        // After a Ctrl-C, a second one ends the process at once, for a user who does not want to wait
+        // for a slow disk. After any other stop, signals wait until everything is on the disk.
         let signals = (!self.power.is_off_by_signal()).then_some(signals);
         vcpu.join();
         let drained = shut_down(&self.disks);

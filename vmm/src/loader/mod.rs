@@ -70,7 +70,8 @@ pub enum LoaderError {
     },
     /// The command line is not one that a kernel can get.
     #[error(
-        "the kernel's command line is not printable ASCII of at most 2047 bytes, with some 35 more for each disk"
+        "the kernel's command line is not printable ASCII of at most 2047 bytes, \
+         with some 35 more for each disk"
     )]
     Cmdline(linux_loader::cmdline::Error),
     /// A boot structure does not fit into memory.

@@ -61,8 +61,8 @@ struct State {
 }
 
 impl Limit {
-    /// Limits `source` to what is in `buckets`, with a thread called `{name}-limit` that rings `doorbell` when a pause has
-    /// ended.
+    /// Limits `source` to what is in `buckets`. A thread called `{name}-limit` rings `doorbell` when a
+    /// pause has ended.
     ///
     /// # Errors
     /// If the system refuses the thread.

@@ -16,8 +16,8 @@
 //!
 //! The limits, and the counts of what fails now and then, are the disk's; the rest is each queue's.
 //!
-//! Everything random is a function of the seed, the queue and the request's number: the same requests in the
-//! same order meet the same fate.
+//! Everything random is a function of the seed, the queue and the request's number: the same requests
+//! in the same order meet the same fate.
 
 mod delay;
 mod failing;

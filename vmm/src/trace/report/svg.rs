@@ -67,7 +67,7 @@ impl Svg {
         );
     }
 
-    /// The whole, as an element of a page; `label` says what it shows to who does not see it.
+    /// The whole, as an element of a page; `label` is its text for screen readers.
     pub fn element(&self, (width, height): (f64, f64), label: &str) -> String {
         format!(
             "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">{}</svg>\n",

@@ -26,7 +26,7 @@ pub(super) struct Direct {
     memory: u64,
     /// Alignment of positions and lengths in bytes, at least a sector.
     block: u64,
-    /// Held for reading by who writes whole blocks, for writing by who changes parts of some.
+    /// Held for reading while whole blocks are written, for writing while parts of some are changed.
     blocks: RwLock<()>,
 }
 
