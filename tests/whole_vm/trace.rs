@@ -22,6 +22,7 @@ const SYSTEM: &[u8] = include_bytes!("../../resources/guest/system.tar");
 pub fn tests() -> Vec<Trial> {
     vec![
         trial::test("trace::the_demo_from_both_sides", demo),
+        trial::test("trace::programs_have_rings_of_their_own", rings),
         trial::test("trace::a_guest_that_says_nothing_of_itself", host_half),
         trial::test("trace::a_file_that_cannot_be_written", no_file),
     ]
@@ -66,25 +67,30 @@ fn demo() -> Outcome {
     check_views(&file, directory.path())
 }
 
+/// The moments of a request's life, in their order.
+const MOMENTS: [&str; 18] = [
+    "asked",
+    "taken",
+    "added",
+    "notified",
+    "received",
+    "popped",
+    "parsed",
+    "begun",
+    "ended",
+    "used",
+    "signalled",
+    "interrupted",
+    "harvested",
+    "answered",
+    "woken",
+    "running",
+    "collected",
+    "returned",
+];
+
 /// Every moment after the one before it, and all that a path's requests must have seen.
 fn check_lives(requests: &[Value]) -> Outcome {
-    const MOMENTS: [&str; 15] = [
-        "asked",
-        "added",
-        "notified",
-        "received",
-        "popped",
-        "parsed",
-        "begun",
-        "ended",
-        "used",
-        "signalled",
-        "interrupted",
-        "harvested",
-        "woken",
-        "running",
-        "returned",
-    ];
     for request in requests {
         let seen = MOMENTS
             .iter()
@@ -102,21 +108,30 @@ fn check_lives(requests: &[Value]) -> Outcome {
         ("kernel-mount", 64),
         ("pager", 1),
         ("read-ahead", 1),
-        ("driver in ring 3", 32),
+        ("block-server", 32),
     ] {
         ensure!(of(path) >= least, "{} requests of {path}", of(path));
     }
-    let whole_lives = requests.iter().filter(|request| {
+    for (path, other) in [
+        (
+            "blocking-read",
+            ["taken", "answered", "collected"].as_slice(),
+        ),
+        ("block-server", &["woken", "running", "returned"]),
+    ] {
         let optional = ["received", "signalled", "interrupted"];
-        let mut needed = MOMENTS.iter().filter(|moment| !optional.contains(moment));
-        request["path"] == "blocking-read" && needed.all(|moment| request["at"][moment].is_u64())
-    });
-    let whole_lives = whole_lives.count();
-    ensure!(
-        whole_lives == of("blocking-read"),
-        "only {whole_lives} of {} blocking reads have their whole life",
-        of("blocking-read")
-    );
+        let needed = MOMENTS
+            .iter()
+            .filter(|m| !optional.contains(m) && !other.contains(m));
+        let whole = |request: &&Value| needed.clone().all(|m| request["at"][m].is_u64());
+        let whole = requests.iter().filter(|r| r["path"] == path).filter(whole);
+        let whole = whole.count();
+        ensure!(
+            whole == of(path),
+            "only {whole} of {} of {path} have their whole life",
+            of(path)
+        );
+    }
     Ok(())
 }
 
@@ -164,6 +179,35 @@ fn check_views(file: &Path, directory: &Path) -> Outcome {
     view("picture").option("-o", &picture).expect(0)?;
     let picture = fs::read_to_string(picture)?;
     ensure!(picture.starts_with("<svg xmlns="), "{picture}");
+    Ok(())
+}
+
+/// The guest's own tests of its rings, and what comes of events that mean nothing, and of too many.
+fn rings() -> Outcome {
+    let directory = TempDir::new()?;
+    let file = directory.path().join("t.json");
+    let tests = "a_ring_for_events rings_are_lent_to_a_few events_are_cheap";
+    let ended = Iolite::program(&format!("usertests {tests}"))
+        .option("--trace", &file)
+        .expect(0)?
+        .says("usertests: 3 passed, 0 failed")?
+        .says(" ns, recorded")?;
+    ensure!(!ended.stdout.contains("SKIPPED"), "{}", ended.report());
+    let json = fs::read_to_string(&file)?;
+    chrome::check(&json)?;
+    let about: Value = serde_json::from_str(&json)?;
+    let about = &about["otherData"];
+    if about["clock"] == "the host's time stamp counter is not stable" {
+        return Ok(());
+    }
+    // 100000 were written; a ring of 16384 overflows unless it is emptied in time.
+    let count = |key: &str| about[key].as_u64().unwrap_or_default();
+    let all = count("guest_events") + count("guest_lost");
+    ensure!(all > 100_000, "{about}");
+    let summary = Iolite::new().arg("trace").arg("summary").arg(&file);
+    let summary = summary.expect(0)?.stdout;
+    let lost = summary.contains("lost in the guest's ring");
+    ensure!(lost == (count("guest_lost") > 0), "{summary}");
     Ok(())
 }
 

@@ -1,8 +1,10 @@
-//! The trace ring: how a guest tells the VMM what it does, without a VM exit (docs/tracing.md).
+//! The trace rings: how a guest tells the VMM what it does, without a VM exit (docs/tracing.md).
 //!
 //! With `--trace` there is a window of memory at [`TRACE_BASE`] that the memory map does not show.
-//! The command line names it: `iolite.trace=SIZE@ADDRESS`. A page of header comes first, then
-//! [`header::CAPACITY`] events of [`EVENT_BYTES`] bytes. To report an event, a guest
+//! The command line names it: `iolite.trace=SIZE@ADDRESS`. It holds rings, one after the other: the
+//! first is the kernel's, the others are for programs that the kernel lends one to. Each has one
+//! writer, a page of header, and after it [`header::CAPACITY`] events of [`EVENT_BYTES`] bytes. To
+//! report an event, the writer
 //!
 //! 1. takes the number `n` of events it has written so far,
 //! 2. fills in the event at place `n % capacity`,
@@ -30,21 +32,38 @@ pub const TRACE_WORD: &str = "iolite.trace";
 
 /// Size of an event in bytes.
 pub const EVENT_BYTES: usize = 32;
-/// How many events the ring holds as iolite makes it.
+/// How many events the kernel's ring holds as iolite makes it.
 pub const TRACE_EVENTS: u32 = 1 << 16;
+/// How many rings for programs follow it.
+pub const PROGRAM_RINGS: usize = 7;
+/// How many events each of those holds.
+pub const PROGRAM_EVENTS: u32 = 1 << 14;
 /// Size in bytes of the window as iolite makes it.
-pub const TRACE_BYTES: u64 = header::BYTES + TRACE_EVENTS as u64 * EVENT_BYTES as u64;
+pub const TRACE_BYTES: u64 = ring_at(PROGRAM_RINGS + 1);
 
-/// The header: the VMM fills it in before the guest's first instruction, the guest changes
+/// Size in bytes of a ring with room for so many events.
+pub const fn ring_bytes(events: u32) -> u64 {
+    header::BYTES + events as u64 * EVENT_BYTES as u64
+}
+
+/// Where ring `number` begins in the window as iolite makes it; 0 is the kernel's.
+pub const fn ring_at(number: usize) -> u64 {
+    match number {
+        0 => 0,
+        _ => ring_bytes(TRACE_EVENTS) + (number as u64 - 1) * ring_bytes(PROGRAM_EVENTS),
+    }
+}
+
+/// The header of a ring: the VMM fills it in before the guest's first instruction, the writer changes
 /// [`WRITTEN`](header::WRITTEN) alone.
 pub mod header {
     /// u32: "iotr".
     pub const MAGIC: u64 = 0x00;
-    /// u32: the version of this layout, 1.
+    /// u32: the version of this layout, 2.
     pub const VERSION: u64 = 0x04;
     /// u32: how many events the ring holds, a power of two.
     pub const CAPACITY: u64 = 0x08;
-    /// u64: how many events the guest has written since it started.
+    /// u64: how many events have been written since the start.
     pub const WRITTEN: u64 = 0x40;
     /// Size of the header in bytes; the events follow.
     pub const BYTES: u64 = 0x1000;
@@ -52,13 +71,17 @@ pub mod header {
     /// The value of [`MAGIC`].
     pub const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"iotr");
     /// The value of [`VERSION`].
-    pub const VERSION_VALUE: u32 = 1;
+    pub const VERSION_VALUE: u32 = 2;
 }
 
 /// Kinds of events. Threads and processes have numbers of the guest's own choice; a disk is the
 /// number of its virtio-mmio window; a request is named by its disk, its queue and the head index of
 /// its descriptor chain, which are its own from [`ADD`](kind::ADD) to [`HARVEST`](kind::HARVEST).
 /// Both are found in `b`: the disk in its low byte, the queue in its second highest.
+///
+/// In a program's ring only [`ADD`](kind::ADD), [`NOTIFY`](kind::NOTIFY) and
+/// [`HARVEST`](kind::HARVEST) of a disk that was lent to the program count, and what is from
+/// [`SEND`](kind::SEND) on; and only while one of its threads runs.
 pub mod kind {
     /// The processor runs thread `a` from now on.
     pub const RUN: u8 = 1;
@@ -70,7 +93,8 @@ pub mod kind {
     /// The running thread goes back to its program.
     pub const LEAVE: u8 = 4;
     /// A request is in the descriptor table: `a` is its head, `b` its disk and queue, and in its
-    /// second lowest byte one of [`super::purpose`].
+    /// second lowest byte one of [`super::purpose`]. Of [`super::purpose::SERVER`], `c` is the
+    /// client's channel and `d` the number of its request, as in [`SEND`].
     pub const ADD: u8 = 5;
     /// What was added to the queue in `b` is about to be made available, and the device notified if it
     /// wants that.
@@ -86,6 +110,22 @@ pub mod kind {
     pub const NAME: u8 = 10;
     /// The system call with number `b` is called `c` and `d`: text as in [`NAME`].
     pub const CALL_NAME: u8 = 11;
+    /// The disk in `b` is driven by process `a` from now on (0: the kernel).
+    pub const LEND: u8 = 12;
+    /// Ring `b` is written by process `a` from now on (0: nobody).
+    pub const WRITER: u8 = 13;
+    /// A client is about to show its server request number `c` of channel `b`, counted from 0.
+    pub const SEND: u8 = 14;
+    /// The server has taken it.
+    pub const RECEIVE: u8 = 15;
+    /// A server is about to answer the request whose head `a`, of the queue in `b`, it has taken from
+    /// the used ring: this is answer number `d` of channel `c`, counted from 0.
+    pub const ANSWER: u8 = 16;
+    /// The client has taken answer number `c` of channel `b`.
+    pub const COLLECT: u8 = 17;
+
+    /// The last one.
+    pub const LAST: u8 = COLLECT;
 }
 
 /// Why a thread enters the kernel.
@@ -108,6 +148,8 @@ pub mod purpose {
     pub const READ_AHEAD: u8 = 3;
     /// Dirty pages.
     pub const WRITE_BACK: u8 = 4;
+    /// A client of the program that drives the disk.
+    pub const SERVER: u8 = 5;
 }
 
 /// The word of an event that holds its kind, processor 0, `a` and `b`.

@@ -158,4 +158,8 @@ numbers! {
     /// `fault_unhandled(*const FaultFrame)`: ends the process as its fault does where there is no
     /// handler.
     FaultUnhandled = 38;
+    /// `trace_ring() -> address`: lends the process a ring for events that the VMM records, until it
+    /// ends: a header and the events, as in docs/tracing.md. ENOSYS if nothing is traced, EBUSY if the
+    /// process has one already, EAGAIN if all are lent.
+    TraceRing = 39;
 }

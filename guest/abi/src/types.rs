@@ -110,6 +110,8 @@ pub struct DeviceGrant {
     pub registers: u64,
     /// Their length in bytes.
     pub register_bytes: u64,
+    /// The disk's number: 0 for `/dev/vda`.
+    pub disk: u64,
 }
 
 /// What [`crate::Number::WaitEvents`] looks at.
@@ -156,8 +158,8 @@ pub struct Stat {
     pub read_only: u32,
     /// A disk's identification string, NUL-padded; zeroes for anything else.
     pub id: [u8; 20],
-    /// Padding.
-    pub reserved: u32,
+    /// A channel's number, the same on both of its sides; 0 for anything else.
+    pub channel: u32,
 }
 
 /// Values of [`Stat::kind`].

@@ -187,6 +187,16 @@ impl Client {
         (self.submitted - self.collected) as usize
     }
 
+    /// The number of the next request, counted from 0: its server counts alike.
+    pub fn next_request(&self) -> u64 {
+        self.submitted
+    }
+
+    /// The number of the answer that was collected last, counted from 0.
+    pub fn last_answer(&self) -> u64 {
+        self.collected.wrapping_sub(1)
+    }
+
     /// Writes a request. `false` if [`SLOTS`] are on their way.
     pub fn submit(&mut self, memory: &[AtomicU64], request: &Request) -> bool {
         if self.on_their_way() == SLOTS {
@@ -286,6 +296,16 @@ impl Server {
             offset: load(memory, at + 2),
             buffer: load(memory, at + 3),
         }))
+    }
+
+    /// The number of the request that was taken last, counted from 0.
+    pub fn last_request(&self) -> u64 {
+        self.taken.wrapping_sub(1)
+    }
+
+    /// The number of the next answer, counted from 0.
+    pub fn next_answer(&self) -> u64 {
+        self.completed
     }
 
     /// Writes a completion for a request that was taken.

@@ -7,7 +7,7 @@
 //!        \--- server gone ----^  EPIPE, each of them
 //! ```
 
-use crate::{Channel, Connector, Errno, Instant, Pollable, Result, wait_events};
+use crate::{Channel, Connector, Errno, Instant, Pollable, Result, trace, wait_events};
 use alloc::vec::Vec;
 use iolite_guest_abi::FOREVER;
 use iolite_guest_core::block_channel::{
@@ -54,6 +54,7 @@ impl BlockClient {
             .checked_mul(buffer_bytes)
             .and_then(|bytes| bytes.checked_add(BUFFERS_AT));
         let bytes = bytes.filter(|_| valid).ok_or(Errno::EINVAL)?;
+        trace::begin();
         Ok(BlockClient {
             channel: connector.connect(bytes)?,
             ring: Client::default(),
@@ -150,6 +151,8 @@ impl BlockClient {
             offset,
             buffer: self.buffer_at(buffer) as u64,
         };
+        let (channel, number) = (self.channel.number(), self.ring.next_request());
+        trace::event(trace::kind::SEND, 0, channel, number, 0);
         if !self.ring.submit(self.channel.words(), &request) {
             return Err(Errno::EAGAIN);
         }
@@ -202,6 +205,8 @@ impl BlockClient {
         loop {
             match self.ring.collect(self.channel.words()) {
                 Ok(Some(completion)) => {
+                    let (channel, number) = (self.channel.number(), self.ring.last_answer());
+                    trace::event(trace::kind::COLLECT, 0, channel, number, 0);
                     let ours = |user: &u64| *user == completion.user;
                     let Some(place) = self.on_their_way.iter().position(ours) else {
                         // It was never asked for: this server is not to be believed.

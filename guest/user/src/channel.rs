@@ -23,6 +23,7 @@ pub struct Connector(Fd);
 pub struct Channel {
     region: Region,
     fd: Fd,
+    number: u32,
 }
 
 #[derive(Debug)]
@@ -92,15 +93,24 @@ impl Connector {
 impl Channel {
     fn of(fd: u64) -> Result<Channel> {
         let fd = Fd(fd);
-        let len = syscall::stat(fd.0)?.size as usize;
+        let stat = syscall::stat(fd.0)?;
         let rights = prot::READ | prot::WRITE;
-        let region = Region::map(fd.0, 0, len, rights, map::SHARED)?;
-        Ok(Channel { region, fd })
+        let region = Region::map(fd.0, 0, stat.size as usize, rights, map::SHARED)?;
+        Ok(Channel {
+            region,
+            fd,
+            number: stat.channel,
+        })
     }
 
     /// Length of the memory in bytes.
     pub fn len(&self) -> usize {
         self.region.len
+    }
+
+    /// The channel's number, the same on both sides.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// Never: there is always a page.

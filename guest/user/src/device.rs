@@ -2,12 +2,14 @@
 //! mapped here, and the interrupt is an event.
 #![allow(unsafe_code)]
 
-use crate::{Channel, DiskStats, Errno, Passing, Pollable, Result, Stat, syscall};
+use crate::{Channel, DiskStats, Errno, Passing, Pollable, Result, Stat, syscall, trace};
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use iolite_guest_abi::{PAGE_BYTES, open, stats};
-use iolite_virtio_driver::{Disk, DmaRegion, MmioRegisters, Queue, Segment};
+use iolite_virtio_driver::{
+    Disk, DmaRegion, Done, MmioRegisters, Operation, Queue, Segment, SubmitError,
+};
 
 /// The device of a disk: whoever has it may drive the disk, or pass it on to who does.
 #[derive(Debug)]
@@ -70,11 +72,12 @@ impl Device {
     /// `EBUSY` if somebody uses the disk, `ENODEV` if this is no device, `EIO` if the disk could not
     /// be initialised, `ENOMEM`.
     pub fn drive(self) -> Result<DrivenDisk> {
-        let registers = self.start()?;
+        let (registers, number) = self.start()?;
         let driver = Disk::new(registers, self.queue_memory()?);
         Ok(DrivenDisk {
             driver: driver.map_err(|_| Errno::EIO)?,
             device: self,
+            number,
         })
     }
 
@@ -84,22 +87,25 @@ impl Device {
     ///
     /// As [`Device::drive`].
     pub fn drive_queues(self, count: usize) -> Result<DrivenDisk<Vec<Queue>>> {
-        let registers = self.start()?;
+        let (registers, number) = self.start()?;
         let regions: Result<Vec<_>> = (0..count).map(|_| self.queue_memory()).collect();
         let driver = Disk::with_queues(registers, regions?);
         Ok(DrivenDisk {
             driver: driver.map_err(|_| Errno::EIO)?,
             device: self,
+            number,
         })
     }
 
-    /// Takes the device over.
-    fn start(&self) -> Result<MmioRegisters> {
+    /// Takes the device over: its registers, and the disk's number.
+    fn start(&self) -> Result<(MmioRegisters, u32)> {
         let grant = syscall::device_start(self.fd)?;
         let registers = NonNull::new(grant.registers as *mut u8).ok_or(Errno::EIO)?;
         // SAFETY: the kernel has mapped the registers for this process alone, until the device is
         // closed, which is after the driver has gone.
-        Ok(unsafe { MmioRegisters::new(registers) })
+        let registers = unsafe { MmioRegisters::new(registers) };
+        trace::begin();
+        Ok((registers, grant.disk as u32))
     }
 
     /// Memory for one queue.
@@ -119,11 +125,13 @@ impl Drop for Device {
     }
 }
 
-/// A disk that this process drives, by one queue or by several (`Q`).
+/// A disk that this process drives, by one queue or by several (`Q`). What goes through the methods of
+/// its own, of which there are those for one queue, is seen in a trace.
 pub struct DrivenDisk<Q = [Queue; 1]> {
     /// The driver.
     pub driver: Disk<MmioRegisters, Q>,
     device: Device,
+    number: u32,
 }
 
 /// Memory for a device: contiguous for it, and the process's until the disk is closed.
@@ -140,7 +148,64 @@ pub struct DmaChannel {
     pages: Vec<u64>,
 }
 
+impl DrivenDisk {
+    /// Puts a request into the driver's table, as [`Disk::submit`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Disk::submit`].
+    #[inline(always)]
+    pub fn submit(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        cookie: u32,
+    ) -> core::result::Result<(), SubmitError> {
+        self.driver.submit(operation, segments, cookie)?;
+        trace::add(self.driver.last_head(), self.number);
+        Ok(())
+    }
+
+    /// The same, for a server: for request number `number` of `channel`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Disk::submit`].
+    #[inline(always)]
+    pub fn submit_for(
+        &mut self,
+        (channel, number): (u32, u64),
+        operation: Operation,
+        segments: &[Segment],
+        cookie: u32,
+    ) -> core::result::Result<(), SubmitError> {
+        self.driver.submit(operation, segments, cookie)?;
+        trace::add_for(self.driver.last_head(), self.number, channel, number);
+        Ok(())
+    }
+
+    /// Shows the device what was submitted.
+    #[inline(always)]
+    pub fn notify(&mut self) {
+        trace::event(trace::kind::NOTIFY, 0, self.number, 0, 0);
+        self.driver.notify();
+    }
+
+    /// The next completion, if there is one.
+    #[inline(always)]
+    pub fn harvest(&mut self) -> Option<Done> {
+        let done = self.driver.harvest()?;
+        trace::event(trace::kind::HARVEST, done.head, self.number, 0, 0);
+        Some(done)
+    }
+}
+
 impl<Q> DrivenDisk<Q> {
+    /// The disk's number: 0 for `/dev/vda`.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Zeroed memory that the device can reach, a multiple of the page size up to
     /// [`iolite_guest_abi::MAX_DMA_BYTES`]. It is the caller's to see that it is not looked at while
     /// the device writes to it, and not used when the disk has gone.

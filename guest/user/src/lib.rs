@@ -45,6 +45,7 @@ mod shared;
 mod start;
 mod syscall;
 mod thread;
+pub mod trace;
 
 pub use aio::{AsyncIo, Completed, RequestId};
 pub use args::{Args, number_argument};

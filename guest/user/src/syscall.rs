@@ -164,6 +164,12 @@ pub fn io_cancel(user_data: u64) -> Result<()> {
     plain!(IoCancel, user_data).map(drop)
 }
 
+/// The address of the ring.
+pub fn trace_ring() -> Result<u64> {
+    // Another one than other calls: only the kernel knows where there is room.
+    plain!(TraceRing)
+}
+
 pub fn device_start(fd: u64) -> Result<DeviceGrant> {
     fill(Number::DeviceStart, fd, 0)
 }

@@ -144,7 +144,12 @@ fn args(request: &Request, trace: &Trace) -> io::Result<String> {
     if let Some(status) = request.status {
         text.push_str(&format!(",\"status\":{status}"));
     }
-    for (key, lane) in [("asker", request.asker), ("worker", request.worker)] {
+    let lanes = [
+        ("asker", request.asker),
+        ("server", request.server),
+        ("worker", request.worker),
+    ];
+    for (key, lane) in lanes {
         if let Some(lane) = lane.and_then(|lane| trace.lanes.get(usize::from(lane))) {
             text.push_str(&format!(",\"{key}\":{}", lane.tid));
         }
@@ -168,47 +173,56 @@ fn title(request: &Request) -> String {
     }
 }
 
-/// From the call that submitted a request, to the thread that did it, to the interrupt handler that
-/// took it back. An arrow needs a slice at each of its ends.
+/// From who asked for a request, to the server if there is one, to the thread that did it, to who was
+/// told: the interrupt handler, or the client. An arrow needs a slice at each of its ends.
 fn write_arrows<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
     let backends = trace.slices.iter();
     let backends = backends.filter(|slice| slice.category == Category::Backend);
     let done: HashSet<(u16, u64)> = backends.map(|slice| (slice.lane, slice.start)).collect();
     for (id, request) in (1..).zip(&trace.requests) {
-        let (Some(asker), Some(worker)) = (request.asker, request.worker) else {
-            continue;
-        };
-        let (Some(added), Some(begun), Some(harvested)) = (
-            request.when(Moment::Added),
-            request.when(Moment::Begun),
-            request.when(Moment::Harvested),
-        ) else {
-            continue;
-        };
-        let lane = |index: u16| trace.lanes.get(usize::from(index));
-        let (Some(asker), Some(host)) = (lane(asker), lane(worker)) else {
-            continue;
-        };
-        let asked = request.when(Moment::Asked).is_some();
-        let told = request.when(Moment::Interrupted).is_some();
-        if !asked || !told || !done.contains(&(worker, begun)) {
-            continue;
-        }
-        let ends = [
-            ("s", GUEST, asker.tid, added),
-            ("t", HOST, host.tid, begun),
-            ("f", GUEST, PROCESSOR, harvested),
-        ];
-        for (ph, pid, tid, at) in ends {
-            let bind = if ph == "f" { ",\"bp\":\"e\"" } else { "" };
+        for (phase, place, at) in arrow(request, trace, &done).unwrap_or_default() {
+            let (pid, tid) = place;
+            let bind = if phase == "f" { ",\"bp\":\"e\"" } else { "" };
             out.line(format_args!(
-                "{{\"ph\":\"{ph}\",\"pid\":{pid},\"tid\":{tid},\"ts\":{},\"id\":{id},\
+                "{{\"ph\":\"{phase}\",\"pid\":{pid},\"tid\":{tid},\"ts\":{},\"id\":{id},\
                  \"cat\":\"flow\",\"name\":\"request\"{bind}}}",
                 us(at)
             ))?;
         }
     }
     Ok(())
+}
+
+/// Phase, process and thread, time.
+type ArrowEnd = (&'static str, (u32, u32), u64);
+
+/// The ends of a request's arrow, in order; none if one of them was not seen. Slices of the backend
+/// begin at `done`.
+fn arrow(request: &Request, trace: &Trace, done: &HashSet<(u16, u64)>) -> Option<Vec<ArrowEnd>> {
+    let guest = |lane: u16| Some((GUEST, trace.lanes.get(usize::from(lane))?.tid));
+    let host = |lane: u16| Some((HOST, trace.lanes.get(usize::from(lane))?.tid));
+    let (asked, begun) = (request.when(Moment::Asked)?, request.when(Moment::Begun)?);
+    let (asker, worker) = (request.asker?, request.worker?);
+    if !done.contains(&(worker, begun)) {
+        return None;
+    }
+    let added = request.when(Moment::Added)?;
+    match request.server {
+        Some(server) => Some(vec![
+            ("s", guest(asker)?, asked),
+            ("t", guest(server)?, added),
+            ("t", host(worker)?, begun),
+            ("f", guest(asker)?, request.when(Moment::Collected)?),
+        ]),
+        None => {
+            request.when(Moment::Interrupted)?;
+            Some(vec![
+                ("s", guest(asker)?, added),
+                ("t", host(worker)?, begun),
+                ("f", (GUEST, PROCESSOR), request.when(Moment::Harvested)?),
+            ])
+        }
+    }
 }
 
 /// Requests in flight, from the driver's adding (or the device's popping) to the used ring.

@@ -136,8 +136,11 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Moment {
-    /// The thread entered the kernel, or went on after its last request.
+    /// The thread entered the kernel, or went on after its last request; a client is about to show
+    /// its request to a server.
     Asked,
+    /// The server has taken it.
+    Taken,
     /// It lies in the descriptor table.
     Added,
     /// It is about to be made available.
@@ -160,10 +163,14 @@ pub enum Moment {
     Interrupted,
     /// The driver has taken the used entry.
     Harvested,
+    /// The server is about to tell its client.
+    Answered,
     /// The thread that waits may run again.
     Woken,
     /// It runs.
     Running,
+    /// The client has taken the answer.
+    Collected,
     /// It is back in its program.
     Returned,
 }
@@ -176,6 +183,7 @@ pub const NEVER: u64 = u64::MAX;
 /// What the moments are called in files.
 pub const MOMENT_NAMES: [&str; MOMENTS] = [
     "asked",
+    "taken",
     "added",
     "notified",
     "received",
@@ -187,8 +195,10 @@ pub const MOMENT_NAMES: [&str; MOMENTS] = [
     "signalled",
     "interrupted",
     "harvested",
+    "answered",
     "woken",
     "running",
+    "collected",
     "returned",
 ];
 
@@ -218,6 +228,8 @@ pub struct Request {
     pub status: Option<u8>,
     /// The lane of the thread that asked.
     pub asker: Option<u16>,
+    /// The lane of the thread that drives the disk, if that is a program's.
+    pub server: Option<u16>,
     /// The lane of the thread that carried it out.
     pub worker: Option<u16>,
     /// When each moment was, or [`NEVER`].
@@ -238,6 +250,7 @@ impl Request {
             bytes: 0,
             status: None,
             asker: None,
+            server: None,
             worker: None,
             at: [NEVER; MOMENTS],
         }

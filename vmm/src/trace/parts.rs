@@ -9,6 +9,8 @@ use super::model::{MOMENTS, Moment, NEVER, Request};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Part {
+    /// From a client until its server has taken it.
+    ToServer,
     /// From the asking to the descriptors: system call or fault, file, cache, driver.
     Submit,
     /// In the table, while others are added that go with the same notification.
@@ -27,8 +29,11 @@ pub enum Part {
     Complete,
     /// From the used ring until the guest handles the interrupt, or finds it without one.
     Interrupt,
-    /// In the interrupt handler, until the one who waits is woken.
+    /// In the interrupt handler, until the one who waits is woken; in a server, until it has taken the
+    /// used entry.
     Wake,
+    /// From a server until its client has it, but for the next.
+    ToClient,
     /// From the wake-up until the thread runs.
     Run,
     /// Until it is back in its program.
@@ -42,6 +47,7 @@ pub const PARTS: usize = Part::Unaccounted as usize + 1;
 
 /// What the parts are called, and on which side they lie.
 pub const PART_NAMES: [(&str, &str); PARTS] = [
+    ("guest", "client to server"),
     ("guest", "submit"),
     ("guest", "batch"),
     ("border", "doorbell"),
@@ -52,6 +58,7 @@ pub const PART_NAMES: [(&str, &str); PARTS] = [
     ("host", "complete"),
     ("border", "interrupt"),
     ("guest", "harvest, wake"),
+    ("guest", "server to client"),
     ("guest", "woken to running"),
     ("guest", "return"),
     ("", "unaccounted"),
@@ -60,6 +67,7 @@ pub const PART_NAMES: [(&str, &str); PARTS] = [
 /// The part of each moment: the one that ends with it.
 const PART_OF: [Part; MOMENTS] = [
     Part::Submit,
+    Part::ToServer,
     Part::Submit,
     Part::Batch,
     Part::Doorbell,
@@ -71,8 +79,10 @@ const PART_OF: [Part; MOMENTS] = [
     Part::Interrupt,
     Part::Interrupt,
     Part::Wake,
+    Part::ToClient,
     Part::Wake,
     Part::Run,
+    Part::ToClient,
     Part::Return,
 ];
 
@@ -100,10 +110,17 @@ pub fn stretches(request: &Request) -> Vec<Stretch> {
         if let Some(start) = last {
             // An effect before its cause has taken no time.
             let end = at.max(start);
-            let part = if missed {
-                Part::Unaccounted
-            } else {
-                PART_OF[index]
+            let part = match PART_OF[index] {
+                _ if missed => Part::Unaccounted,
+                // It is its server that wakes a client.
+                Part::Wake
+                    if request
+                        .when(Moment::Answered)
+                        .is_some_and(|answered| at > answered) =>
+                {
+                    Part::ToClient
+                }
+                part => part,
             };
             match stretches.last_mut() {
                 Some(before) if before.part == part => before.end = end,
@@ -146,17 +163,20 @@ fn always_there(request: &Request, moment: usize) -> bool {
         Moment::Interrupted,
         Moment::Returned,
     ];
-    // A driver in ring 3 does not say what it takes from the ring.
+    // Not every driver in ring 3 says what it takes from the ring.
     let harvested = moment == Moment::Harvested as usize;
     if harvested && request.when(Moment::Added).is_none() {
         return false;
     }
+    // Only a server has clients.
+    const OF_CLIENTS: [Moment; 3] = [Moment::Taken, Moment::Answered, Moment::Collected];
     const OF_WAITERS: [Moment; 2] = [Moment::Woken, Moment::Running];
     let is = |of: &Moment| *of as usize == moment;
     let begin_and_end = moment == Moment::Begun as usize || moment == Moment::Ended as usize;
     // What needs no backend, and what is refused, is answered on the spot.
     let on_the_spot = request.when(Moment::Parsed).is_none();
     !(OPTIONAL.iter().any(is)
+        || OF_CLIENTS.iter().any(is) && request.when(Moment::Taken).is_none()
         || OF_WAITERS.iter().any(is) && !request.waited_for
         || (begin_and_end || moment == Moment::Parsed as usize) && on_the_spot)
 }
@@ -197,7 +217,7 @@ mod tests {
         ]);
         assert_eq!(
             parts(&whole_life),
-            [20, 10, 5, 5, 1, 4, 100, 5, 15, 10, 15, 30, 0]
+            [0, 20, 10, 5, 5, 1, 4, 100, 5, 15, 10, 0, 15, 30, 0]
         );
         let torn = request(&[(Asked, 10), (Added, 30), (Used, 160), (Harvested, 180)]);
         let torn = parts(&torn);

@@ -175,6 +175,7 @@ fn take_request(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> 
         waits: bool,
         status: Option<u8>,
         asker: Option<u32>,
+        server: Option<u32>,
         worker: Option<u32>,
         at: At,
     }
@@ -191,6 +192,7 @@ fn take_request(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> 
         bytes: args.bytes,
         status: args.status,
         asker: lane(Group::Guest, args.asker),
+        server: lane(Group::Guest, args.server),
         worker: lane(Group::Host, args.worker),
         at: args.at.0,
     };

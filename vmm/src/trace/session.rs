@@ -115,7 +115,7 @@ impl Session {
             duration_ns: scale.duration_ns(),
             guest_events: recording.guest.len() as u64,
             host_events: recording.host.len() as u64,
-            guest_lost: self.reader.lost,
+            guest_lost: self.reader.lost(),
             host_lost: trace::lost(),
             not_kept: self.not_kept,
             tsc_offset: offset,

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 
 use super::assemble::assemble;
 use super::clock::Scale;
-use super::model::{About, Moment, Trace};
+use super::model::{About, Moment, NEVER, Trace};
+use super::parts::Part;
 use super::raw::{GuestEvent, Recording};
 use super::{chrome, parts, read, report, summary, timeline};
 
@@ -29,6 +30,16 @@ fn guest(at: u64, kind: u8, a: u16, b: u32) -> GuestEvent {
         a,
         b,
         ..GuestEvent::default()
+    }
+}
+
+/// An event in a program's ring.
+fn program(at: u64, ring: u8, kind: u8, (a, b): (u16, u32), (c, d): (u64, u64)) -> GuestEvent {
+    GuestEvent {
+        ring,
+        c,
+        d,
+        ..guest(at, kind, a, b)
     }
 }
 
@@ -111,7 +122,10 @@ fn a_life_is_put_together_from_both_sides() {
     let moments = [
         0, 100, 110, 150, 160, 170, 180, 600, 610, 620, 700, 720, 740, 780, 850,
     ];
-    assert_eq!(request.at, moments.map(|at| 1010 + at));
+    let seen: Vec<u64> = request.at.into_iter().filter(|at| *at != NEVER).collect();
+    assert_eq!(seen, moments.map(|at| 1010 + at));
+    // It had no server.
+    assert_eq!(request.when(Moment::Taken), None);
     assert_eq!((request.sector, request.bytes), (8, 4096));
     assert_eq!(trace.names.text(request.path), "blocking-read");
     assert!(request.waited_for && request.is_complete());
@@ -202,6 +216,112 @@ fn of_a_driver_in_ring_3_the_kernel_sees_the_interrupts() {
     }
 }
 
+/// One read of client (process 2, thread 7, ring 1) by its server (process 3, thread 8, ring 2), which
+/// drives disk 1.
+fn served_read() -> Recording {
+    let mut recording = blocking_reads(1);
+    let name = |thread, process| guest(1, kind::NAME, thread, process);
+    let server = 1 | u32::from(purpose::SERVER) << 8;
+    recording.guest = vec![
+        name(7, 2),
+        name(8, 3),
+        guest(2, kind::WRITER, 2, 1),
+        guest(2, kind::WRITER, 3, 2),
+        guest(3, kind::LEND, 3, 1),
+        guest(4, kind::RUN, 7, 0),
+        guest(4, kind::LEAVE, 0, 0),
+        program(10, 1, kind::SEND, (0, 5), (0, 0)),
+        guest(20, kind::ENTER, ask::CALL, 9),
+        guest(40, kind::RUN, 8, 0),
+        guest(45, kind::LEAVE, 0, 0),
+        program(50, 2, kind::RECEIVE, (0, 5), (0, 0)),
+        program(60, 2, kind::ADD, (0, server), (5, 0)),
+        program(70, 2, kind::NOTIFY, (0, 1), (0, 0)),
+        guest(100, kind::IDLE, 0, 0),
+        guest(700, kind::INTERRUPT, 0, 6),
+        guest(720, kind::WAKE, 8, 0),
+        guest(740, kind::RUN, 8, 0),
+        guest(745, kind::LEAVE, 0, 0),
+        program(750, 2, kind::HARVEST, (0, 1), (0, 0)),
+        program(760, 2, kind::ANSWER, (0, 1), (5, 0)),
+        guest(770, kind::ENTER, ask::CALL, 9),
+        guest(780, kind::WAKE, 7, 0),
+        guest(800, kind::RUN, 7, 0),
+        guest(810, kind::LEAVE, 0, 0),
+        program(820, 1, kind::COLLECT, (0, 5), (0, 0)),
+    ];
+    recording
+}
+
+#[test]
+fn a_servers_request_is_followed_from_its_client_and_back() {
+    let trace = trace_of(&served_read());
+    let [request] = trace.requests.as_slice() else {
+        panic!("{:?}", trace.requests);
+    };
+    assert_eq!(trace.names.text(request.path), "block-server");
+    let lane = |lane: Option<u16>| trace.lanes[usize::from(lane.unwrap())].name.as_str();
+    assert_eq!(lane(request.asker), "process 2, thread 7");
+    assert_eq!(lane(request.server), "process 3, thread 8");
+    let seen: Vec<u64> = request.at.into_iter().filter(|at| *at != NEVER).collect();
+    let moments = [
+        10, 50, 60, 70, 160, 170, 180, 190, 610, 620, 630, 700, 750, 760, 780, 800, 820,
+    ];
+    assert_eq!(seen, moments);
+    let parts = parts::parts(request);
+    let part = |part: Part| parts[part as usize];
+    assert_eq!(part(Part::ToServer), 40);
+    assert_eq!(part(Part::ToClient), 10 + 20 + 20);
+    assert_eq!((part(Part::Run), part(Part::Unaccounted)), (20, 0));
+    assert_eq!(parts.iter().sum::<u64>(), parts::whole(request));
+    let file = written(&trace);
+    let phases = rules::check(std::str::from_utf8(&file).unwrap()).unwrap();
+    assert_eq!((phases["s"], phases["t"], phases["f"]), (1, 2, 1));
+    let read = read::read_from(Cursor::new(&file), "t").unwrap();
+    assert_eq!(read.requests[0].at, request.at);
+    assert_eq!(read.requests[0].server, request.server);
+}
+
+/// A program that is not the client nor the server says that it is, and that it drives the disk.
+#[test]
+fn what_a_program_says_counts_for_itself_alone() {
+    let honest = trace_of(&served_read());
+    let mut recording = served_read();
+    let lies = [
+        (30, kind::RECEIVE, (0, 5), (0, 0)),
+        (35, kind::ADD, (0, 1), (5, 0)),
+        (55, kind::HARVEST, (0, 1), (0, 0)),
+        (755, kind::HARVEST, (0, 1), (0, 0)),
+        (805, kind::COLLECT, (0, 5), (0, 0)),
+    ];
+    let ring = 3;
+    recording.guest.push(guest(2, kind::WRITER, 4, ring.into()));
+    for (at, kind, a, b) in lies {
+        recording.guest.push(program(at, ring, kind, a, b));
+    }
+    recording.guest.sort_by_key(|event| event.tsc);
+    assert_eq!(trace_of(&recording).requests, honest.requests);
+    // Nor does it help to run.
+    let liar = guest(1, kind::NAME, 9, 4);
+    let back = [
+        (28, 9),
+        (36, 8),
+        (52, 9),
+        (58, 8),
+        (752, 9),
+        (758, 8),
+        (803, 9),
+        (807, 7),
+    ];
+    recording.guest.push(liar);
+    let runs = back.map(|(at, thread)| guest(at, kind::RUN, thread, 0));
+    recording.guest.extend(runs);
+    recording.guest.sort_by_key(|event| event.tsc);
+    let mut lied = trace_of(&recording).requests;
+    lied[0].at[Moment::Running as usize] = 800;
+    assert_eq!(lied[0].at, honest.requests[0].at);
+}
+
 #[test]
 fn what_was_lost_is_unaccounted_for() {
     let mut recording = blocking_reads(10);
@@ -234,12 +354,14 @@ fn a_million_events_are_no_burden() {
 fn any_guest_event() -> impl Strategy<Value = GuestEvent> {
     let fields = (
         0u64..5000,
-        0u8..13,
+        0u8..kind::LAST + 2,
         0u16..6,
-        0u32..0x0003_0004,
+        0u32..0x0006_0004,
         any::<u64>(),
+        0u8..3,
     );
-    fields.prop_map(|(at, kind, a, b, c)| GuestEvent {
+    fields.prop_map(|(at, kind, a, b, c, ring)| GuestEvent {
+        ring,
         c,
         d: c,
         ..guest(at, kind, a, b)

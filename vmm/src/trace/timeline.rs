@@ -97,7 +97,12 @@ fn first(request: &Request) -> Moment {
 }
 
 fn last(request: &Request) -> Moment {
-    let last = [Moment::Returned, Moment::Running, Moment::Harvested];
+    let last = [
+        Moment::Returned,
+        Moment::Collected,
+        Moment::Running,
+        Moment::Harvested,
+    ];
     let seen = last.into_iter().find(|m| request.when(*m).is_some());
     seen.unwrap_or(Moment::Used)
 }
@@ -115,9 +120,18 @@ fn who<'a>(request: &Request, moment: u8, trace: &'a Trace) -> &'a str {
         let lane = lane.and_then(|lane| trace.lanes.get(usize::from(lane)));
         lane.map_or("-", |lane| lane.name.as_str())
     };
+    const DRIVER: [Moment; 5] = [
+        Moment::Taken,
+        Moment::Added,
+        Moment::Notified,
+        Moment::Harvested,
+        Moment::Answered,
+    ];
+    let of_driver = DRIVER.iter().any(|m| *m as u8 == moment);
     match moment {
+        _ if of_driver && request.server.is_some() => lane(request.server),
         m if m <= Moment::Notified as u8 => lane(request.asker),
-        m if m == Moment::Received as u8 || m == Moment::Popped as u8 => "device",
+        m if m <= Moment::Popped as u8 => "device",
         m if m <= Moment::Signalled as u8 => lane(request.worker),
         m if m >= Moment::Running as u8 => lane(request.asker),
         _ => "processor",

@@ -21,6 +21,7 @@ use crate::println;
 use crate::sync::CpuCell;
 use crate::task::process::{self, ProcessId};
 use crate::task::scheduler;
+use crate::trace;
 use alloc::vec::Vec;
 use iolite_guest_abi::{
     DeviceGrant, Errno, MAX_DMA_BYTES, MAX_DMA_MAP_BYTES, MAX_DMA_MAPPED_BYTES, ready,
@@ -75,6 +76,7 @@ pub fn start(disk: DiskId) -> Result<DeviceGrant, Errno> {
     }
     reset(disk);
     disk::lend(disk);
+    trace::lend(disk.number(), id.number());
     LENT.borrow_mut().push(Lent {
         disk,
         process: id,
@@ -105,6 +107,7 @@ pub fn start(disk: DiskId) -> Result<DeviceGrant, Errno> {
             Ok(DeviceGrant {
                 registers: address + window.address % PAGE,
                 register_bytes: window.bytes,
+                disk: disk.number() as u64,
             })
         }
         Err(error) => {
@@ -149,6 +152,7 @@ pub fn closed(disk: DiskId) {
 #[inline(never)]
 fn take_back(disk: DiskId) {
     reset(disk);
+    trace::lend(disk.number(), 0);
     let lent = {
         let mut all = LENT.borrow_mut();
         let Some(place) = all.iter().position(|lent| lent.disk == disk) else {

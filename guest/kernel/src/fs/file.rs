@@ -265,6 +265,7 @@ pub fn stat(fd: u64) -> Result<Stat, Errno> {
         File::Port(_) => of_kind(kind::PORT),
         File::Channel(end) => Stat {
             size: end.bytes(),
+            channel: end.number().into(),
             ..of_kind(kind::CHANNEL)
         },
         File::Object(file) => {

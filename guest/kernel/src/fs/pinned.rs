@@ -94,8 +94,8 @@ pub fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, E
 pub fn present(root: Root, address: u64, for_writing: bool) -> Option<Frame> {
     let writable = if for_writing { paging::WRITABLE } else { 0 };
     let needed = paging::PRESENT | paging::USER | writable;
-    // Registers are not memory.
-    let mask = needed | paging::UNCACHED;
+    // Registers are no frames.
+    let mask = needed | paging::FOREIGN;
     let value = root.find(address)?.get();
     (value & mask == needed).then(|| Frame::containing(value & paging::ADDRESS))
 }

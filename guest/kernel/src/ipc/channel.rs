@@ -151,6 +151,11 @@ impl End {
             .map_or(0, |channel| channel.memory.len() as u64 * PAGE)
     }
 
+    /// The number of the channel, for both sides.
+    pub fn number(self) -> u16 {
+        self.channel
+    }
+
     /// The frame at a page of its memory.
     pub fn frame(self, page: u64) -> Option<Frame> {
         let channels = CHANNELS.borrow();

@@ -98,7 +98,7 @@ fn step(address: u64, access: Access, waited: bool) -> Result<Step, Fault> {
     match &mut area.backing {
         Backing::Zeroes => missing.zeroes(area.write),
         // All of it was mapped from the start: something else is wrong.
-        Backing::Given | Backing::Registers => Err(Fault::BadAddress),
+        Backing::Given | Backing::Foreign => Err(Fault::BadAddress),
         Backing::Shared {
             object,
             first_page,

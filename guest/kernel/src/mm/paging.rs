@@ -21,6 +21,8 @@ pub const WRITABLE: u64 = 1 << 1;
 pub const USER: u64 = 1 << 2;
 /// It is not cached: device registers.
 pub const UNCACHED: u64 = 3 << 3;
+/// What is there is no frame: registers, or memory that the VMM reads. A bit for software.
+pub const FOREIGN: u64 = 1 << 9;
 /// It has been used.
 pub const ACCESSED: u64 = 1 << 5;
 const HUGE: u64 = 1 << 7;

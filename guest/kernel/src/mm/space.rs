@@ -27,8 +27,8 @@ pub enum Backing {
     Zeroes,
     /// Frames that were mapped when the area was made: a channel's memory, or a driver's.
     Given,
-    /// The registers of a device, mapped when the area was made.
-    Registers,
+    /// No frames, mapped when the area was made: a device's registers, or a ring for events.
+    Foreign,
     /// Pages of a file or disk, seen by all who map them.
     Shared {
         /// Which one.
@@ -78,7 +78,7 @@ impl Backing {
 
     fn object(&self) -> Option<ObjectId> {
         match self {
-            Backing::Zeroes | Backing::Given | Backing::Registers => None,
+            Backing::Zeroes | Backing::Given | Backing::Foreign => None,
             Backing::Shared { object, .. } | Backing::Private { object, .. } => Some(*object),
         }
     }
@@ -86,7 +86,7 @@ impl Backing {
     /// The same, from `bytes` further on.
     fn advanced(mut self, bytes: u64) -> Backing {
         match &mut self {
-            Backing::Zeroes | Backing::Given | Backing::Registers => {}
+            Backing::Zeroes | Backing::Given | Backing::Foreign => {}
             Backing::Shared {
                 first_page, stream, ..
             }
@@ -241,12 +241,19 @@ impl Space {
 
     /// Maps the registers in the `bytes` bytes from `physical` on, whole pages, where there is room.
     pub fn map_registers(&mut self, physical: u64, bytes: u64) -> Result<u64, Errno> {
-        let start = self.map(bytes, true, false, Backing::Registers)?;
+        self.map_foreign(physical, bytes, paging::UNCACHED)
+    }
+
+    /// Maps the `bytes` bytes from `physical` on, whole pages that are no frames, where there is room.
+    /// `more` are bits of page table entries.
+    pub fn map_foreign(&mut self, physical: u64, bytes: u64, more: u64) -> Result<u64, Errno> {
+        let start = self.map(bytes, true, false, Backing::Foreign)?;
         let protection = paging::PRESENT
             | paging::USER
             | paging::WRITABLE
             | paging::NO_EXECUTE
-            | paging::UNCACHED;
+            | paging::FOREIGN
+            | more;
         for offset in (0..bytes).step_by(PAGE as usize) {
             let Some(entry) = self.root.find_or_make(start + offset) else {
                 self.unmap(start, start + bytes)?;
@@ -310,7 +317,7 @@ impl Space {
     }
 
     fn drop_pages(&self, backing: &Backing, start: u64, end: u64) {
-        let memory = !matches!(backing, Backing::Registers);
+        let memory = !matches!(backing, Backing::Foreign);
         let mut dropped = 0;
         self.root.for_each(start, end, |address, entry| {
             let Some(frame) = entry.frame() else { return };

@@ -11,6 +11,7 @@ use crate::fs::file::{self, File};
 use crate::fs::{async_io, directory, scan, transfer};
 use crate::ipc::events;
 use crate::task::{fault, process, scheduler};
+use crate::trace;
 use iolite_guest_abi::{Errno, Number, PATH_BYTES, stats};
 
 /// Does the system call `number` and gives what goes into `rax`.
@@ -67,6 +68,7 @@ fn call(number: u64, [a, b, c, d, e]: [u64; 5]) -> Result<u64, Errno> {
         Number::WaitEvents => events::wait(a, b, c),
         Number::FaultHandler => fault::set_handler(a),
         Number::FaultUnhandled => fault::unhandled(a),
+        Number::TraceRing => trace::lend_ring(),
         Number::CpuStats => give(a, &scheduler::stats()),
         Number::ThreadId => Ok(u64::from(scheduler::current().number())),
         Number::ProcessId => {

@@ -15,6 +15,7 @@ use crate::mm::space::Space;
 use crate::println;
 use crate::sync::CpuCell;
 use crate::task::scheduler::{self, Wait};
+use crate::trace;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -254,6 +255,7 @@ pub fn exit_thread(status: u64) -> ! {
 fn process_ends(id: ProcessId, status: u64) {
     async_io::drain();
     file::close_all();
+    trace::take_ring_back(id);
     scheduler::leave_process();
     let ended = {
         let mut process = get(id);

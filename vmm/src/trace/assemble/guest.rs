@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use super::lanes::Lanes;
 use super::path::{self, Asker};
+use super::programs::{Programs, Writer};
+use super::queue;
 use super::requests::Requests;
 use super::thread::{Call, Thread};
 use crate::trace::model::{Category, Group, Key, Moment, Name, Names, PROCESSOR, Request};
@@ -18,7 +20,7 @@ pub struct Guest {
     current: Option<u16>,
     calls: HashMap<u32, String>,
     /// What processes are called.
-    programs: HashMap<u32, String>,
+    process_names: HashMap<u32, String>,
     /// What the processor does, and since when.
     running: Option<(Category, Name, u64)>,
     /// Since when an interrupt is being handled.
@@ -29,7 +31,11 @@ pub struct Guest {
     harvested: Option<usize>,
     /// The requests of a driver in ring 3 that the interrupt is for.
     told: Vec<usize>,
+    programs: Programs,
 }
+
+/// The process of a thread whose name was not seen.
+const UNKNOWN: u32 = u32::MAX;
 
 impl Guest {
     pub fn event(
@@ -40,6 +46,9 @@ impl Guest {
         names: &mut Names,
         requests: &mut Requests,
     ) {
+        if event.ring > 0 {
+            return self.of_program(at, event, names, requests);
+        }
         match event.kind {
             kind::RUN => self.run(at, event.a, lanes, names, requests),
             kind::IDLE => self.idle(at, lanes, names),
@@ -63,6 +72,8 @@ impl Guest {
             kind::CALL_NAME => {
                 self.calls.insert(event.b, event.text());
             }
+            kind::LEND => self.programs.lend(event.b as u8, event.a),
+            kind::WRITER => self.programs.writer(event.b, event.a),
             _ => {}
         }
     }
@@ -73,6 +84,25 @@ impl Guest {
         self.end_running(at, lanes);
         for thread in self.threads.values_mut() {
             thread.end(at, lanes, names);
+        }
+    }
+
+    /// A program has written it: the one that runs.
+    fn of_program(
+        &mut self,
+        at: u64,
+        event: &GuestEvent,
+        names: &mut Names,
+        requests: &mut Requests,
+    ) {
+        let Some(number) = self.current else { return };
+        if let Some(thread) = self.threads.get(&number) {
+            let writer = Writer {
+                thread: number,
+                process: thread.process,
+                lane: thread.lane,
+            };
+            self.programs.event(at, event, writer, names, requests);
         }
     }
 
@@ -154,7 +184,7 @@ impl Guest {
     }
 
     fn add(&mut self, at: u64, event: &GuestEvent, names: &mut Names, requests: &mut Requests) {
-        let purpose = (event.b >> 8) as u8;
+        let purpose = super::purpose(event);
         let mut request = Request::new(key(event), Name::default());
         request.waited_for = matches!(purpose, purpose::WAIT | purpose::PAGE);
         request.set(Moment::Added, at);
@@ -192,15 +222,15 @@ impl Guest {
             None => 0,
         };
         if !event.text().is_empty() {
-            self.programs.insert(process, event.text());
+            self.process_names.insert(process, event.text());
         }
-        let name = match (process, self.programs.get(&process)) {
+        let name = match (process, self.process_names.get(&process)) {
             (0, None) => format!("kernel thread {number}"),
             (0, Some(text)) => format!("{text}, thread {number}"),
             (_, None) => format!("process {process}, thread {number}"),
             (_, Some(text)) => format!("{text} [{process}], thread {number}"),
         };
-        let thread = Thread::new(number, lives, process != 0, &name, lanes);
+        let thread = Thread::new(number, lives, process, &name, lanes);
         lanes.rename(thread.lane, &name);
         self.threads.insert(number, thread);
     }
@@ -208,7 +238,8 @@ impl Guest {
     fn wake(&mut self, at: u64, number: u16, lanes: &mut Lanes, requests: &mut Requests) {
         // Somebody else than an interrupt wakes for reasons of its own.
         let harvested = self.harvested.filter(|_| self.interrupt.is_some());
-        let told = std::mem::take(&mut self.told);
+        let mut told = std::mem::take(&mut self.told);
+        told.extend(self.programs.woken(number, requests));
         let thread = self.thread(number, lanes);
         if let Some(index) = harvested {
             let request = requests.at(index);
@@ -226,7 +257,7 @@ impl Guest {
     fn thread(&mut self, number: u16, lanes: &mut Lanes) -> &mut Thread {
         self.threads
             .entry(number)
-            .or_insert_with(|| Thread::new(number, 0, true, &format!("thread {number}"), lanes))
+            .or_insert_with(|| Thread::new(number, 0, UNKNOWN, &format!("thread {number}"), lanes))
     }
 
     /// The thread on the processor does not go on with what it did.
@@ -268,9 +299,4 @@ impl Guest {
 fn key(event: &GuestEvent) -> Key {
     let (disk, queue) = queue(event);
     (disk, queue, event.a)
-}
-
-/// The disk and queue in an event.
-fn queue(event: &GuestEvent) -> (u8, u8) {
-    (event.b as u8, (event.b >> 16) as u8)
 }

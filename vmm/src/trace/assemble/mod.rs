@@ -10,6 +10,7 @@ mod guest;
 mod host;
 mod lanes;
 mod path;
+mod programs;
 mod requests;
 mod thread;
 
@@ -29,6 +30,16 @@ pub use host::op_name;
 enum Either<'a> {
     Guest(&'a GuestEvent),
     Host(u16, &'a Event),
+}
+
+/// The disk and queue that an event of the guest names.
+fn queue(event: &GuestEvent) -> (u8, u8) {
+    (event.b as u8, (event.b >> 16) as u8)
+}
+
+/// What a request is for that the guest has added.
+fn purpose(event: &GuestEvent) -> u8 {
+    (event.b >> 8) as u8
 }
 
 /// Makes a trace of a recording. The guest's clock is `offset` ahead of the host's. What the trace

@@ -19,6 +19,8 @@ const KERNEL: &str = "kernel";
 /// The system call that has it do so.
 const SCAN: &str = "scan";
 
+/// By a server in ring 3, for a client.
+pub const SERVER: &str = "block-server";
 /// By a driver in ring 3 that reports nothing.
 pub const DRIVER: &str = "driver in ring 3";
 /// By a guest that reports nothing.

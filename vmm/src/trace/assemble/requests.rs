@@ -22,7 +22,7 @@ pub struct Requests {
 }
 
 /// No ring holds more: what is beyond has been lost.
-const MOST_PENDING: usize = 4096;
+pub const MOST_PENDING: usize = 4096;
 
 impl Requests {
     /// With `guest` there is a guest's half: what it does not announce is driven by a program.
@@ -111,20 +111,24 @@ impl Requests {
             let request = &mut self.all[index];
             if request.when(Moment::Harvested).is_none() {
                 request.set(Moment::Signalled, at);
-                if request.when(Moment::Added).is_none() {
+                if is_of_program(request) {
                     push(&mut self.signalled, queue.0, index);
                 }
             }
         }
     }
 
-    /// The guest has been interrupted by a disk: this concerns, and gives, those of a driver in ring
-    /// 3, whose taking of the used entries nobody sees.
+    /// The guest has been interrupted by a disk: this concerns those of a driver in ring 3. Gives those
+    /// of one that reports nothing: nobody sees it take the used entries.
     pub fn interrupted(&mut self, disk: u8, at: u64) -> Vec<usize> {
-        let told = self.signalled.remove(&disk).unwrap_or_default();
+        let mut told = self.signalled.remove(&disk).unwrap_or_default();
         for index in &told {
-            self.all[*index].set(Moment::Interrupted, at);
+            let request = &mut self.all[*index];
+            if request.when(Moment::Harvested).is_none() {
+                request.set(Moment::Interrupted, at);
+            }
         }
+        told.retain(|index| self.all[*index].when(Moment::Added).is_none());
         told
     }
 
@@ -134,7 +138,8 @@ impl Requests {
         self.used.remove(&queue);
     }
 
-    /// The guest has taken the used entry; `interrupt` is when it was interrupted last.
+    /// The driver has taken the used entry; `interrupt` is when the kernel was interrupted last, if it
+    /// is the kernel's.
     pub fn harvested(&mut self, key: Key, interrupt: u64, at: u64) -> Option<usize> {
         let index = self.alive.remove(&key)?;
         let request = &mut self.all[index];
@@ -158,6 +163,11 @@ impl Requests {
         }
         self.all
     }
+}
+
+/// Is it one of a driver in ring 3?
+fn is_of_program(request: &Request) -> bool {
+    request.server.is_some() || request.when(Moment::Added).is_none()
 }
 
 fn push<K: Eq + Hash>(lists: &mut HashMap<K, Vec<usize>>, of: K, index: usize) {

@@ -11,8 +11,8 @@ pub struct Thread {
     /// How many had its number before.
     pub lives: u16,
     pub has_run: bool,
-    /// It has a program.
-    pub user: bool,
+    /// Its process; 0 for one of the kernel's own.
+    pub process: u32,
     /// What it does while it is on the processor, and since when.
     pub doing: Option<(Category, u64)>,
     pub call: Option<Call>,
@@ -36,12 +36,12 @@ pub struct Call {
 }
 
 impl Thread {
-    pub fn new(number: u16, lives: u16, user: bool, name: &str, lanes: &mut Lanes) -> Thread {
+    pub fn new(number: u16, lives: u16, process: u32, name: &str, lanes: &mut Lanes) -> Thread {
         let tid = u32::from(number) + u32::from(lives) * LIFE;
         Thread {
             lane: lanes.lane(Group::Guest, tid, name),
             lives,
-            user,
+            process,
             has_run: false,
             doing: None,
             call: None,
@@ -65,7 +65,7 @@ impl Thread {
         match category {
             Category::Program => lanes.slice(self.lane, category, names.of("program"), since, at),
             // In a call the call's own slice says it.
-            _ if self.call.is_none() && !self.user => {
+            _ if self.call.is_none() && self.process == 0 => {
                 lanes.slice(self.lane, category, names.of("kernel"), since, at);
             }
             _ => {}

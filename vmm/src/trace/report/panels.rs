@@ -10,7 +10,7 @@ use crate::trace::parts;
 /// How many panels.
 const MOST_PANELS: usize = 6;
 /// Fewer requests than these show no pattern.
-const FEWEST_REQUESTS: usize = 8;
+const FEWEST_REQUESTS: usize = 3;
 /// Askers that move less than this part of what the busiest moves are beside the point.
 const LEAST_SHARE: u64 = 20;
 /// How many typical lives of the slowest kind of request a window is long.
@@ -70,7 +70,7 @@ pub fn panels(trace: &Trace) -> Vec<Panel<'_>> {
     let mut numbers: HashMap<&str, u16> = HashMap::new();
     for request in trace.requests.iter().filter(|r| flight(r).is_some()) {
         let key = match request.asker {
-            Some(lane) => (lane, 0),
+            Some(lane) => (lane, u16::from(request.server.is_some())),
             None => {
                 let next = numbers.len() as u16;
                 let path = trace.names.text(request.path);
@@ -106,15 +106,20 @@ fn panel<'a>(mut requests: Vec<&'a Request>, trace: &'a Trace) -> Panel<'a> {
         *paths.entry(trace.names.text(request.path)).or_default() += 1;
     }
     let mut paths: Vec<(&str, usize)> = paths.into_iter().collect();
-    paths.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
-    let says = KNOWN.iter().find(|(beginning, _)| {
-        let mut paths = paths.iter();
-        paths.any(|(path, _)| path.starts_with(beginning))
+    // What is known of comes first, in its order.
+    let place = |name: &str| {
+        let mut known = KNOWN.iter();
+        known.position(|(beginning, _)| name.starts_with(beginning))
+    };
+    paths.sort_by_key(|(name, count)| {
+        let place = place(name).unwrap_or(KNOWN.len());
+        (place, std::cmp::Reverse(*count), *name)
     });
+    let says = paths.first().and_then(|(name, _)| place(name));
     let names: Vec<&str> = paths.iter().map(|(name, _)| *name).collect();
     Panel {
         title: names.join(", "),
-        says: says.map_or("", |(_, says)| says),
+        says: says.map_or("", |place| KNOWN[place].1),
         disk,
         requests,
     }

@@ -2,6 +2,7 @@
 //! the device reaches.
 
 use iolite_user::core_logic::block_channel::{Checked, Completion, Info, Refused, Server as Ring};
+use iolite_user::trace::{self, kind};
 use iolite_user::{Channel, DmaChannel, DrivenDisk, Errno, Result};
 
 /// A connected client.
@@ -19,6 +20,8 @@ pub struct Client {
 pub struct Asked {
     /// Comes back in the completion.
     pub user: u64,
+    /// Its number among those of its client.
+    pub number: u64,
     /// The request, or why it is refused.
     pub what: core::result::Result<Checked, Errno>,
 }
@@ -51,17 +54,28 @@ impl Client {
             return None;
         }
         match self.ring.take(self.channel.words()) {
-            Ok(request) => request.map(|request| Asked {
-                user: request.user,
-                what: request
-                    .check(info, self.channel.len() as u64)
-                    .map_err(errno_of),
+            Ok(request) => request.map(|request| {
+                let number = self.ring.last_request();
+                trace::event(kind::RECEIVE, 0, self.channel.number(), number, 0);
+                let what = request.check(info, self.channel.len() as u64);
+                Asked {
+                    user: request.user,
+                    number,
+                    what: what.map_err(errno_of),
+                }
             }),
             Err(_) => {
                 self.leaving = true;
                 None
             }
         }
+    }
+
+    /// Tells it how a request ended that the disk, number `disk`, has given back as `head`.
+    pub fn answer(&mut self, disk: u32, head: u16, user: u64, result: Result<u64>) {
+        let (channel, number) = (self.channel.number().into(), self.ring.next_answer());
+        trace::event(kind::ANSWER, head, disk, channel, number);
+        self.complete(user, result);
     }
 
     /// Tells it how a request ended.

@@ -24,7 +24,7 @@ pub struct Server {
     in_flight: Vec<Option<InFlight>>,
     free: Vec<u32>,
     /// A request that the device had no room for.
-    postponed: Option<(usize, u64, Checked)>,
+    postponed: Option<(Asker, Checked)>,
     /// Whose turn it is.
     next: usize,
     /// Nobody can connect any more.
@@ -33,9 +33,17 @@ pub struct Server {
     until_crash: Option<u64>,
 }
 
-struct InFlight {
+/// Whose request it is.
+#[derive(Clone, Copy)]
+struct Asker {
     client: usize,
     user: u64,
+    /// Which of the client's requests.
+    number: u64,
+}
+
+struct InFlight {
+    asker: Asker,
     bytes: u32,
 }
 
@@ -84,7 +92,7 @@ impl Server {
         let harvested = self.harvest();
         let submitted = self.submit();
         if submitted {
-            self.disk.driver.notify();
+            self.disk.notify();
         }
         for client in self.clients.iter_mut().flatten() {
             client.notify();
@@ -157,8 +165,8 @@ impl Server {
     /// Takes requests from the clients in turn, as long as the device has room.
     fn submit(&mut self) -> bool {
         let mut any = false;
-        if let Some((client, user, request)) = self.postponed.take() {
-            if !self.start(client, user, request) {
+        if let Some((asker, request)) = self.postponed.take() {
+            if !self.start(asker, request) {
                 return false;
             }
             any = true;
@@ -181,8 +189,13 @@ impl Server {
     }
 
     /// `false` when the device has no room.
-    fn answer(&mut self, place: usize, Asked { user, what }: Asked) -> bool {
+    fn answer(&mut self, place: usize, Asked { user, number, what }: Asked) -> bool {
         self.count_down();
+        let asker = Asker {
+            client: place,
+            user,
+            number,
+        };
         match what {
             Ok(request) if request.operation == Operation::Count => {
                 self.info.counters.notifications = self.disk.driver.notifications();
@@ -192,7 +205,7 @@ impl Server {
                 }
                 true
             }
-            Ok(request) => self.start(place, user, request),
+            Ok(request) => self.start(asker, request),
             Err(error) => {
                 self.complete(place, user, Err(error));
                 true
@@ -201,7 +214,8 @@ impl Server {
     }
 
     /// Hands a request to the device, or keeps it until there is room: `false`.
-    fn start(&mut self, place: usize, user: u64, request: Checked) -> bool {
+    fn start(&mut self, asker: Asker, request: Checked) -> bool {
+        let (place, user) = (asker.client, asker.user);
         let Some(client) = &self.clients[place] else {
             return true;
         };
@@ -223,15 +237,12 @@ impl Server {
             Operation::Flush | Operation::Count => driver::Operation::Flush,
         };
         let cookie = self.free.pop().unwrap_or(self.in_flight.len() as u32);
-        let driver = &mut self.disk.driver;
-        match driver.submit(operation, &segments[..count], cookie) {
+        let of = (client.channel.number(), asker.number);
+        let disk = &mut self.disk;
+        match disk.submit_for(of, operation, &segments[..count], cookie) {
             Ok(()) => {
                 let bytes = request.bytes;
-                let request = InFlight {
-                    client: place,
-                    user,
-                    bytes,
-                };
+                let request = InFlight { asker, bytes };
                 match self.in_flight.get_mut(cookie as usize) {
                     Some(free) => *free = Some(request),
                     None => self.in_flight.push(Some(request)),
@@ -246,7 +257,7 @@ impl Server {
                     self.free.push(cookie);
                 }
                 if error == SubmitError::Full {
-                    self.postponed = Some((place, user, request));
+                    self.postponed = Some((asker, request));
                     return false;
                 }
                 self.complete(place, user, Err(Errno::EINVAL));
@@ -258,7 +269,7 @@ impl Server {
     /// Takes the device's completions to whom they belong.
     fn harvest(&mut self) -> bool {
         let mut any = false;
-        while let Some(done) = self.disk.driver.harvest() {
+        while let Some(done) = self.disk.harvest() {
             any = true;
             let request = self.in_flight.get_mut(done.cookie as usize);
             let Some(request) = request.and_then(Option::take) else {
@@ -272,7 +283,10 @@ impl Server {
                 self.info.counters.errors += 1;
                 Err(Errno::EIO)
             };
-            self.complete(request.client, request.user, result);
+            let (disk, asker) = (self.disk.number(), request.asker);
+            if let Some(client) = &mut self.clients[asker.client] {
+                client.answer(disk, done.head, asker.user, result);
+            }
         }
         any
     }

@@ -53,13 +53,14 @@ mod shared;
 mod system;
 mod threads;
 mod time;
+mod tracing;
 
 use alloc::vec::Vec;
 use iolite_user::{Args, entry, println};
 use run::{Needs, Test};
 
 /// Every test, in the order in which they run.
-const GROUPS: [&[Test]; 24] = [
+const GROUPS: [&[Test]; 25] = [
     system::TESTS,
     descriptors::TESTS,
     pointers::TESTS,
@@ -84,6 +85,7 @@ const GROUPS: [&[Test]; 24] = [
     channels::TESTS,
     devices::TESTS,
     served::TESTS,
+    tracing::TESTS,
 ];
 
 entry!(main);

@@ -61,6 +61,7 @@ pub fn play(role: &str, args: &[&str]) -> u8 {
         "open-device" => crate::devices::open_device(),
         "drive-and-crash" => crate::devices::drive_and_crash(number(0)),
         "peek-registers" => crate::devices::peek_registers(),
+        "keep-ring" => crate::tracing::keep(number(0)),
         "fault-badly" => crate::faults::fault_badly(number(0)),
         "touch-faulty" => crate::faulty::touch(number(0)),
         _ => {

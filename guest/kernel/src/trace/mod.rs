@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+mod rings;
+
 use crate::arch::cpu;
 use crate::mm::frame;
 use crate::mm::layout::{PAGE, TRACE_WINDOW};
@@ -13,12 +15,13 @@ use crate::mm::paging::{self, NO_EXECUTE, PRESENT, WRITABLE};
 use arrayvec::ArrayString;
 use core::sync::atomic::{AtomicBool, Ordering};
 use iolite_devices_abi::trace::{
-    EVENT_BYTES, TRACE_BYTES, TRACE_EVENTS, event_word, header, kind, purpose,
+    EVENT_BYTES, TRACE_BYTES, TRACE_EVENTS, event_word, header, kind, purpose, ring_bytes,
 };
 use iolite_guest_abi::Number;
 use iolite_guest_core::cmdline::{self, Word};
 
 pub use iolite_devices_abi::trace::{ask, kind as event};
+pub use rings::{lend, lend_ring, take_ring_back};
 
 /// Is this kernel built to write events?
 const ON: bool = cfg!(feature = "trace");
@@ -26,7 +29,8 @@ const ON: bool = cfg!(feature = "trace");
 /// What is submitted now is read ahead.
 static READING_AHEAD: AtomicBool = AtomicBool::new(false);
 
-/// Maps the window that the command line names. Without one, events go to a page of our own.
+/// Maps the kernel's ring in the window that the command line names. Without one, events go to a page
+/// of our own.
 pub fn init(line: &str) {
     if !ON {
         return;
@@ -35,8 +39,9 @@ pub fn init(line: &str) {
         Word::Trace(window) if window.bytes == TRACE_BYTES => Some(window.address),
         _ => None,
     });
+    rings::init(named.unwrap_or(0));
     let sink = frame::alloc_zeroed().map(|frame| frame.physical());
-    for page in 0..TRACE_BYTES / PAGE {
+    for page in 0..ring_bytes(TRACE_EVENTS) / PAGE {
         let physical = named.map(|window| window + page * PAGE).or(sink);
         let Some(physical) = physical else {
             panic!("no memory for a page of events");
