@@ -39,11 +39,14 @@ impl Throttle {
         Some(std::mem::take(&mut window.dropped))
     }
 
-    /// Writes `line` at the level of a warning, if it may be written.
-    pub(crate) fn warn(&self, line: std::fmt::Arguments<'_>) {
+    /// Writes `line` at the level of a warning, if it may be written. It comes from `module`, the
+    /// caller's `module_path!()`.
+    pub(crate) fn warn(&self, module: &str, line: std::fmt::Arguments<'_>) {
         match self.pass() {
-            Some(0) => log::warn!("{line}"),
-            Some(dropped) => log::warn!("{line} ({dropped} lines like this were left out)"),
+            Some(0) => log::warn!(target: module, "{line}"),
+            Some(dropped) => {
+                log::warn!(target: module, "{line} ({dropped} lines like this were left out)");
+            }
             None => {}
         }
     }

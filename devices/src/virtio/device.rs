@@ -63,20 +63,12 @@ pub trait VirtioDevice: Send + Sync {
     /// active.
     fn notify(&self, queue: u16);
 
-    /// Pops nothing from this queue any more; what is in flight is finished.
-    fn stop_queue(&self, queue: u16);
+    /// Stops a queue of a live device, waits at most `wait` for what is in flight, and lets go of it.
+    /// Returns true when that is done; otherwise the caller asks again.
+    fn release_queue(&self, queue: u16, wait: Duration) -> bool;
 
-    /// Whether nothing of a queue is in flight after a [`stop_queue`](VirtioDevice::stop_queue).
-    fn queue_stopped(&self, queue: u16) -> bool;
-
-    /// Stops a queue of a live device, waits at most `wait` for what is in flight, and lets go of it
-    /// (RING_RESET). Returns true when that is done; otherwise the caller asks again. Called only
-    /// where the feature was offered, as is [`activate_queue`](VirtioDevice::activate_queue).
-    fn reset_queue(&self, _queue: u16, _wait: Duration) -> bool {
-        true
-    }
-
-    /// A queue of a live device that was reset is set up again.
+    /// A queue of a live device that was released is set up again. Called only where RING_RESET was
+    /// offered.
     fn activate_queue(&self, _queue: u16, _layout: &QueueLayout, _features: u64) {}
 
     /// Pops nothing from any queue any more; what is in flight is finished.

@@ -76,8 +76,10 @@ impl Notifier {
     fn raise(&self, bit: u32) {
         self.interrupt_status.fetch_or(bit, Ordering::AcqRel);
         if let Err(error) = self.interrupt.trigger() {
-            self.failures
-                .warn(format_args!("an interrupt cannot be raised: {error}"));
+            self.failures.warn(
+                module_path!(),
+                format_args!("an interrupt cannot be raised: {error}"),
+            );
         }
     }
 }

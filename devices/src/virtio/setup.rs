@@ -58,9 +58,11 @@ pub(super) enum Holder {
     Device,
     /// The device until it is drained, and nobody afterwards: the driver took it away.
     TakenAway,
-    /// The device until it is drained, and the driver afterwards.
+    /// The device until it is drained, and the driver afterwards: the driver reset it.
     Resetting,
-    /// The driver: it has reset the queue, and may place it anew.
+    /// Nobody, until the device or the queue is reset.
+    Nobody,
+    /// The driver: it may place the queue anew.
     Driver,
 }
 

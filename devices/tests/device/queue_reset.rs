@@ -90,6 +90,31 @@ fn a_reset_waits_for_what_is_in_flight_and_nothing_comes_after_it() {
 }
 
 #[test]
+fn what_was_given_back_is_not_touched() {
+    for (register, value) in [(reg::QUEUE_RESET, 1), (reg::QUEUE_READY, 0)] {
+        let mut driver = live();
+        assert_reads(&mut driver);
+        driver.write(register, value);
+        assert!(eventually(|| driver.read(reg::QUEUE_READY) == 0));
+        // The memory is the driver's again; notifications that are late or wrong change nothing.
+        driver.memory_fill(AVAIL, 0x2000, UNTOUCHED);
+        driver.memory_fill(USED, 0x2000, UNTOUCHED);
+        for _ in 0..20 {
+            driver
+                .device
+                .queue_notify()
+                .next()
+                .unwrap()
+                .write(1)
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_micros(500));
+        }
+        assert!(driver.bytes(USED, 0x2000) == [UNTOUCHED; 0x2000]);
+        driver.assert_recovers();
+    }
+}
+
+#[test]
 fn without_the_feature_the_register_is_nothing() {
     let mut driver = Driver::live();
     driver.write(reg::QUEUE_RESET, 1);

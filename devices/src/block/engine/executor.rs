@@ -125,11 +125,14 @@ impl Executor {
             buffers,
             ..
         } = request;
-        self.failures.warn(format_args!(
-            "{} #{id}: {kind:?} of {} bytes at {offset} failed: {why}",
-            self.name,
-            buffers.len()
-        ));
+        self.failures.warn(
+            module_path!(),
+            format_args!(
+                "{} #{id}: {kind:?} of {} bytes at {offset} failed: {why}",
+                self.name,
+                buffers.len()
+            ),
+        );
     }
 }
 

@@ -139,11 +139,8 @@ impl VirtioDevice for BareDisk {
 
     fn notify(&self, _queue: u16) {}
 
-    fn stop_queue(&self, _queue: u16) {
+    fn release_queue(&self, _queue: u16, _wait: Duration) -> bool {
         self.end();
-    }
-
-    fn queue_stopped(&self, _queue: u16) -> bool {
         true
     }
 

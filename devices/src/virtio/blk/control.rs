@@ -111,17 +111,7 @@ impl VirtioDevice for Control {
         }
     }
 
-    fn stop_queue(&self, queue: u16) {
-        if let Some(queue) = self.queue(queue) {
-            queue.stop();
-        }
-    }
-
-    fn queue_stopped(&self, queue: u16) -> bool {
-        self.queue(queue).is_none_or(|queue| queue.is_drained())
-    }
-
-    fn reset_queue(&self, queue: u16, wait: Duration) -> bool {
+    fn release_queue(&self, queue: u16, wait: Duration) -> bool {
         self.queue(queue).is_none_or(|queue| queue.deactivate(wait))
     }
 

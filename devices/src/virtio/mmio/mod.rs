@@ -72,7 +72,7 @@ impl VirtioMmio {
             Phase::Draining if self.device.reset(Duration::ZERO) => {
                 self.finish_reset(&mut registers);
             }
-            Phase::Live => self.finish_queue_resets(&mut registers),
+            Phase::Live => self.drain_queues(&mut registers),
             Phase::Draining | Phase::SetUp => {}
         }
         registers
@@ -89,7 +89,7 @@ impl VirtioMmio {
                 half(self.device.device_features(), registers.device_features_sel)
             }
             reg::QUEUE_NUM_MAX => registers.queue().map_or(0, |queue| queue.max_size.into()),
-            reg::QUEUE_READY => self.is_ready(&registers).into(),
+            reg::QUEUE_READY => registers.queue().is_some_and(|queue| queue.ready).into(),
             reg::QUEUE_RESET => registers.is_resetting().into(),
             reg::INTERRUPT_STATUS => self.notifier.interrupt_status(),
             reg::STATUS if self.notifier.needs_reset() => registers.status | DEVICE_NEEDS_RESET,
@@ -224,7 +224,8 @@ impl VirtioMmio {
     }
 
     fn complain(&self, what: std::fmt::Arguments<'_>) {
-        self.complaints.warn(format_args!("{}: {what}", self.name));
+        self.complaints
+            .warn(module_path!(), format_args!("{}: {what}", self.name));
     }
 }
 

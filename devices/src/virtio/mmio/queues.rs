@@ -17,19 +17,9 @@ use iolite_devices_abi::status::{F_RING_RESET, FAILED};
 
 use super::{RESET_WAIT, VirtioMmio};
 use crate::virtio::registers::{Phase, Registers};
-use crate::virtio::setup::{Holder, SetupError};
+use crate::virtio::setup::{Holder, QueueRegisters, SetupError};
 
 impl VirtioMmio {
-    /// QueueReady.
-    pub(super) fn is_ready(&self, registers: &Registers) -> bool {
-        let live = registers.phase == Phase::Live;
-        let drained = |number| !live || self.device.queue_stopped(number);
-        registers.queue().is_some_and(|queue| match queue.holder {
-            Holder::TakenAway => !drained(registers.queue_number()),
-            _ => queue.ready,
-        })
-    }
-
     /// QueueNotify.
     pub(super) fn notify(&self, registers: &Registers, queue: u32) {
         if let Ok(index) = u16::try_from(queue)
@@ -57,9 +47,8 @@ impl VirtioMmio {
         };
         match (phase, queue.holder) {
             (Phase::Live, Holder::Device) => {
-                queue.ready = false;
                 queue.holder = Holder::TakenAway;
-                self.device.stop_queue(number);
+                self.drain(number, queue, Duration::ZERO);
             }
             (Phase::Live, _) => {}
             _ => queue.ready = false,
@@ -115,21 +104,29 @@ impl VirtioMmio {
         match (phase, queue.holder) {
             (Phase::SetUp, _) => queue.forget(Holder::Device),
             (_, Holder::Resetting) => {}
-            _ if self.device.reset_queue(number, RESET_WAIT) => queue.forget(Holder::Driver),
             _ => {
-                log::debug!("{}: the reset of queue {number} goes on", self.name);
                 queue.holder = Holder::Resetting;
+                self.drain(number, queue, RESET_WAIT);
             }
         }
     }
 
-    /// Ends the resets of queues that are drained by now.
-    pub(super) fn finish_queue_resets(&self, registers: &mut Registers) {
+    /// Goes on with the queues that are being drained.
+    pub(super) fn drain_queues(&self, registers: &mut Registers) {
         for (number, queue) in (0..).zip(&mut registers.queues) {
-            let resetting = queue.holder == Holder::Resetting;
-            if resetting && self.device.reset_queue(number, Duration::ZERO) {
-                queue.forget(Holder::Driver);
-            }
+            self.drain(number, queue, Duration::ZERO);
+        }
+    }
+
+    /// Waits at most `wait` until the device has let go of a queue that it is to let go of.
+    fn drain(&self, number: u16, queue: &mut QueueRegisters, wait: Duration) {
+        let next = match queue.holder {
+            Holder::TakenAway => Holder::Nobody,
+            Holder::Resetting => Holder::Driver,
+            Holder::Device | Holder::Nobody | Holder::Driver => return,
+        };
+        if self.device.release_queue(number, wait) {
+            queue.forget(next);
         }
     }
 

@@ -128,11 +128,6 @@ impl RequestQueue {
         self.gate.close();
     }
 
-    /// Whether nothing is in flight.
-    pub(super) fn is_drained(&self) -> bool {
-        self.gate.is_empty()
-    }
-
     /// Stops, waits at most `wait` for what is in flight, and lets go of the ring; false if time
     /// was up.
     pub(super) fn deactivate(&self, wait: Duration) -> bool {
@@ -194,7 +189,8 @@ impl RequestQueue {
     }
 
     fn complain(&self, what: std::fmt::Arguments<'_>) {
-        self.complaints.warn(format_args!("{}: {what}", self.label));
+        self.complaints
+            .warn(module_path!(), format_args!("{}: {what}", self.label));
     }
 }
 
