@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         ),
         trial::test("bench::a_disk_that_fails_is_an_error", failing_disk),
         trial::test("bench::engines_and_traces_are_compared", compared),
+        trial::test("bench::one_interrupt_is_for_many_requests", interrupts),
         trial::test("bench::requests_go_by_several_queues", several_queues),
         trial::test("bench::a_neighbour_is_kept_busy", neighbour),
         trial::test("bench::idle_machines_are_measured", idle),
@@ -100,6 +101,30 @@ fn compared() -> Outcome {
         "{}",
         ended.report()
     );
+    Ok(())
+}
+
+/// Where many requests are in flight, a notification and an interrupt is for 16 of them at least.
+fn interrupts() -> Outcome {
+    let results = tempfile::NamedTempFile::new()?;
+    bench()
+        .option("--rw", "randread,randwrite")
+        .option("--depth", "32")
+        .option("--wait", "interrupt")
+        .option("--rounds", "3")
+        .option("--json", results.path())
+        .expect(0)?;
+    let results: Value = serde_json::from_str(&fs::read_to_string(results.path())?)?;
+    for cell in rows(&results, 2)? {
+        sound(cell)?;
+        for key in ["notifications_per_request", "interrupts_per_request"] {
+            let each = cell[key].as_f64();
+            ensure!(
+                Some(0.0) < each && each <= Some(1.0 / 16.0),
+                "{key}: {cell}"
+            );
+        }
+    }
     Ok(())
 }
 
