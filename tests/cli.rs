@@ -78,6 +78,11 @@ fn wrong_usage_is_code_2() {
         &["queue-size", "power of two"],
     );
     refused(&["run", "-d", ""], 2, &["names no file"]);
+    refused(
+        &["demo", "-d", "x.img,ro"],
+        2,
+        &["x.img,ro", "without keys"],
+    );
     refused(&["run", "-d", "x,"], 2, &["x,", "empty key"]);
     refused(&["run", "-d", "x,id=a,id=b"], 2, &["id", "given twice"]);
 }

@@ -45,7 +45,7 @@ pub enum ConfigError {
     #[error("disk `{0}` names no file: write PATH[,key[=value]]...")]
     DiskWithoutPath(String),
     /// A disk of no bytes.
-    #[error("a disk of no bytes is none: give it a size like 64M")]
+    #[error("a disk of no bytes is not possible: give it a size like 64M")]
     EmptyDisk,
     /// A disk with two paths.
     #[error("disk `{0}` names two files: give each disk its own -d")]
@@ -56,6 +56,12 @@ pub enum ConfigError {
     /// A key that is there twice, and can only have one value.
     #[error("disk key `{0}` is given twice")]
     RepeatedKey(String),
+    /// A disk of the demo with keys.
+    #[error(
+        "disk `{0}` names no file: demo takes an image without keys; iolite run takes them, and demo \
+         has --latency and --write"
+    )]
+    KeysOfDemo(String),
     /// A key that no disk has.
     #[error(
         "unknown disk key `{0}`: known are path, readonly (ro), direct, cache, block-size, engine, queues, workers, queue-size, poll, id, iops, bandwidth, latency, fail and seed"

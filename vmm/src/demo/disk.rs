@@ -10,9 +10,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use iolite_devices::block::backend::OpenError;
+use iolite_devices::block::backend::file::FileBackend;
 use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
+use crate::config::ConfigError;
 use crate::error::Error;
 use crate::screen::{Screen, size};
 
@@ -42,7 +45,7 @@ impl DemoDisk {
             return generate().map_err(Error::host("cannot make a temporary disk of 16 MiB"));
         };
         // The machine opens it the same way later; asked here, every mistake has its own line.
-        iolite_devices::block::backend::file::FileBackend::open(path, !write)?;
+        FileBackend::open(path, !write).map_err(|error| hint_at_keys(path, error))?;
         let cannot = || Error::host(format!("disk {} cannot be read", path.display()));
         let mut file = File::open(path).map_err(cannot())?;
         let bytes = file.seek(SeekFrom::End(0)).map_err(cannot())?;
@@ -115,6 +118,15 @@ impl DemoDisk {
             done += len as u64;
             progress.update(done, self.bytes);
         }
+    }
+}
+
+/// Keys behind the image, as `iolite run` takes them, are part of its name here: say so.
+fn hint_at_keys(path: &Path, error: OpenError) -> Error {
+    let text = path.to_string_lossy();
+    match error {
+        OpenError::Missing(_) if text.contains(',') => ConfigError::KeysOfDemo(text.into()).into(),
+        error => error.into(),
     }
 }
 
