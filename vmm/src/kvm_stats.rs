@@ -66,7 +66,7 @@ impl VcpuStats {
     /// All counters as they are now.
     ///
     /// # Errors
-    /// What reading says.
+    /// If the descriptor cannot be read.
     pub fn read(&self) -> io::Result<Reading> {
         let Some((&first, &last)) = self.places.values().min().zip(self.places.values().max())
         else {

@@ -23,7 +23,7 @@ impl Signals {
     /// Takes SIGINT, SIGTERM, SIGQUIT, SIGTSTP, SIGUSR1, and SIGHUP unless it is ignored (nohup).
     ///
     /// # Errors
-    /// What the system says.
+    /// If the system refuses.
     pub fn take() -> Result<Self, Error> {
         let mut set = SigSet::empty();
         for signal in [

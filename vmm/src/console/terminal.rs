@@ -24,7 +24,7 @@ impl CharacterMode {
     /// changing or reading it would stop us.
     ///
     /// # Errors
-    /// What the system says.
+    /// If the system refuses.
     pub fn enter() -> io::Result<Option<Self>> {
         if !is_ours() {
             return Ok(None);

@@ -45,7 +45,7 @@ struct Latency {
 /// Writes the results for a disk with this path, size and SHA-256 (the host's).
 ///
 /// # Errors
-/// What writing says.
+/// If it cannot be written.
 pub fn write(
     mut out: impl Write,
     path: &str,

@@ -10,7 +10,7 @@ use super::{Measured, Report, requests, table};
 /// Writes the statistics.
 ///
 /// # Errors
-/// What writing says.
+/// If it cannot be written.
 pub fn write(mut out: impl Write, report: &Report<'_>) -> io::Result<()> {
     let disks = report.disks.iter().map(|disk| {
         let mut value = measured(disk, report.tick_ns);

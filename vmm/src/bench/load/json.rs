@@ -11,7 +11,7 @@ use super::results::Results;
 /// Writes the results.
 ///
 /// # Errors
-/// What writing says.
+/// If it cannot be written.
 pub fn write(
     mut out: impl Write,
     results: &Results,

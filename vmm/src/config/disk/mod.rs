@@ -181,7 +181,7 @@ impl FromStr for DiskSpec {
     }
 }
 
-/// The name of `key` if it sets anew what one of the keys `before` it has set. Failures add up.
+/// The name of `key` if one of those `before` it has set the same. Failures add up.
 fn repeated<'a>(key: &'a str, before: &[&str]) -> Option<&'a str> {
     let (name, _) = key.split_once('=')?;
     let mut values = before.iter().filter_map(|key| key.split_once('='));
