@@ -252,6 +252,10 @@ fn idle() -> Outcome {
         Some(1 << 20) < memory && memory < Some(64 << 20),
         "{results}"
     );
+    let parts = ["program_bytes", "library_bytes", "own_bytes"];
+    let parts = parts.map(|key| results["memory"][key].as_u64().unwrap_or_default());
+    ensure!(parts.iter().all(|bytes| *bytes > 0), "{results}");
+    ensure!(Some(parts.iter().sum()) == memory, "{results}");
     for word in ["ms", "MiB", "/s"] {
         ensure!(ended.stdout.contains(word), "{}", ended.report());
     }

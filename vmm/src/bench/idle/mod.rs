@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs::File};
 
+use process::Memory;
 use serde_json::json;
 
 use crate::columns;
@@ -46,7 +47,7 @@ pub struct Options {
 /// The figures.
 struct Idle {
     start_ms: f64,
-    memory_bytes: u64,
+    memory: Memory,
     wake_ups: f64,
 }
 
@@ -64,10 +65,10 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
     });
     let json = json.transpose()?;
     let start_ms = start()?;
-    let (memory_bytes, wake_ups) = rest()?;
+    let (memory, wake_ups) = rest()?;
     let idle = Idle {
         start_ms,
-        memory_bytes,
+        memory,
         wake_ups,
     };
     // If nobody reads it, the exit code still says how it went.
@@ -83,6 +84,7 @@ impl Idle {
         let row = |what: String, value: f64, digits: usize, unit: &str| {
             vec![what, format!("{value:.digits$}"), unit.to_owned()]
         };
+        let mib = |what, bytes| row(what, bytes as f64 / f64::from(1 << 20), 2, "MiB");
         let kernel = kernel::BYTES >> 10;
         let rows = [
             row(
@@ -91,12 +93,13 @@ impl Idle {
                 1,
                 "ms",
             ),
-            row(
+            mib(
                 format!("memory besides the guest's, {DISKS} disks of 4 workers"),
-                self.memory_bytes as f64 / f64::from(1 << 20),
-                2,
-                "MiB",
+                self.memory.total(),
             ),
+            mib("  of the program's file".into(), self.memory.program),
+            mib("  of shared libraries".into(), self.memory.libraries),
+            mib("  its own: stacks, heap, buffers".into(), self.memory.own),
             row("wake-ups of the VMM at rest".into(), self.wake_ups, 1, "/s"),
         ];
         columns::render(&[("idle", false), ("value", true), ("unit", false)], &rows)
@@ -106,7 +109,12 @@ impl Idle {
         json!({
             "schema": "iolite-bench-idle/1",
             "start_ms": self.start_ms,
-            "memory_bytes": self.memory_bytes,
+            "memory_bytes": self.memory.total(),
+            "memory": {
+                "program_bytes": self.memory.program,
+                "library_bytes": self.memory.libraries,
+                "own_bytes": self.memory.own,
+            },
             "wake_ups_per_second": self.wake_ups,
         })
     }
@@ -136,8 +144,8 @@ fn start() -> Result<f64, Error> {
     Ok(times[STARTS / 2].as_secs_f64() * 1e3)
 }
 
-/// Memory in bytes, and wake-ups in a second, of a machine at its prompt.
-fn rest() -> Result<(u64, f64), Error> {
+/// Memory, and wake-ups in a second, of a machine at its prompt.
+fn rest() -> Result<(Memory, f64), Error> {
     let mut command = command()?;
     for _ in 0..DISKS {
         command.args(["--disk", DISK]);

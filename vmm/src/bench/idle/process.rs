@@ -6,22 +6,53 @@ use std::io;
 /// The vCPU's thread: when it sleeps and wakes is the guest's doing.
 const VCPU: &str = "vcpu";
 
-/// Resident bytes of process `pid`, shared ones included, but for the mapping of `guest_bytes` bytes:
-/// the guest's memory.
-pub fn memory_besides(pid: u32, guest_bytes: u64) -> io::Result<u64> {
+/// Resident memory of a process in bytes, pages that it shares with others included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Of the program's file.
+    pub program: u64,
+    /// Of other files: shared libraries.
+    pub libraries: u64,
+    /// Of no file: stacks, heap, buffers.
+    pub own: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.program + self.libraries + self.own
+    }
+}
+
+/// What process `pid` has resident, but for the mapping of `guest_bytes` bytes: the guest's memory.
+pub fn memory_besides(pid: u32, guest_bytes: u64) -> io::Result<Memory> {
+    let program = fs::read_link(format!("/proc/{pid}/exe"))?;
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-    let guest_kib = guest_bytes >> 10;
-    let (mut sum, mut size) = (0, 0);
+    Ok(sum(&maps, &program.to_string_lossy(), guest_bytes))
+}
+
+/// Sums up smaps (see proc(5)): a line with the addresses and the name of each mapping, then lines
+/// of its figures.
+fn sum(maps: &str, program: &str, guest_bytes: u64) -> Memory {
+    let mut memory = Memory::default();
+    let (mut name, mut size) = ("", 0);
     for line in maps.lines() {
         if let Some(kib) = kib(line, "Size:") {
-            size = kib;
-        } else if let Some(kib) = kib(line, "Rss:")
-            && size != guest_kib
-        {
-            sum += kib;
+            size = kib << 10;
+        } else if let Some(kib) = kib(line, "Rss:") {
+            let bytes = kib << 10;
+            match name {
+                _ if size == guest_bytes => {}
+                name if name == program => memory.program += bytes,
+                name if name.starts_with('/') => memory.libraries += bytes,
+                _ => memory.own += bytes,
+            }
+        } else if line.starts_with(|c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()) {
+            // Addresses, permissions, offset, device, inode, and then the name.
+            name = line.splitn(6, ' ').nth(5).unwrap_or_default().trim();
         }
     }
-    Ok(sum << 10)
+    memory
 }
 
 fn kib(line: &str, key: &str) -> Option<u64> {
@@ -57,10 +88,43 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn mappings_are_told_apart() {
+        let maps = "\
+5500-5600 r-xp 00001000 fe:00 123    /bin/a program
+Size:                100 kB
+Rss:                  12 kB
+7f00-7f10 rw-p 00000000 00:00 0 
+Size:               2048 kB
+Rss:                2000 kB
+7f10-7f20 rw-p 00000000 00:00 0
+Size:                  8 kB
+Rss:                   4 kB
+VmFlags: rd wr
+7f20-7f30 r--p 00000000 fe:00 124    /lib/libc.so.6
+Size:               1024 kB
+Rss:                 100 kB
+7ffc-7ffd rw-p 00000000 00:00 0      [stack]
+Size:                132 kB
+Rss:                  20 kB
+";
+        let memory = sum(maps, "/bin/a program", 2048 << 10);
+        let [program, libraries, own] = [12, 100, 24].map(|kib| kib << 10);
+        let wanted = Memory {
+            program,
+            libraries,
+            own,
+        };
+        assert_eq!(memory, wanted);
+        assert_eq!(memory.total(), 136 << 10);
+    }
+
+    #[test]
     fn this_process_has_memory_and_wakes_up() {
         let me = std::process::id();
-        let all = memory_besides(me, 0).unwrap();
-        assert!(all > 1 << 20, "{all}");
+        let memory = memory_besides(me, 0).unwrap();
+        assert!(memory.program > 1 << 16, "{memory:?}");
+        assert!(memory.libraries > 1 << 16, "{memory:?}");
+        assert!(memory.own > 1 << 16, "{memory:?}");
         let before = wake_ups(me).unwrap();
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(1));
