@@ -14,10 +14,15 @@ fn rows(table: &str) -> Vec<(u32, bool)> {
     table.lines().filter_map(row).collect()
 }
 
+/// All that is written in the files of a directory.
 fn sources(directory: &Path) -> String {
-    let files = fs::read_dir(directory).unwrap();
-    let text = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
-    text.collect()
+    let paths = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files = paths.filter(|path| path.is_file());
+    files
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect()
 }
 
 /// The numbers that follow `mark` in `text`.

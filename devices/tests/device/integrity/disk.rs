@@ -1,29 +1,19 @@
-//! Every byte, whatever happens: random reads, writes, zeros, discards and flushes, many in flight at
-//! once, some of which fail on purpose, with resets in between, against a model of the disk.
-//!
-//! Requests that are in flight together touch different sectors, so the model knows what each of them
-//! must find or leave. One that failed has left what was there. One that was in flight at a reset has
-//! been done or not, as a whole sector each: what the disk says then is looked up, and counts. A
-//! disk has one to four queues, and a request goes to any.
+//! The driver that sends the requests, and the model of the disk.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use iolite_devices::block::backend::fault::{FaultBackend, Faults};
-use iolite_devices::block::backend::file::FileBackend;
-use iolite_devices::block::backend::memory::MemoryBackend;
-use iolite_devices::block::backend::{Backend, OpenError};
-use iolite_devices::block::inject::{Failure, Injection, Latency, MILLION, Operation, Which};
+use iolite_devices::block::backend::Backend;
 use iolite_devices::virtio::blk::BlockConfig;
 use iolite_devices_abi::blk::*;
 use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::status::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::driver::*;
+use crate::driver::*;
 
-const SECTORS: usize = 512;
+pub const SECTORS: usize = 512;
 /// How many requests can be in flight; each has a slot for its header, data and status.
 const SLOTS: u64 = 16;
 const SLOT_BYTES: u64 = 16 << 10;
@@ -56,19 +46,28 @@ struct Request {
     after: Vec<u8>,
 }
 
-struct Test {
-    driver: Driver,
+/// Where it was sent.
+struct Sent {
+    slot: u64,
+    queue: usize,
+    request: Request,
+}
+
+/// A disk, its driver, and the model.
+pub struct Test {
+    pub driver: Driver,
     /// How many requests each queue was given, and how many of them have been seen to end.
     queues: Vec<(u16, u16)>,
-    model: Vec<u8>,
+    pub model: Vec<u8>,
     random: Random,
     /// Makes each write's bytes its own.
     writes: u8,
-    failed: usize,
+    /// How many requests have failed.
+    pub failed: usize,
 }
 
 impl Test {
-    fn new(backend: Arc<dyn Backend>, config: BlockConfig, seed: u64) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, config: BlockConfig, seed: u64) -> Self {
         let config = BlockConfig {
             queue_size: ENTRIES,
             ..config
@@ -88,21 +87,25 @@ impl Test {
     fn start(&mut self) {
         let driver = &self.driver;
         let several = if self.queues.len() > 1 { F_MQ } else { 0 };
-        driver.negotiate(FEATURES | F_DISCARD | F_WRITE_ZEROES | several);
-        for (number, (sent, seen)) in (0..).zip(&mut self.queues) {
-            let base = base_of(number);
-            driver.memory_fill(base, QUEUE_BYTES as usize, 0);
-            driver.write(reg::QUEUE_SEL, number as u32);
-            driver.write(reg::QUEUE_NUM, ENTRIES.into());
-            driver.write(reg::QUEUE_DESC_LOW, base as u32);
-            driver.write(reg::QUEUE_DRIVER_LOW, (base + AVAIL) as u32);
-            driver.write(reg::QUEUE_DEVICE_LOW, (base + USED) as u32);
-            driver.write(reg::QUEUE_READY, 1);
-            (*sent, *seen) = (0, 0);
+        driver.negotiate(FEATURES | F_DISCARD | F_WRITE_ZEROES | F_RING_RESET | several);
+        for number in 0..self.queues.len() {
+            self.place(number);
         }
-        driver.driver_ok();
+        self.driver.driver_ok();
         let up = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
-        assert_eq!(driver.status(), up);
+        assert_eq!(self.driver.status(), up);
+    }
+
+    fn place(&mut self, number: usize) {
+        let (driver, base) = (&self.driver, base_of(number));
+        driver.memory_fill(base, QUEUE_BYTES as usize, 0);
+        driver.write(reg::QUEUE_SEL, number as u32);
+        driver.write(reg::QUEUE_NUM, ENTRIES.into());
+        driver.write(reg::QUEUE_DESC_LOW, base as u32);
+        driver.write(reg::QUEUE_DRIVER_LOW, (base + AVAIL) as u32);
+        driver.write(reg::QUEUE_DEVICE_LOW, (base + USED) as u32);
+        driver.write(reg::QUEUE_READY, 1);
+        self.queues[number] = (0, 0);
     }
 
     /// Makes a chain available, and notifies.
@@ -135,16 +138,21 @@ impl Test {
         assert!(ended, "a request is not answered");
     }
 
-    fn run(&mut self, rounds: usize) {
+    /// Sends random requests, in so many rounds.
+    pub fn run(&mut self, rounds: usize) {
         for _ in 0..rounds {
             let count = 1 + self.random.below(SLOTS as usize);
             let requests = self.requests(count);
-            for (slot, request) in (0..).zip(&requests) {
-                self.send(slot, request);
-            }
+            let sent = (0..).zip(requests).map(|(slot, request)| Sent {
+                slot,
+                queue: self.send(slot, &request),
+                request,
+            });
+            let sent = sent.collect();
             match self.random.below(10) {
-                0 => self.reset(requests),
-                _ => self.finish(requests),
+                0 => self.reset(sent),
+                1 => self.reset_queue(sent),
+                _ => self.finish(sent),
             }
         }
     }
@@ -192,7 +200,8 @@ impl Test {
         requests
     }
 
-    fn send(&mut self, slot: u64, request: &Request) {
+    /// Sends a request to some queue, and says which.
+    fn send(&mut self, slot: u64, request: &Request) -> usize {
         let driver = &mut self.driver;
         let (data, status) = (DATA + slot * SLOT_BYTES, STATUS + slot);
         let sector = request.sectors.start as u64;
@@ -232,14 +241,15 @@ impl Test {
         let head = 3 * slot as u16;
         driver.chain_in(base_of(queue), head, &[header, data, w(status, 1)]);
         self.submit(queue, head);
+        queue
     }
 
     /// All requests end, and are what they must be.
-    fn finish(&mut self, requests: Vec<Request>) {
+    fn finish(&mut self, requests: Vec<Sent>) {
         for _ in &requests {
             self.next_end();
         }
-        for (slot, request) in (0..).zip(requests) {
+        for Sent { slot, request, .. } in requests {
             match self.driver.get::<u8>(STATUS + slot) {
                 S_OK => self.done(slot, request),
                 S_IOERR => self.failed += 1,
@@ -259,14 +269,32 @@ impl Test {
     }
 
     /// The driver resets the disk with requests in flight.
-    fn reset(&mut self, requests: Vec<Request>) {
+    fn reset(&mut self, requests: Vec<Sent>) {
         for _ in 0..self.random.below(requests.len() + 1) {
             self.next_end();
         }
         self.driver.write(reg::STATUS, 0);
         assert!(eventually(|| self.driver.status() == 0));
         self.start();
-        for request in requests {
+        self.look_up(requests);
+    }
+
+    /// The driver resets a queue with requests in flight; the others know nothing of it.
+    fn reset_queue(&mut self, requests: Vec<Sent>) {
+        let number = self.random.below(self.queues.len());
+        let driver = &self.driver;
+        driver.write(reg::QUEUE_SEL, number as u32);
+        driver.write(reg::QUEUE_RESET, 1);
+        assert!(eventually(|| driver.read(reg::QUEUE_RESET) == 0));
+        self.place(number);
+        let (lost, others) = requests.into_iter().partition(|sent| sent.queue == number);
+        self.finish(others);
+        self.look_up(lost);
+    }
+
+    /// These were done or not, as a whole sector each.
+    fn look_up(&mut self, requests: Vec<Sent>) {
+        for Sent { request, .. } in requests {
             let Request { sectors, after, .. } = request;
             for (sector, after) in sectors.zip(after.chunks(512)) {
                 let now = self.read_sector(sector);
@@ -294,7 +322,7 @@ impl Test {
     }
 
     /// The whole disk, as the driver sees it.
-    fn check(&mut self) {
+    pub fn check(&mut self) {
         for sector in 0..SECTORS {
             let read = self.read_sector(sector);
             assert!(
@@ -311,105 +339,4 @@ fn base_of(queue: usize) -> u64 {
 
 fn bytes_of(sectors: &Range<usize>) -> Range<usize> {
     512 * sectors.start..512 * sectors.end
-}
-
-/// Some of each operation fail, and all take a little longer than they would.
-fn faulty_injection(seed: u64) -> Injection {
-    let failing = |operation| Failure {
-        operation,
-        which: Which::Chance(MILLION / 20),
-    };
-    use Operation::{Discard, Flush, Read, Write};
-    Injection {
-        failures: [Read, Write, Discard, Flush].map(failing).into(),
-        latency: Latency::between(
-            std::time::Duration::ZERO,
-            std::time::Duration::from_micros(300),
-        ),
-        seed,
-        ..Injection::default()
-    }
-}
-
-fn memory() -> Arc<MemoryBackend> {
-    Arc::new(MemoryBackend::writable(&pattern(512 * SECTORS)).unwrap())
-}
-
-/// Runs on `backend`, with and without things that go wrong on purpose; then `contents` are the
-/// disk's.
-fn every_byte_is_right(
-    make: impl Fn() -> (Arc<dyn Backend>, Box<dyn Fn() -> Vec<u8>>),
-    rounds: usize,
-) {
-    for (seed, workers, queues) in [(1, 1, 1), (2, 4, 2), (3, 2, 4)] {
-        for injection in [Injection::default(), faulty_injection(seed)] {
-            let fails = !injection.failures.is_empty();
-            let (backend, contents) = make();
-            let config = BlockConfig {
-                workers,
-                queues,
-                injection,
-                ..config()
-            };
-            let mut test = Test::new(backend, config, seed);
-            test.run(rounds);
-            test.check();
-            assert_eq!(test.failed > 0, fails);
-            test.driver.device.shutdown().unwrap();
-            assert!(contents() == test.model, "{queues} queues");
-        }
-    }
-}
-
-#[test]
-fn in_memory() {
-    every_byte_is_right(
-        || {
-            let disk = memory();
-            (disk.clone(), Box::new(move || disk.contents()))
-        },
-        80,
-    );
-}
-
-#[test]
-fn in_memory_that_takes_its_time() {
-    every_byte_is_right(
-        || {
-            let disk = memory();
-            let faults = Arc::new(Faults::default());
-            faults.stagger(3, std::time::Duration::from_micros(100));
-            let slow = FaultBackend::new(disk.clone(), faults);
-            (Arc::new(slow), Box::new(move || disk.contents()))
-        },
-        40,
-    );
-}
-
-fn in_a_file(open: fn(&std::path::Path, bool) -> Result<FileBackend, OpenError>) {
-    every_byte_is_right(
-        || {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), pattern(512 * SECTORS)).unwrap();
-            let disk: Arc<dyn Backend> = match open(file.path(), false) {
-                Ok(backend) => Arc::new(backend),
-                Err(OpenError::NoDirect(_)) => {
-                    Arc::new(FileBackend::open(file.path(), false).unwrap())
-                }
-                Err(error) => panic!("{error}"),
-            };
-            (disk, Box::new(move || std::fs::read(file.path()).unwrap()))
-        },
-        40,
-    );
-}
-
-#[test]
-fn in_a_file_through_the_page_cache() {
-    in_a_file(FileBackend::open);
-}
-
-#[test]
-fn in_a_file_past_the_page_cache() {
-    in_a_file(FileBackend::open_direct);
 }
