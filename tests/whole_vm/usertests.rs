@@ -22,7 +22,7 @@ const ON_A_SLOW_DISK: &str = "async_exit_with_256_in_flight async_killed_with_25
     async_unmap_in_flight async_close_in_flight async_poll_wakes_no_waiter \
     async_exit_while_a_thread_waits async_timeouts async_cancel exit_ends_every_thread \
     twenty_processes_one_page munmap_keeps_what_was_written threads_block_at_once \
-    faulty_pages_can_be_probed";
+    faulty_pages_can_be_probed registered_busy_while_in_flight registered_exit_in_flight";
 const SCRATCH_BYTES: usize = 8 << 20;
 const FAULTY_BYTES: usize = 2 << 20;
 

@@ -162,4 +162,14 @@ numbers! {
     /// ends: a header and the events, as in docs/tracing.md. ENOSYS if nothing is traced, EBUSY if the
     /// process has one already, EAGAIN if all are lent.
     TraceRing = 39;
+    /// `io_register(address, len) -> buffer`: holds the process's pages of `[address, address + len)`,
+    /// both multiples of the page size, for requests that name them as a buffer
+    /// ([`crate::io::in_buffer`]): what is checked and looked up here, once, is not for each of those.
+    /// The memory is anonymous or a channel's, and writable. Whatever becomes of the mapping, the
+    /// buffer stays the same memory. At most [`crate::MAX_IO_BUFFERS`] of
+    /// [`crate::MAX_IO_BUFFER_BYTES`].
+    IoRegister = 40;
+    /// `io_unregister(buffer)`: ends an [`Number::IoRegister`]. EBUSY while a request names the buffer
+    /// and has not completed.
+    IoUnregister = 41;
 }

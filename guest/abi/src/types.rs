@@ -19,6 +19,10 @@ pub const PATH_BYTES: usize = 100;
 pub const ARGS_BYTES: usize = 2048;
 /// Most requests of a process that are submitted by [`crate::Number::IoSubmit`] and not collected.
 pub const MAX_IO: usize = 512;
+/// Most buffers that a process has registered by [`crate::Number::IoRegister`].
+pub const MAX_IO_BUFFERS: usize = 8;
+/// Most bytes of one of them.
+pub const MAX_IO_BUFFER_BYTES: u64 = 8 << 20;
 /// Longest request of [`crate::Number::IoSubmit`] in bytes.
 pub const MAX_IO_BYTES: u64 = 128 * 1024;
 /// A timeout that does not come.
@@ -251,17 +255,26 @@ pub mod io {
     pub const WRITE: u32 = 1;
     /// Makes durable every write that completed before. `buf`, `len` and `offset` are 0.
     pub const FLUSH: u32 = 2;
+
+    /// How far to the left the number of a registered buffer is in an operation.
+    pub const BUFFER_SHIFT: u32 = 16;
+
+    /// A read or write of the registered buffer with this number: `buf` is where in the buffer, in
+    /// bytes.
+    pub const fn in_buffer(operation: u32, buffer: u16) -> u32 {
+        operation | (buffer as u32) << BUFFER_SHIFT
+    }
 }
 
 /// A request for [`crate::Number::IoSubmit`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoRequest {
-    /// `io::*`.
+    /// `io::*`, perhaps [`io::in_buffer`].
     pub operation: u32,
     /// The disk's descriptor.
     pub fd: u32,
-    /// Address of the buffer.
+    /// Address of the memory; or where it begins in the registered buffer.
     pub buf: u64,
     /// Its length in bytes, at most [`MAX_IO_BYTES`].
     pub len: u64,

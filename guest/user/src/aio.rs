@@ -122,7 +122,8 @@ impl<'f> AsyncIo<'f> {
             buffer.as_ref().is_none_or(|buffer| buffer.len() >= len),
             "the buffer is shorter than the request"
         );
-        let buf = buffer.as_ref().map_or(0, Buffer::address);
+        let name = |buffer: &Buffer| buffer.name_for(operation);
+        let (operation, buf) = buffer.as_ref().map_or((operation, 0), name);
         let number = self.free.pop().unwrap_or_else(|| {
             self.requests.push(None);
             self.requests.len() - 1

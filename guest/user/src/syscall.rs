@@ -153,6 +153,20 @@ pub unsafe fn io_submit(requests: &[IoRequest]) -> Result<usize> {
     unsafe { syscall(Number::IoSubmit, args) }.map(|count| count as usize)
 }
 
+/// Registers memory as a buffer for requests, and gives its number.
+///
+/// # Safety
+///
+/// A request may have the device write there, as long as the buffer is registered.
+pub unsafe fn io_register(address: u64, bytes: usize) -> Result<u16> {
+    // SAFETY: the call itself changes no memory; the caller answers for the requests.
+    unsafe { syscall(Number::IoRegister, [address, bytes as u64, 0, 0, 0]) }.map(|n| n as u16)
+}
+
+pub fn io_unregister(buffer: u16) -> Result<()> {
+    plain!(IoUnregister, u64::from(buffer)).map(drop)
+}
+
 pub fn io_wait(to: &mut [IoCompletion], min: usize, timeout_ns: u64) -> Result<usize> {
     let (at, max) = (to.as_mut_ptr() as u64, to.len() as u64);
     // SAFETY: the kernel writes completions into this slice only, and before the call returns.

@@ -14,9 +14,7 @@ use crate::fs::{file, pinned};
 use crate::ipc::events::{self, Watch};
 use crate::mm::cache::{self, write_back};
 use crate::mm::frame::{self, Frame};
-use crate::mm::heap;
 use crate::mm::layout::PAGE;
-use crate::mm::space::Backing;
 use crate::println;
 use crate::sync::CpuCell;
 use crate::task::process::{self, ProcessId};
@@ -259,7 +257,7 @@ pub fn map(
             Ok(())
         }
     })??;
-    let frames = hold(address, pages)?;
+    let frames = pinned::hold_own(address, pages)?;
     let physical: Vec<u64> = frames.iter().map(|frame| frame.physical()).collect();
     if let Err(error) = tell(&physical) {
         frames.into_iter().for_each(frame::release);
@@ -281,32 +279,6 @@ pub fn unmap(disk: DiskId, address: u64) -> Result<u64, Errno> {
     let frames = mapped.ok_or(Errno::EINVAL)?.frames;
     frames.into_iter().for_each(frame::release);
     Ok(0)
-}
-
-/// Holds pages of memory that is the process's own, or a channel's: what a device writes into a page
-/// of the cache would go past it.
-fn hold(address: u64, pages: usize) -> Result<Vec<Frame>, Errno> {
-    heap::check_room()?;
-    let mut frames = Vec::new();
-    frames.try_reserve_exact(pages).map_err(|_| Errno::ENOMEM)?;
-    let held = (0..pages as u64).try_for_each(|page| {
-        let at = address.checked_add(page * PAGE).ok_or(Errno::EFAULT)?;
-        let root = {
-            let mut process = process::current();
-            let area = process.space.find(at).ok_or(Errno::EFAULT)?;
-            if !area.write || !matches!(area.backing, Backing::Zeroes | Backing::Given) {
-                return Err(Errno::EFAULT);
-            }
-            process.space.root()
-        };
-        frames.push(pinned::hold_page(root, at, true)?);
-        Ok(())
-    });
-    if let Err(error) = held {
-        frames.into_iter().for_each(frame::release);
-        return Err(error);
-    }
-    Ok(frames)
 }
 
 /// What was lent to the running process; EACCES if it does not drive the disk.

@@ -5,6 +5,7 @@ use crate::mm::frame::{self, Frame};
 use crate::mm::heap;
 use crate::mm::layout::PAGE;
 use crate::mm::paging::Root;
+use crate::mm::space::Backing;
 use crate::mm::{pager, paging};
 use crate::task::process;
 use alloc::vec::Vec;
@@ -87,6 +88,32 @@ pub fn hold_page(root: Root, address: u64, for_writing: bool) -> Result<Frame, E
         }
         pager::bring_in(address, for_writing).map_err(errno_of)?;
     }
+}
+
+/// Holds `pages` pages from `address` on, brought in if need be, of memory that is the process's own,
+/// or a channel's: what a device writes into a page of the cache would go past it.
+pub fn hold_own(address: u64, pages: usize) -> Result<Vec<Frame>, Errno> {
+    heap::check_room()?;
+    let mut frames = Vec::new();
+    frames.try_reserve_exact(pages).map_err(|_| Errno::ENOMEM)?;
+    let held = (0..pages as u64).try_for_each(|page| {
+        let at = address.checked_add(page * PAGE).ok_or(Errno::EFAULT)?;
+        let root = {
+            let mut process = process::current();
+            let area = process.space.find(at).ok_or(Errno::EFAULT)?;
+            if !area.write || !matches!(area.backing, Backing::Zeroes | Backing::Given) {
+                return Err(Errno::EFAULT);
+            }
+            process.space.root()
+        };
+        frames.push(hold_page(root, at, true)?);
+        Ok(())
+    });
+    if let Err(error) = held {
+        frames.into_iter().for_each(frame::release);
+        return Err(error);
+    }
+    Ok(frames)
 }
 
 /// The frame behind a user address, if a process can reach it in this way.

@@ -33,6 +33,8 @@ fn call(number: u64, [a, b, c, d, e]: [u64; 5]) -> Result<u64, Errno> {
         Number::IoSubmit => async_io::submit(a, b),
         Number::IoWait => async_io::wait(a, b, c, d),
         Number::IoCancel => async_io::cancel(a),
+        Number::IoRegister => async_io::register(a, b),
+        Number::IoUnregister => async_io::unregister(a),
         Number::Scan => scan::scan(a, b, c, d),
         Number::Fsync => file::sync(a),
         Number::Open => with_path(a, b, |path| file::open(path, c)),

@@ -7,7 +7,7 @@
 use crate::arch::power;
 use crate::block;
 use crate::fs::Files;
-use crate::fs::async_io::{self, AsyncIo};
+use crate::fs::async_io::{self, AsyncIo, IoBuffers};
 use crate::fs::file;
 use crate::mm::cache::write_back;
 use crate::mm::heap;
@@ -75,6 +75,8 @@ pub struct Process {
     pub files: Files,
     /// Its asynchronous requests.
     pub async_io: AsyncIo,
+    /// The memory that it has registered for them.
+    pub io_buffers: IoBuffers,
     /// Where its threads go on after a fault that nobody can resolve; 0 if it is to end.
     pub fault_handler: u64,
     /// What it may do: `rights::*`.
@@ -115,6 +117,7 @@ pub fn add(
         space,
         files,
         async_io: AsyncIo::new(),
+        io_buffers: IoBuffers::new(),
         fault_handler: 0,
         rights,
         name,

@@ -12,6 +12,9 @@
 //!
 //! The first section, `nothing`, is what the lines themselves cost.
 
+extern crate alloc;
+
+use alloc::vec::Vec;
 use iolite_user::core_logic::words;
 use iolite_user::{
     Args, AsyncIo, Buffer, Ended, Errno, FOREVER, File, Instant, Mapping, Process, Result,
@@ -48,7 +51,10 @@ fn main(mut args: Args) -> Result<()> {
         Ok(operations)
     })?;
     blocking_reads(&direct, operations)?;
-    asynchronous_reads(&direct, operations)?;
+    let buffers = Buffer::many(BATCH, PAGE_BYTES)?;
+    asynchronous_reads("async-read", &direct, operations, buffers)?;
+    let buffers = Buffer::registered(BATCH, PAGE_BYTES)?;
+    asynchronous_reads("async-read-registered", &direct, operations, buffers)?;
     page_ins(&cached, operations)?;
     processes(operations.div_ceil(16))
 }
@@ -79,9 +85,13 @@ fn blocking_reads(disk: &File, operations: usize) -> Result<()> {
 }
 
 /// Batches of reads: submitted together, collected together.
-fn asynchronous_reads(disk: &File, operations: usize) -> Result<()> {
+fn asynchronous_reads(
+    name: &str,
+    disk: &File,
+    operations: usize,
+    mut buffers: Vec<Buffer>,
+) -> Result<()> {
     let mut io = AsyncIo::new()?;
-    let mut buffers = Buffer::many(BATCH, PAGE_BYTES)?;
     let mut batch = |first: usize| {
         for (number, buffer) in buffers.drain(..).enumerate() {
             io.read(
@@ -99,7 +109,7 @@ fn asynchronous_reads(disk: &File, operations: usize) -> Result<()> {
     };
     batch(0)?;
     let batches = operations.div_ceil(BATCH);
-    section("async-read", || {
+    section(name, || {
         (0..batches).try_for_each(|number| batch(number * BATCH))?;
         Ok(batches * BATCH)
     })

@@ -4,10 +4,11 @@ use super::Cost;
 use crate::columns;
 
 /// What the table says of each kind of operation, by its name in the guest.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 8] = [
     ("yield", "empty system call"),
     ("blocking-read", "blocking 4 KiB read"),
     ("async-read", "one of 32 asynchronous reads"),
+    ("async-read-registered", "the same, buffers registered"),
     ("page-in", "page-in, nothing read ahead"),
     ("page-in-ready", "page-in, page in the cache"),
     ("page-in-ahead", "page-in, in order, read ahead"),

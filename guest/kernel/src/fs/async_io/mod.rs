@@ -10,27 +10,28 @@
 //!                 +-- cancelled -------^
 //! ```
 //!
-//! Submitting comes in two ways. Plain requests are started in batches: descriptor, process and disk
-//! are looked up once for all of them. One that is long, that is wrong, or that has to wait for a page
-//! or a write-back, is started alone. `table` holds a process's requests.
+//! Submitting comes in two ways. Plain requests are started in runs (`run`): descriptor, process and
+//! disk are looked up once for all of them. One that is long, that is wrong, or that has to wait for a
+//! page or a write-back, is started alone. `table` holds a process's requests, `buffers` the memory
+//! that it has registered for them.
 
+mod buffers;
+mod run;
 mod table;
 
 use super::file::{File, OpenObject};
 use super::pinned::{self, Pinned};
 use crate::arch::user_access;
-use crate::block::{self, Submitter};
+use crate::block;
 use crate::mm::cache::write_back;
-use crate::mm::frame;
-use crate::mm::layout::PAGE;
-use crate::mm::paging::Root;
-use crate::task::process::{self, Process, ProcessId};
+use crate::task::process::{self, ProcessId};
 use crate::task::scheduler::{self, Wait};
 use arrayvec::ArrayVec;
 use iolite_devices_abi::blk::SECTOR_SIZE;
-use iolite_guest_abi::{Errno, IoCompletion, IoRequest, MAX_IO, MAX_IO_BYTES, USER_END, io};
+use iolite_guest_abi::{Errno, IoCompletion, IoRequest, MAX_IO, MAX_IO_BYTES, io};
 use table::{Ask, COPIED_AT_ONCE, Kind};
 
+pub use buffers::{IoBuffers, register, unregister};
 pub use table::AsyncIo;
 
 /// How many requests are read from a process at a time, and the disk notified after them: while it
@@ -44,7 +45,7 @@ pub fn submit(requests: u64, count: u64) -> Result<u64, Errno> {
     while submitted < count {
         let at = requests.wrapping_add(submitted.wrapping_mul(size_of::<IoRequest>() as u64));
         let step =
-            read_some(at, count - submitted).and_then(|batch| match start_plain(id, &batch) {
+            read_some(at, count - submitted).and_then(|batch| match run::start(id, &batch) {
                 0 => start_any(id, &batch[0]).map(|()| 1),
                 started => Ok(started),
             });
@@ -64,85 +65,6 @@ fn read_some(at: u64, most: u64) -> Result<ArrayVec<IoRequest, SUBMITTED_AT_ONCE
         .or_else(|_| user_access::read_value(at).map(|first| core::iter::once(first).collect()))
 }
 
-/// Starts requests up to the first that is not plain: a read or write that is in order, of one disk,
-/// and of memory in one page that is there. Gives their number.
-#[inline(never)]
-fn start_plain(id: ProcessId, batch: &[IoRequest]) -> u64 {
-    let mut process = process::current();
-    let Process {
-        space,
-        files,
-        async_io,
-        ..
-    } = &mut *process;
-    let Some(first) = batch.first() else { return 0 };
-    let Ok(File::Object(file)) = files.get_ref(u64::from(first.fd)) else {
-        return 0;
-    };
-    if !file.direct || write_back::is_any_unwritten() {
-        return 0;
-    }
-    let root = space.root();
-    let mut places = async_io.room();
-    let mut disk = block::submitter(file.extent.disk);
-    let mut started = 0;
-    for entry in batch {
-        if entry.fd != first.fd
-            || places == 0
-            || !start_if_plain(id, root, async_io, file, &mut disk, entry)
-        {
-            break;
-        }
-        places -= 1;
-        started += 1;
-    }
-    started
-}
-
-/// See [`start_plain`]. What is wrong with a request [`start_any`] finds out.
-#[inline(always)]
-fn start_if_plain(
-    id: ProcessId,
-    root: Root,
-    async_io: &mut AsyncIo,
-    file: &OpenObject,
-    disk: &mut Submitter,
-    entry: &IoRequest,
-) -> bool {
-    let &IoRequest {
-        buf, len, offset, ..
-    } = entry;
-    let kind = match entry.operation {
-        io::READ => Kind::Read,
-        io::WRITE if file.write => Kind::Write(file.object),
-        _ => return false,
-    };
-    let aligned = (buf | len | offset).is_multiple_of(SECTOR_SIZE);
-    // Neither empty nor longer than what is left of the page.
-    let one_page = len.wrapping_sub(1) < PAGE - buf % PAGE;
-    let Some(end) = offset.checked_add(len) else {
-        return false;
-    };
-    if !aligned || !one_page || end > file.extent.bytes || buf >= USER_END {
-        return false;
-    }
-    let Some(frame) = pinned::present(root, buf, kind == Kind::Read) else {
-        return false;
-    };
-    let Some(place) = async_io.take_place() else {
-        return false;
-    };
-    frame::hold(frame);
-    let ask = Ask {
-        kind,
-        sector: file.extent.first_sector + offset / SECTOR_SIZE,
-        bytes: len as u32,
-        user_data: entry.user_data,
-    };
-    async_io.start(id, place, disk, ask, Some(frame.physical() + buf % PAGE));
-    true
-}
-
 /// Starts any request, waiting for what has to come first.
 #[inline(never)]
 fn start_any(id: ProcessId, entry: &IoRequest) -> Result<(), Errno> {
@@ -155,6 +77,9 @@ fn start_any(id: ProcessId, entry: &IoRequest) -> Result<(), Errno> {
     };
     let ask = check(&file, entry)?;
     write_back::sync_if_dirty(file.object)?;
+    if ask.buffer != 0 {
+        return start_in_buffer(id, &file, ask, entry);
+    }
     let mut buffer = Pinned::new(root);
     let read = ask.kind == Kind::Read;
     if buffer.fill(entry.buf, entry.len, read, file.max_segments)? < entry.len {
@@ -167,6 +92,31 @@ fn start_any(id: ProcessId, entry: &IoRequest) -> Result<(), Errno> {
         async_io.give_back(place);
         return Err(error);
     }
+    let mut disk = block::submitter(file.extent.disk);
+    async_io.start(id, place, &mut disk, ask, None);
+    Ok(())
+}
+
+/// The part of [`start_any`] for a request that names a registered buffer.
+fn start_in_buffer(
+    id: ProcessId,
+    file: &OpenObject,
+    ask: Ask,
+    entry: &IoRequest,
+) -> Result<(), Errno> {
+    let mut process = process::current();
+    let number = u64::from(ask.buffer);
+    let segments = process
+        .io_buffers
+        .segments(number, entry.buf, entry.len, file.max_segments)?;
+    let async_io = &mut process.async_io;
+    let place = async_io.make_place()?;
+    let to = async_io.segments(place);
+    if to.try_reserve_exact(segments.len()).is_err() {
+        async_io.give_back(place);
+        return Err(Errno::ENOMEM);
+    }
+    to.extend(segments);
     let mut disk = block::submitter(file.extent.disk);
     async_io.start(id, place, &mut disk, ask, None);
     Ok(())
@@ -185,11 +135,12 @@ fn check(file: &OpenObject, entry: &IoRequest) -> Result<Ask, Errno> {
     if !file.direct {
         return Err(Errno::EINVAL);
     }
-    let kind = match operation {
+    let (what, buffer) = what_and_buffer(operation);
+    let kind = match what {
         io::READ => Kind::Read,
         io::WRITE if file.write => Kind::Write(file.object),
         io::WRITE => return Err(Errno::EROFS),
-        io::FLUSH if buf | len | offset == 0 => Kind::Flush,
+        io::FLUSH if buffer == 0 && buf | len | offset == 0 => Kind::Flush,
         _ => return Err(Errno::EINVAL),
     };
     let unaligned = !(buf | len | offset).is_multiple_of(SECTOR_SIZE);
@@ -200,13 +151,23 @@ fn check(file: &OpenObject, entry: &IoRequest) -> Result<Ask, Errno> {
     if end > file.extent.bytes {
         return Err(Errno::ENOSPC);
     }
-    user_access::check_range(buf, len)?;
+    if buffer == 0 {
+        user_access::check_range(buf, len)?;
+    }
     Ok(Ask {
         kind,
         sector: file.extent.first_sector + offset / SECTOR_SIZE,
         bytes: len as u32,
         user_data,
+        buffer,
     })
+}
+
+/// An operation of [`io`], and the registered buffer that it names, or 0.
+#[inline(always)]
+fn what_and_buffer(operation: u32) -> (u32, u16) {
+    let what = operation & ((1 << io::BUFFER_SHIFT) - 1);
+    (what, (operation >> io::BUFFER_SHIFT) as u16)
 }
 
 /// Moves completions to `completions` in the running process: see guest/abi.
@@ -284,17 +245,19 @@ pub fn move_on() {
     }
 }
 
-/// Blocks until nothing of the running process is in flight; what waits is dropped. The process is
-/// about to be torn down.
+/// Blocks until nothing of the running process is in flight; what waits is dropped, and then the
+/// registered buffers. The process is about to be torn down.
 pub fn drain() {
     let Some(id) = scheduler::current_process() else {
         return;
     };
     loop {
         {
-            let async_io = &mut process::current().async_io;
+            let mut process = process::current();
+            let async_io = &mut process.async_io;
             async_io.drop_waiting();
             if async_io.in_flight() == 0 {
+                process.io_buffers.release_all();
                 return;
             }
             async_io.wake_at(async_io.done() + async_io.in_flight());

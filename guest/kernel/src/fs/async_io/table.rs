@@ -45,7 +45,7 @@ pub struct AsyncIo {
 
 struct Request {
     user_data: u64,
-    /// Of the process's memory, held: its only segment, of `bytes` bytes, or 0 if there are others.
+    /// Its memory's physical address if that is one segment of `bytes` bytes, else 0.
     only: u64,
     /// Its segments, if there are several or none. The capacity stays from one request to the next.
     segments: Vec<Segment>,
@@ -56,6 +56,8 @@ struct Request {
     next: u16,
     disk: DiskId,
     kind: Kind,
+    /// The registered buffer that its memory is in; 0 if the memory is held for the request.
+    buffer: u16,
 }
 
 /// What a request does.
@@ -90,6 +92,8 @@ pub struct Ask {
     pub sector: u64,
     pub bytes: u32,
     pub user_data: u64,
+    /// The registered buffer that its memory is in, or 0.
+    pub buffer: u16,
 }
 
 /// A place that was taken for a request.
@@ -175,12 +179,13 @@ impl AsyncIo {
             next: NONE,
             disk: DiskId::FIRST,
             kind: Kind::Flush,
+            buffer: 0,
         });
         self.free = number as u16;
         Ok(())
     }
 
-    /// Where the segments of the request in `place` go. They have to be held.
+    /// Where the segments of the request in `place` go. They have to be held, or in a registered buffer.
     pub fn segments(&mut self, place: Place) -> &mut Vec<Segment> {
         let request = &mut self.requests[usize::from(place.0)];
         request.only = 0;
@@ -197,8 +202,8 @@ impl AsyncIo {
         self.open -= 1;
     }
 
-    /// Gives a request to its disk, or to the list of those that wait. Its memory, which is held,
-    /// are the bytes at the physical address `only`, or the segments in its place.
+    /// Gives a request to its disk, or to the list of those that wait. Its memory, which is held or in
+    /// a registered buffer, are the bytes at the physical address `only`, or the segments in its place.
     #[inline(always)]
     pub fn start(
         &mut self,
@@ -213,6 +218,7 @@ impl AsyncIo {
         request.bytes = ask.bytes;
         request.kind = ask.kind;
         request.sector = ask.sector;
+        request.buffer = ask.buffer;
         request.next = IN_FLIGHT;
         request.only = only.unwrap_or(0);
         let bytes = ask.bytes;
@@ -259,6 +265,11 @@ impl AsyncIo {
             WAITING.fetch_sub(1, Ordering::Relaxed);
             block::notify(disk);
         }
+    }
+
+    /// Does a request that has not completed name this registered buffer?
+    pub fn names(&self, buffer: u16) -> bool {
+        self.requests.iter().any(|request| request.buffer == buffer)
     }
 
     /// Has the threads that wait woken when `count` completions are there, or earlier.
@@ -364,7 +375,10 @@ impl Request {
     /// Lets go of its memory.
     #[inline(always)]
     fn let_go(&mut self) {
-        if self.only != 0 {
+        if self.buffer != 0 {
+            self.buffer = 0;
+            self.segments.clear();
+        } else if self.only != 0 {
             frame::release(Frame::containing(self.only));
         } else {
             release_all(&mut self.segments);

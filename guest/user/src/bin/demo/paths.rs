@@ -79,7 +79,9 @@ struct Place {
 fn read_many(pass: &mut Pass, disk: &File, in_flight: usize) -> Result<()> {
     let block = pass.block_bytes();
     let mut io = AsyncIo::new()?;
-    let mut spare = Buffer::many(in_flight, block)?;
+    // More than the kernel holds for a process have to do without.
+    let spare = Buffer::registered(in_flight, block);
+    let mut spare = spare.or_else(|_| Buffer::many(in_flight, block))?;
     let mut places: Vec<Place> = Vec::new();
     let mut asked_for = 0;
     while pass.hashed < pass.size {

@@ -47,6 +47,7 @@ mod mappings;
 mod pager;
 mod pointers;
 mod processes;
+mod registered;
 mod scan;
 mod served;
 mod shared;
@@ -79,6 +80,7 @@ const GROUPS: [&[Test]; 25] = [
     async_io::TESTS,
     async_errors::TESTS,
     async_life::TESTS,
+    registered::TESTS,
     faulty::TESTS,
     faulty_writes::TESTS,
     faults::TESTS,

@@ -53,6 +53,8 @@ pub fn play(role: &str, args: &[&str]) -> u8 {
         "aio-exit" => async_life::exit_in_flight(number(0), false),
         "aio-crash" => async_life::exit_in_flight(number(0), true),
         "aio-waiter" => async_life::exit_while_a_thread_waits(number(0)),
+        "use-buffer" => crate::registered::use_buffer(number(0)),
+        "registered-exit" => crate::registered::exit_in_flight(),
         "client" => crate::served::be_client(number(0), number(1), number(2)),
         "hasty-client" => crate::served::be_hasty_client(number(0)),
         "storm" => crate::served::storm(number(0)),
