@@ -61,7 +61,7 @@ use iolite_user::{Args, entry, println};
 use run::{Needs, Test};
 
 /// Every test, in the order in which they run.
-const GROUPS: [&[Test]; 25] = [
+const GROUPS: [&[Test]; 26] = [
     system::TESTS,
     descriptors::TESTS,
     pointers::TESTS,
