@@ -159,7 +159,10 @@ fn rest() -> Result<(Memory, f64), Error> {
     thread::sleep(WATCH);
     let after = process::wake_ups(pid).map_err(cannot())?;
     let memory = process::memory_besides(pid, MEMORY_BYTES).map_err(cannot())?;
-    Ok((memory, (after - before) as f64 / WATCH.as_secs_f64()))
+    Ok((
+        memory,
+        after.saturating_sub(before) as f64 / WATCH.as_secs_f64(),
+    ))
 }
 
 /// `iolite run`.
