@@ -42,11 +42,12 @@ impl ReadAhead {
     }
 
     /// Takes note of a fault on page `index`; `mapped` pages after it are there already and will
-    /// not fault. Gives the pages to read now, none of which may be waited for.
+    /// not fault. Gives the pages to read now, none of which may be waited for, and none of which is
+    /// more than `most` pages after `index`.
     ///
     /// A reader makes no fault on the pages that are mapped along: it has come as far as the last of
     /// them now, or the window after that would be asked for when it is already waited for.
-    pub fn fault(&mut self, index: u64, mapped: u64) -> Range<u64> {
+    pub fn fault(&mut self, index: u64, mapped: u64, most: u64) -> Range<u64> {
         if self.off {
             return index..index;
         }
@@ -71,7 +72,8 @@ impl ReadAhead {
         }
         self.window = (self.window * 2).clamp(MIN_WINDOW, MAX_WINDOW);
         let start = self.ahead.max(self.next);
-        self.ahead = start + self.window;
+        // What is not read now is read with a later window, and not page by page.
+        self.ahead = (start + self.window).min(index + 1 + most).max(start);
         start..self.ahead
     }
 }
@@ -80,13 +82,16 @@ impl ReadAhead {
 mod tests {
     use super::{MAX_WINDOW, MIN_WINDOW, ReadAhead};
 
+    /// Nothing limits what is read ahead.
+    const ANY: u64 = 1 << 20;
+
     #[test]
     fn a_forward_reader_stays_behind_a_growing_window() {
         let mut stream = ReadAhead::default();
         let mut ready = 0;
         let mut largest = 0;
         for index in 0..1000 {
-            let range = stream.fault(index, 0);
+            let range = stream.fault(index, 0, ANY);
             if index > 0 {
                 assert!(index < ready, "page {index} had not been read ahead");
             }
@@ -103,10 +108,10 @@ mod tests {
     #[test]
     fn pages_that_do_not_fault_count_as_read() {
         let mut stream = ReadAhead::default();
-        let first = stream.fault(0, 0);
+        let first = stream.fault(0, 0, ANY);
         assert_eq!(first, 1..1 + MIN_WINDOW);
         // The next fault comes after the pages that were mapped along with it.
-        assert!(!stream.fault(1, 3).is_empty());
+        assert!(!stream.fault(1, 3, ANY).is_empty());
         assert!(stream.next == 5);
     }
 
@@ -122,7 +127,7 @@ mod tests {
                 here = index + 1;
             }
             for mapped in [0, (here - index - 1).min(MAX_WINDOW)] {
-                let range = stream.fault(index, mapped);
+                let range = stream.fault(index, mapped, ANY);
                 if !range.is_empty() {
                     assert_eq!(range.start, here, "a gap, or twice");
                     requests += 1;
@@ -139,17 +144,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_limit_holds_back_is_read_ahead_later() {
+        for most in [MIN_WINDOW, 8, 32, 40] {
+            let mut stream = ReadAhead::default();
+            let mut here = 0;
+            for index in 0..1000 {
+                assert!(index == 0 || index < here, "page {index}, {most} at most");
+                let range = stream.fault(index, 0, most);
+                assert!(range.end <= index + 1 + most);
+                if !range.is_empty() {
+                    here = range.end;
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_page_that_faults_twice_is_no_stream() {
         let mut stream = ReadAhead::default();
         for index in [700, 700, 90, 90, 3000, 3000] {
-            assert!(stream.fault(index, 0).is_empty());
+            assert!(stream.fault(index, 0, ANY).is_empty());
         }
         assert_eq!(stream.window, 0);
         for index in 4000..4100 {
-            stream.fault(index, 0);
+            stream.fault(index, 0, ANY);
         }
         let before = stream;
-        assert!(stream.fault(4099, 0).is_empty());
+        assert!(stream.fault(4099, 0, ANY).is_empty());
         assert_eq!(stream, before);
     }
 
@@ -157,20 +178,20 @@ mod tests {
     fn a_stream_that_is_off_stays_off() {
         let mut stream = ReadAhead::off();
         stream.restart();
-        assert!((0..100).all(|index| stream.fault(index, 0).is_empty()));
+        assert!((0..100).all(|index| stream.fault(index, 0, ANY).is_empty()));
     }
 
     #[test]
     fn jumps_close_the_window() {
         let mut stream = ReadAhead::default();
         for index in 0..200 {
-            stream.fault(index, 0);
+            stream.fault(index, 0, ANY);
         }
         assert_eq!(stream.window, MAX_WINDOW);
         let mut at = 10_000;
         for _ in 0..4 {
-            assert!(stream.fault(at, 0).is_empty());
-            assert!(stream.fault(at, 0).is_empty(), "after its read");
+            assert!(stream.fault(at, 0, ANY).is_empty());
+            assert!(stream.fault(at, 0, ANY).is_empty(), "after its read");
             at += 1000;
         }
         assert_eq!(stream.window, 0);
@@ -179,7 +200,7 @@ mod tests {
     #[test]
     fn a_reader_that_jumps_and_goes_on_is_met_again() {
         let mut stream = ReadAhead::default();
-        stream.fault(500, 0);
-        assert_eq!(stream.fault(501, 0), 502..502 + MIN_WINDOW);
+        stream.fault(500, 0, ANY);
+        assert_eq!(stream.fault(501, 0, ANY), 502..502 + MIN_WINDOW);
     }
 }

@@ -172,7 +172,7 @@ impl Page {
         if range.is_empty() {
             return false;
         }
-        let limit = self.index + 1 + pages_after.min(cache::read_ahead_limit());
+        let limit = self.index + 1 + pages_after;
         let end = range.end.min(self.pages).min(limit);
         let mut next = range.start;
         let mut started = 0;
@@ -232,7 +232,8 @@ impl Missing {
             }
             Err(_) => 0,
         };
-        let ahead = page.read_ahead(stream.fault(page.index, mapped), self.pages_after);
+        let range = stream.fault(page.index, mapped, cache::read_ahead_limit());
+        let ahead = page.read_ahead(range, self.pages_after);
         if ahead || found.is_err() {
             block::notify(page.extent.disk);
         }
