@@ -84,6 +84,8 @@ fn wrong_usage_is_code_2() {
         &["x.img,ro", "without keys"],
     );
     refused(&["run", "-d", "x,"], 2, &["x,", "empty key"]);
+    refused(&["bench", "--size", "1M"], 2, &["too small", "32M"]);
+    refused(&["bench", "--keys", "ro"], 2, &["readonly", "randread"]);
     refused(&["run", "-d", "x,id=a,id=b"], 2, &["id", "given twice"]);
 }
 

@@ -56,6 +56,17 @@ pub enum ConfigError {
     /// A key that is there twice, and can only have one value.
     #[error("disk key `{0}` is given twice")]
     RepeatedKey(String),
+    /// A disk that is too small to be measured.
+    #[error("a disk of {bytes} bytes is too small to be measured: give it {least}M at least")]
+    BenchDiskTooSmall {
+        /// Its size in bytes.
+        bytes: u64,
+        /// The least, in MiB.
+        least: u64,
+    },
+    /// A disk that refuses what is to be measured.
+    #[error("disk key `readonly` cannot be measured with writes: choose --rw read,randread")]
+    BenchWritesReadOnly,
     /// A disk of the demo with keys.
     #[error(
         "disk `{0}` names no file: demo takes an image without keys; iolite run takes them, and demo \

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, SECTOR_BYTES, stamp_block};
 use iolite_guest_core::pattern;
 
+use crate::config::ConfigError;
 use crate::error::Error;
 
 /// How much is filled at a time.
@@ -33,7 +34,7 @@ impl Image {
     /// Overwrites the disk at `path`, or makes a temporary one of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::Host`] if the host refuses it, [`Error::Bench`] if it is too small.
+    /// [`Error::Host`] if the host refuses it, [`Error::Config`] if it is too small.
     pub fn prepare(path: Option<&Path>, size: u64) -> Result<Image, Error> {
         let image = match path {
             None => {
@@ -60,11 +61,8 @@ impl Image {
             }
         };
         if image.bytes < Image::MIN_BYTES {
-            let least = Image::MIN_BYTES >> 20;
-            return Err(Error::Bench(format!(
-                "the disk is too small: {} bytes, at least {least}M are needed",
-                image.bytes
-            )));
+            let (bytes, least) = (image.bytes, Image::MIN_BYTES >> 20);
+            return Err(ConfigError::BenchDiskTooSmall { bytes, least }.into());
         }
         image.fill().map_err(Error::host("cannot fill the disk"))?;
         Ok(image)
@@ -135,6 +133,6 @@ mod tests {
 
     #[test]
     fn a_small_disk_is_refused() {
-        assert!(matches!(Image::prepare(None, 4096), Err(Error::Bench(_))));
+        assert!(matches!(Image::prepare(None, 4096), Err(Error::Config(_))));
     }
 }

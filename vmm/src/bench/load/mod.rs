@@ -83,10 +83,10 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
     screen.step(
         "bench",
         &format!(
-            "{} subjects, {} cells, {} rounds of {:?}: about {:.0} s",
-            subjects.len(),
-            cells.len(),
-            options.rounds,
+            "{}, {}, {} of {:?}: about {:.0} s",
+            counted(subjects.len(), "subject"),
+            counted(cells.len(), "cell"),
+            counted(options.rounds as usize, "round"),
             options.time,
             runs as f64 * options.time.as_secs_f64() * 1.2
         ),
@@ -105,6 +105,12 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
             .map_err(Error::host(format!("cannot write {}", path.display())))?;
     }
     Ok(ExitCode::Clean)
+}
+
+/// A number of things: `1 cell`, `7 cells`.
+fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 /// All rounds.

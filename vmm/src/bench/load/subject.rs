@@ -11,7 +11,7 @@ use super::image::Image;
 use super::native::{Threads, Uring};
 use super::ours::{self, Beside, Traced};
 use super::{Options, qemu};
-use crate::config::DiskSpec;
+use crate::config::{ConfigError, DiskSpec};
 use crate::error::Error;
 
 /// What to compare with.
@@ -106,7 +106,10 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
     for keys in &all_keys {
         let subject = Subject::Iolite(keys.clone());
         // A mistake in them should cost no time.
-        DiskSpec::from_str(&subject.disk("disk".into(), options).spec())?;
+        let disk = DiskSpec::from_str(&subject.disk("disk".into(), options).spec())?;
+        if disk.read_only && options.matrix.cells().iter().any(|cell| cell.cell().write) {
+            return Err(ConfigError::BenchWritesReadOnly.into());
+        }
         subjects.push(subject);
     }
     for against in &options.against {
