@@ -1,5 +1,12 @@
-//! The rules of Chrome's trace-event format, as far as Perfetto relies on them: what the tests of
-//! traces check.
+//! The rules of Chrome's trace-event format, as far as Perfetto's importer relies on them
+//! (src/trace_processor/importers/json): what the tests of traces check.
+//!
+//! - Numbers of processes and threads have 32 bits; a thread's number is its own in all processes.
+//! - A time in microseconds is cut to whole nanoseconds after a multiplication of doubles: what meets
+//!   may not overlap then, nor if it is rounded.
+//! - Slices of a thread contain each other, or have nothing in common.
+//! - An asynchronous slice ends with the category, id, name and thread that it began with.
+//! - An arrow goes from slice to slice, each of them open at that time and there in the file before it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +42,9 @@ struct Checked {
     named: HashSet<Place>,
     slices: HashMap<Place, Vec<(u64, u64)>>,
     /// Asynchronous pairs that are open, by category and id: when they began.
-    open: HashMap<(String, u64), u64>,
+    open: HashMap<(String, u64), (String, Place, u64)>,
+    /// The process of each thread.
+    threads: HashMap<u64, u64>,
     arrows: HashMap<u64, Vec<(String, Place, u64)>>,
 }
 
@@ -43,13 +52,19 @@ impl Checked {
     fn take(&mut self, event: &Value) -> Result<(), String> {
         let text = |key: &str| event[key].as_str().ok_or(format!("no {key}"));
         let number = |key: &str| event[key].as_u64().ok_or(format!("no {key}"));
-        // Nanoseconds, so that no rounding makes two ends differ.
-        let time = |key: &str| match event[key].as_f64() {
-            Some(us) if us >= 0.0 => Ok((us * 1000.0).round() as u64),
-            _ => Err(format!("no time {key}")),
+        let time = |key: &str| match event[key].as_f64().map(|us| us * 1000.0) {
+            Some(ns) if ns < 0.0 || ns.trunc() != ns.round() => Err(format!("{key} is uncertain")),
+            Some(ns) => Ok(ns as u64),
+            None => Err(format!("no time {key}")),
         };
         let phase = text("ph")?;
         let place = (number("pid")?, number("tid")?);
+        if u32::try_from(place.0.max(place.1)).is_err() {
+            return Err("a number of more than 32 bits".into());
+        }
+        if *self.threads.entry(place.1).or_insert(place.0) != place.0 {
+            return Err("a thread of two processes".into());
+        }
         let name = text("name")?;
         *self.phases.entry(phase.into()).or_default() += 1;
         match phase {
@@ -63,23 +78,32 @@ impl Checked {
             }
             "X" => {
                 let (start, length) = (time("ts")?, time("dur")?);
+                if !self.arrows.is_empty() {
+                    return Err("a slice after an arrow".into());
+                }
                 let slices = self.slices.entry(place).or_default();
                 slices.push((start, start + length));
             }
             "b" => {
                 let key = (text("cat")?.to_owned(), number("id")?);
-                if self.open.insert(key, time("ts")?).is_some() {
+                let begun = (name.to_owned(), place, time("ts")?);
+                if self.open.insert(key, begun).is_some() {
                     return Err("begun twice".into());
                 }
             }
             "e" => {
                 let key = (text("cat")?.to_owned(), number("id")?);
-                let begun = self.open.remove(&key).ok_or("ended without a beginning")?;
-                if time("ts")? < begun {
-                    return Err("ended before its beginning".into());
+                let open = self.open.remove(&key);
+                let (begun_as, begun_at, begun) = open.ok_or("ended without a beginning")?;
+                if time("ts")? < begun || begun_as != name || begun_at != place {
+                    return Err("ended before its beginning, or as something else".into());
                 }
             }
             "s" | "t" | "f" => {
+                // Without `bp` the arrow would end at the slice after it.
+                if (phase == "f") != (event["bp"] == "e") || text("cat")?.is_empty() {
+                    return Err("an arrow that ends elsewhere".into());
+                }
                 let arrow = self.arrows.entry(number("id")?).or_default();
                 arrow.push((phase.into(), place, time("ts")?));
             }
@@ -124,7 +148,7 @@ impl Checked {
         for (_, place, at) in arrow {
             let slices = self.slices.get(place).map_or(&[][..], Vec::as_slice);
             let before = slices.partition_point(|(start, _)| start <= at);
-            if !slices[..before].iter().rev().any(|(_, end)| end >= at) {
+            if !slices[..before].iter().rev().any(|(_, end)| end > at) {
                 return Err(format!("no slice at {at} in {place:?}"));
             }
         }

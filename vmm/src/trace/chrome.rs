@@ -6,6 +6,9 @@
 //! b e   a request on its disk    s t f  the arrow from who asked to who did it to who was told
 //! C     requests in flight on each disk
 //! ```
+//!
+//! Perfetto's importer (`json_trace_parser_impl.cc`) knows threads by their tid, whatever process they
+//! are of: each lane and each disk has one of its own.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -23,6 +26,9 @@ pub const DISKS: u32 = 3;
 
 /// The version of this layout.
 pub const VERSION: u32 = 1;
+
+/// The tid of the first lane; the others follow, then the disks. That of a process is its pid.
+pub const FIRST_TID: u32 = 10;
 
 /// How the first line begins: by this a file is known.
 pub const MAGIC: &str = "{\"otherData\":{\"iolite_trace\":";
@@ -51,7 +57,7 @@ pub fn write(out: impl Write, trace: &Trace) -> io::Result<()> {
         let Some(lane) = trace.lanes.get(usize::from(slice.lane)) else {
             continue;
         };
-        let (pid, tid) = (pid(lane.group), lane.tid);
+        let (pid, tid) = (pid(lane.group), tid(slice.lane));
         let (ts, dur) = (us(slice.start), us(slice.end - slice.start));
         let name = to_string(trace.names.text(slice.name))?;
         let cat = to_string(&slice.category)?;
@@ -65,6 +71,14 @@ pub fn write(out: impl Write, trace: &Trace) -> io::Result<()> {
     write_counters(&mut out, trace)?;
     writeln!(out.out, "\n]}}")?;
     out.out.flush()
+}
+
+fn tid(lane: u16) -> u32 {
+    FIRST_TID + u32::from(lane)
+}
+
+fn disk_tid(disk: usize, trace: &Trace) -> u32 {
+    FIRST_TID + (trace.lanes.len() + disk) as u32
 }
 
 /// Lines of an array.
@@ -91,17 +105,19 @@ fn write_names<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
         ))
     };
     for (pid, name) in [(GUEST, "guest"), (HOST, "iolite"), (DISKS, "disks")] {
-        meta(pid, 0, "process_name", json!({"name": name}))?;
-        meta(pid, 0, "process_sort_index", json!({"sort_index": pid}))?;
+        meta(pid, pid, "process_name", json!({"name": name}))?;
+        meta(pid, pid, "process_sort_index", json!({"sort_index": pid}))?;
     }
-    for lane in &trace.lanes {
-        let (pid, tid) = (pid(lane.group), lane.tid);
-        meta(pid, tid, "thread_name", json!({"name": lane.name}))?;
-        let place = if tid == PROCESSOR { 0 } else { tid };
+    for (index, lane) in (0..).zip(&trace.lanes) {
+        let (pid, tid) = (pid(lane.group), tid(index));
+        let args = json!({"name": lane.name, "number": lane.tid});
+        meta(pid, tid, "thread_name", args)?;
+        let place = if lane.tid == PROCESSOR { 0 } else { lane.tid };
         meta(pid, tid, "thread_sort_index", json!({"sort_index": place}))?;
     }
     for (disk, name) in trace.about.disks.iter().enumerate() {
-        meta(DISKS, disk as u32 + 1, "thread_name", json!({"name": name}))?;
+        let tid = disk_tid(disk, trace);
+        meta(DISKS, tid, "thread_name", json!({"name": name}))?;
     }
     Ok(())
 }
@@ -111,7 +127,7 @@ fn write_requests<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()>
         let Some((start, end)) = request.span() else {
             continue;
         };
-        let tid = u32::from(request.disk) + 1;
+        let tid = disk_tid(request.disk.into(), trace);
         let name = to_string(&title(request))?;
         let args = args(request, trace)?;
         out.line(format_args!(
@@ -150,8 +166,8 @@ fn args(request: &Request, trace: &Trace) -> io::Result<String> {
         ("worker", request.worker),
     ];
     for (key, lane) in lanes {
-        if let Some(lane) = lane.and_then(|lane| trace.lanes.get(usize::from(lane))) {
-            text.push_str(&format!(",\"{key}\":{}", lane.tid));
+        if let Some(lane) = lane {
+            text.push_str(&format!(",\"{key}\":{}", tid(lane)));
         }
     }
     let mut comma = ",\"at\":{";
@@ -179,8 +195,10 @@ fn write_arrows<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
     let backends = trace.slices.iter();
     let backends = backends.filter(|slice| slice.category == Category::Backend);
     let done: HashSet<(u16, u64)> = backends.map(|slice| (slice.lane, slice.start)).collect();
+    let processor = trace.lanes.iter().position(|l| l.tid == PROCESSOR);
+    let processor = processor.map(|lane| lane as u16);
     for (id, request) in (1..).zip(&trace.requests) {
-        for (phase, place, at) in arrow(request, trace, &done).unwrap_or_default() {
+        for (phase, place, at) in arrow(request, processor, &done).unwrap_or_default() {
             let (pid, tid) = place;
             let bind = if phase == "f" { ",\"bp\":\"e\"" } else { "" };
             out.line(format_args!(
@@ -196,11 +214,15 @@ fn write_arrows<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
 /// Phase, process and thread, time.
 type ArrowEnd = (&'static str, (u32, u32), u64);
 
-/// The ends of a request's arrow, in order; none if one of them was not seen. Slices of the backend
-/// begin at `done`.
-fn arrow(request: &Request, trace: &Trace, done: &HashSet<(u16, u64)>) -> Option<Vec<ArrowEnd>> {
-    let guest = |lane: u16| Some((GUEST, trace.lanes.get(usize::from(lane))?.tid));
-    let host = |lane: u16| Some((HOST, trace.lanes.get(usize::from(lane))?.tid));
+/// The ends of a request's arrow, in order; none if one of them was not seen. Interrupts are handled on
+/// the lane `processor`; slices of the backend begin at `done`.
+fn arrow(
+    request: &Request,
+    processor: Option<u16>,
+    done: &HashSet<(u16, u64)>,
+) -> Option<Vec<ArrowEnd>> {
+    let guest = |lane: u16| (GUEST, tid(lane));
+    let host = |lane: u16| (HOST, tid(lane));
     let (asked, begun) = (request.when(Moment::Asked)?, request.when(Moment::Begun)?);
     let (asker, worker) = (request.asker?, request.worker?);
     if !done.contains(&(worker, begun)) {
@@ -209,17 +231,17 @@ fn arrow(request: &Request, trace: &Trace, done: &HashSet<(u16, u64)>) -> Option
     let added = request.when(Moment::Added)?;
     match request.server {
         Some(server) => Some(vec![
-            ("s", guest(asker)?, asked),
-            ("t", guest(server)?, added),
-            ("t", host(worker)?, begun),
-            ("f", guest(asker)?, request.when(Moment::Collected)?),
+            ("s", guest(asker), asked),
+            ("t", guest(server), added),
+            ("t", host(worker), begun),
+            ("f", guest(asker), request.when(Moment::Collected)?),
         ]),
         None => {
             request.when(Moment::Interrupted)?;
             Some(vec![
-                ("s", guest(asker)?, added),
-                ("t", host(worker)?, begun),
-                ("f", (GUEST, PROCESSOR), request.when(Moment::Harvested)?),
+                ("s", guest(asker), added),
+                ("t", host(worker), begun),
+                ("f", guest(processor?), request.when(Moment::Harvested)?),
             ])
         }
     }
@@ -233,7 +255,7 @@ fn write_counters<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()>
         for (at, change) in super::in_flight::changes(trace, disk as u8) {
             count += change;
             out.line(format_args!(
-                "{{\"ph\":\"C\",\"pid\":{DISKS},\"tid\":0,\"ts\":{},\"name\":{name},\
+                "{{\"ph\":\"C\",\"pid\":{DISKS},\"tid\":{DISKS},\"ts\":{},\"name\":{name},\
                  \"args\":{{\"requests\":{count}}}}}",
                 us(at)
             ))?;
@@ -242,7 +264,9 @@ fn write_counters<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()>
     Ok(())
 }
 
-/// Microseconds, to the nanosecond.
+/// Microseconds, to the nanosecond and a fifth: whether an importer rounds the product with 1000 or
+/// cuts it off, as Perfetto's does, it arrives at the nanosecond meant, and what ends where the next
+/// begins does not overlap it.
 fn us(ns: u64) -> Microseconds {
     Microseconds(ns)
 }
@@ -251,6 +275,6 @@ struct Microseconds(u64);
 
 impl std::fmt::Display for Microseconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+        write!(f, "{}.{:03}2", self.0 / 1000, self.0 % 1000)
     }
 }

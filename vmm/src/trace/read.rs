@@ -7,8 +7,9 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::Error;
 
-use super::chrome::{DISKS, GUEST, HOST, MAGIC, VERSION};
+use super::chrome::{DISKS, FIRST_TID, GUEST, HOST, MAGIC, VERSION};
 use super::model::{
     About, Category, Group, Lane, MOMENT_NAMES, MOMENTS, NEVER, Op, Request, Slice, Trace,
 };
@@ -121,13 +122,17 @@ fn take_name(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
         args: serde_json::Value,
     }
     let meta: Meta = serde_json::from_str(line)?;
-    if let Some(group) = group(meta.pid)
-        && meta.name == "thread_name"
-    {
-        let name = meta.args["name"].as_str().unwrap_or("").to_owned();
-        let tid = meta.tid;
-        trace.lanes.push(Lane { group, tid, name });
+    let Some(group) = group(meta.pid).filter(|_| meta.name == "thread_name") else {
+        return Ok(());
+    };
+    if meta.tid as usize != FIRST_TID as usize + trace.lanes.len() {
+        return Err(Error::custom("lanes out of order"));
     }
+    let name = meta.args["name"].as_str().unwrap_or("").to_owned();
+    let number = meta.args["number"].as_u64();
+    let tid = number.and_then(|number| u32::try_from(number).ok());
+    let tid = tid.ok_or_else(|| Error::custom("a lane without a number"))?;
+    trace.lanes.push(Lane { group, tid, name });
     Ok(())
 }
 
@@ -237,10 +242,11 @@ fn group(pid: u32) -> Option<Group> {
     }
 }
 
+/// The lane with this tid in the file, if it is of this group.
 fn lane(trace: &Trace, group: Group, tid: u32) -> Option<u16> {
-    let mut lanes = trace.lanes.iter();
-    let index = lanes.position(|lane| lane.group == group && lane.tid == tid)?;
-    u16::try_from(index).ok()
+    let index = u16::try_from(tid.checked_sub(FIRST_TID)?).ok()?;
+    let lane = trace.lanes.get(usize::from(index))?;
+    (lane.group == group).then_some(index)
 }
 
 /// Nanoseconds of a file's microseconds.
