@@ -206,7 +206,7 @@ fn rings() -> Outcome {
     ensure!(all > 100_000, "{about}");
     let summary = Iolite::new().arg("trace").arg("summary").arg(&file);
     let summary = summary.expect(0)?.stdout;
-    let lost = summary.contains("lost in the guest's ring");
+    let lost = summary.contains("lost in the guest's rings");
     ensure!(lost == (count("guest_lost") > 0), "{summary}");
     Ok(())
 }

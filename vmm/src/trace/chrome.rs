@@ -104,7 +104,12 @@ fn write_names<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
             "{{\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"{what}\",\"args\":{args}}}"
         ))
     };
-    for (pid, name) in [(GUEST, "guest"), (HOST, "iolite"), (DISKS, "disks")] {
+    // What is missing is to be seen in every viewer.
+    let guest = match trace.about.lost() {
+        Some(lost) => format!("guest; events: {lost}"),
+        None => "guest".into(),
+    };
+    for (pid, name) in [(GUEST, guest.as_str()), (HOST, "iolite"), (DISKS, "disks")] {
         meta(pid, pid, "process_name", json!({"name": name}))?;
         meta(pid, pid, "process_sort_index", json!({"sort_index": pid}))?;
     }

@@ -51,6 +51,20 @@ pub struct About {
     pub clock: String,
 }
 
+impl About {
+    /// What the trace lacks, in words; none if it lacks nothing.
+    pub fn lost(&self) -> Option<String> {
+        let parts = [
+            (self.guest_lost, "lost in the guest's rings"),
+            (self.host_lost, "lost on the host"),
+            (self.not_kept, "after the trace was full"),
+        ];
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<String> = parts.map(|(count, how)| format!("{count} {how}")).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
 /// Which part of the machine a lane belongs to.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Group {

@@ -1,12 +1,17 @@
 //! What slices and paths are called: each text once, and a small number for it.
 
+use std::collections::HashMap;
+
 /// A text, once for all who use it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Name(u16);
 
 /// All texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names(Vec<String>);
+pub struct Names {
+    texts: Vec<String>,
+    numbers: HashMap<String, u16>,
+}
 
 /// More different texts than these are a guest's mischief.
 const MOST_NAMES: usize = 10_000;
@@ -14,18 +19,22 @@ const MOST_NAMES: usize = 10_000;
 impl Names {
     /// The name for this text.
     pub fn of(&mut self, text: &str) -> Name {
-        let known = self.0.iter().position(|known| known == text);
-        let number = known.unwrap_or_else(|| {
-            if self.0.len() < MOST_NAMES {
-                self.0.push(text.to_owned());
-            }
-            self.0.len() - 1
-        });
-        Name(number as u16)
+        if let Some(number) = self.numbers.get(text) {
+            return Name(*number);
+        }
+        if self.texts.len() == MOST_NAMES {
+            return Name((MOST_NAMES - 1) as u16);
+        }
+        let number = self.texts.len() as u16;
+        self.texts.push(text.to_owned());
+        self.numbers.insert(text.to_owned(), number);
+        Name(number)
     }
 
     /// The text.
     pub fn text(&self, name: Name) -> &str {
-        self.0.get(usize::from(name.0)).map_or("", String::as_str)
+        self.texts
+            .get(usize::from(name.0))
+            .map_or("", String::as_str)
     }
 }

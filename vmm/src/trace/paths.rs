@@ -40,9 +40,9 @@ pub fn figures(trace: &Trace) -> Vec<PathFigures<'_>> {
         figures.bytes += u64::from(request.bytes);
         figures.errors += u64::from(request.status.is_some_and(|status| status != 0));
         for (sum, part) in figures.parts.iter_mut().zip(parts::parts(request)) {
-            *sum += part;
+            *sum = sum.saturating_add(part);
         }
-        figures.whole += parts::whole(request);
+        figures.whole = figures.whole.saturating_add(parts::whole(request));
     }
     let mut paths: Vec<_> = by_path.into_values().collect();
     for path in &mut paths {

@@ -14,6 +14,11 @@ use super::model::{
     About, Category, Group, Lane, MOMENT_NAMES, MOMENTS, NEVER, Op, Request, Slice, Trace,
 };
 
+/// Longer than any trace, in nanoseconds: a hundred days. What is later makes no sense.
+const LONGEST: u64 = 1 << 53;
+/// More disks than a machine can have.
+const MOST_DISKS: usize = 256;
+
 /// Why a trace cannot be read: one line each.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -76,6 +81,9 @@ pub fn read_from(mut input: impl BufRead, name: &str) -> Result<Trace, ReadError
             .map_err(|error| ReadError::Line(name.into(), number, error.to_string()))?;
         let text = text.trim_end().trim_end_matches(',');
         if text == "]}" {
+            // As they were written; who has changed the file may have changed that.
+            let order = |slice: &Slice| (slice.start, u64::MAX - slice.end);
+            trace.slices.sort_by_key(order);
             return Ok(trace);
         }
         let taken = if number == 1 {
@@ -97,7 +105,18 @@ fn about(line: &str, name: &str) -> Result<About, ReadError> {
     // The first line opens the array of events; closed, it is a whole value.
     let first: First = serde_json::from_str(&format!("{line}]}}"))
         .map_err(|error| ReadError::Line(name.into(), 1, error.to_string()))?;
-    match first.about.iolite_trace {
+    let about = &first.about;
+    let counts = [
+        about.duration_ns,
+        about.guest_events,
+        about.host_events,
+        about.not_kept,
+    ];
+    if counts.into_iter().any(|count| count > LONGEST) || about.disks.len() > MOST_DISKS {
+        let why = "numbers that make no sense";
+        return Err(ReadError::Line(name.into(), 1, why.into()));
+    }
+    match about.iolite_trace {
         VERSION => Ok(first.about),
         other => Err(ReadError::Version(name.into(), other)),
     }
@@ -149,13 +168,13 @@ fn take_slice(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
     }
     let slice: Complete<'_> = serde_json::from_str(line)?;
     if let Some(lane) = group(slice.pid).and_then(|group| lane(trace, group, slice.tid)) {
-        let start = ns(slice.ts);
+        let (start, length) = (ns(slice.ts)?, ns(slice.dur)?);
         trace.slices.push(Slice {
             lane,
             category: slice.cat,
             name: trace.names.of(&slice.name),
             start,
-            end: start + ns(slice.dur),
+            end: start + length,
         });
     }
     Ok(())
@@ -222,6 +241,9 @@ impl<'de> Deserialize<'de> for At {
             fn visit_map<M: serde::de::MapAccess<'de>>(self, mut map: M) -> Result<At, M::Error> {
                 let mut at = [NEVER; MOMENTS];
                 while let Some((name, ns)) = map.next_entry::<&str, u64>()? {
+                    if ns > LONGEST {
+                        return Err(Error::custom(BEYOND));
+                    }
                     if let Some(moment) = MOMENT_NAMES.iter().position(|known| *known == name) {
                         at[moment] = ns;
                     }
@@ -250,6 +272,13 @@ fn lane(trace: &Trace, group: Group, tid: u32) -> Option<u16> {
 }
 
 /// Nanoseconds of a file's microseconds.
-fn ns(us: f64) -> u64 {
-    (us * 1000.0).round() as u64
+fn ns(us: f64) -> Result<u64, serde_json::Error> {
+    let ns = (us * 1000.0).round();
+    if (0.0..=LONGEST as f64).contains(&ns) {
+        Ok(ns as u64)
+    } else {
+        Err(Error::custom(BEYOND))
+    }
 }
+
+const BEYOND: &str = "a time that no trace is long enough for";

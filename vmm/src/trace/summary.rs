@@ -32,7 +32,7 @@ fn header(text: &mut String, trace: &Trace) -> std::fmt::Result {
         text,
         "trace    {seconds:.3} s, {events} events ({} of the guest), {}",
         about.guest_events,
-        lost(trace)
+        about.lost().as_deref().unwrap_or("none lost")
     )?;
     writeln!(text, "clock    {}", about.clock)?;
     let complete = trace.requests.iter().filter(|r| r.is_complete()).count();
@@ -46,26 +46,6 @@ fn header(text: &mut String, trace: &Trace) -> std::fmt::Result {
         "requests {}, {complete} of them complete; {order}\n",
         trace.requests.len()
     )
-}
-
-/// What the trace lacks, in words.
-pub fn lost(trace: &Trace) -> String {
-    let about = &trace.about;
-    let parts = [
-        (about.guest_lost, "lost in the guest's ring"),
-        (about.host_lost, "lost on the host"),
-        (about.not_kept, "after the trace was full"),
-    ];
-    let parts: Vec<String> = parts
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, how)| format!("{count} {how}"))
-        .collect();
-    if parts.is_empty() {
-        "none lost".into()
-    } else {
-        parts.join(", ")
-    }
 }
 
 fn totals(text: &mut String, paths: &[PathFigures<'_>]) -> std::fmt::Result {

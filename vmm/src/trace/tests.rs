@@ -169,7 +169,26 @@ fn files_that_are_no_traces_are_told_apart() {
     let newer = whole.replacen("\"iolite_trace\":1", "\"iolite_trace\":99", 1);
     let cut = &whole[..whole.len() - 3];
     let damaged = whole.replacen("\"popped\":", "\"popped\":x", 1);
+    let late = whole.replacen("\"popped\":", "\"popped\":18446744073709551615,\"x\":", 1);
+    let long = whole.replacen("\"dur\":", "\"dur\":1e300,\"x\":", 1);
+    let unordered = whole.replacen("\"thread_name\"", "\"thread\"", 1);
+    let absurd = whole.replacen(
+        "\"host_events\":",
+        "\"host_events\":18446744073709551615,\"x\":",
+        1,
+    );
+    // As Perfetto's UI, Chrome and the Linux tools write them.
+    let perfetto =
+        r#"{"traceEvents":[{"ph":"X","pid":1,"tid":1,"ts":0,"dur":1,"name":"x"}],"metadata":{}}"#;
+    let chrome = r#"[{"ph":"B","pid":1,"tid":1,"ts":0,"name":"x"}]"#;
     let cases = [
+        (perfetto, "is not a trace"),
+        (chrome, "is not a trace"),
+        ("\u{7f}ELF\u{2}\u{1}\u{1}", "is not a trace"),
+        (late.as_str(), "a time that no trace is long enough for"),
+        (long.as_str(), "a time that no trace is long enough for"),
+        (unordered.as_str(), "lanes out of order"),
+        (absurd.as_str(), "numbers that make no sense"),
         ("", "is not a trace"),
         ("{\"traceEvents\":[]}", "is not a trace"),
         (newer.as_str(), "version 99"),
@@ -351,6 +370,29 @@ fn a_million_events_are_no_burden() {
     assert!(started.elapsed() < Duration::from_secs(60));
 }
 
+/// Whoever looks at a trace that lacks events is told so, in whatever view.
+#[test]
+fn every_view_says_what_is_lost() {
+    let mut trace = trace_of(&blocking_reads(20));
+    let said = |trace: &Trace| {
+        let mut texts = vec![summary::render(trace), report::page(trace)];
+        texts.push(report::picture(trace).unwrap());
+        let [mut lines, mut moments] = [Vec::new(), Vec::new()];
+        timeline::requests(&mut lines, trace).unwrap();
+        timeline::moments(&mut moments, trace).unwrap();
+        texts.extend([lines, moments].map(|text| String::from_utf8(text).unwrap()));
+        texts.push(String::from_utf8(written(trace)).unwrap());
+        let lost = texts
+            .iter()
+            .filter(|text| text.contains("4711 lost in the guest"));
+        (lost.count(), texts.len())
+    };
+    assert_eq!(said(&trace).0, 0);
+    trace.about.guest_lost = 4711;
+    let (count, all) = said(&trace);
+    assert_eq!(count, all);
+}
+
 fn any_guest_event() -> impl Strategy<Value = GuestEvent> {
     let fields = (
         0u64..5000,
@@ -379,7 +421,37 @@ fn any_host_event() -> impl Strategy<Value = (u16, Event)> {
     fields.prop_map(|(at, point, head, a, thread)| (thread, host(at, point, head, a, a).1))
 }
 
+/// Every view of a trace.
+fn all_views(trace: &Trace) -> usize {
+    let mut text = Vec::new();
+    timeline::requests(&mut text, trace).unwrap();
+    timeline::moments(&mut text, trace).unwrap();
+    let picture = report::picture(trace).unwrap_or_default();
+    text.len() + summary::render(trace).len() + report::page(trace).len() + picture.len()
+}
+
 proptest! {
+    /// A file of ours that somebody has damaged is refused, or has views; it is never the end of the
+    /// program.
+    #[test]
+    fn any_damage_is_survived(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        digits in prop::collection::vec((any::<prop::sample::Index>(), b'0'..=b'9'), 0..40),
+    ) {
+        let mut file = written(&trace_of(&blocking_reads(5)));
+        for (at, byte) in damage {
+            let at = at.index(file.len());
+            file[at] = byte;
+        }
+        let places: Vec<usize> = (0..file.len()).filter(|at| file[*at].is_ascii_digit()).collect();
+        for (at, digit) in digits {
+            file[*at.get(&places)] = digit;
+        }
+        if let Ok(trace) = read::read_from(Cursor::new(&file), "t") {
+            prop_assert!(all_views(&trace) > 0);
+        }
+    }
+
     /// A guest writes what it likes, and events get lost: there is a trace all the same, and it
     /// keeps the rules.
     #[test]
@@ -396,7 +468,6 @@ proptest! {
         rules::check(std::str::from_utf8(&file).unwrap()).map_err(TestCaseError::fail)?;
         let read = read::read_from(Cursor::new(&file), "t").unwrap();
         prop_assert_eq!(read.requests.len(), trace.requests.iter().filter(|r| r.span().is_some()).count());
-        let _ = summary::render(&read);
-        let _ = report::page(&read);
+        prop_assert!(all_views(&read) > 0);
     }
 }

@@ -11,6 +11,7 @@ use super::parts;
 /// # Errors
 /// What writing says.
 pub fn requests(mut out: impl Write, trace: &Trace) -> io::Result<()> {
+    write_lost(&mut out, trace)?;
     writeln!(
         out,
         "{:<12} {:>7} {:<16} {:<14} {:<5} {:<1} {:>10} {:>7} {:>9} {:>9} {:>9} {:>9}",
@@ -54,6 +55,7 @@ pub fn requests(mut out: impl Write, trace: &Trace) -> io::Result<()> {
 /// # Errors
 /// What writing says.
 pub fn moments(mut out: impl Write, trace: &Trace) -> io::Result<()> {
+    write_lost(&mut out, trace)?;
     let mut moments: Vec<(u64, u8, u64)> = Vec::new();
     for (id, request) in (1..).zip(&trace.requests) {
         let seen = request.at.iter().enumerate();
@@ -77,6 +79,14 @@ pub fn moments(mut out: impl Write, trace: &Trace) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// A line of its own, if there is something to say.
+fn write_lost(out: &mut impl Write, trace: &Trace) -> io::Result<()> {
+    match trace.about.lost() {
+        Some(lost) => writeln!(out, "# events: {lost}"),
+        None => Ok(()),
+    }
 }
 
 fn in_order(trace: &Trace) -> Vec<(u64, &Request, u64)> {

@@ -36,6 +36,11 @@ pub fn picture(trace: &Trace) -> Option<(Svg, f64)> {
         y = draw_panel(&mut svg, y, panel, (start, start + length), trace);
     }
     y = legend(&mut svg, y, length);
+    if let Some(lost) = trace.about.lost() {
+        let text = format!("events: {lost}");
+        svg.text((MARGIN, y), Anchor::Start, "small", &text);
+        y += 18.0;
+    }
     Some((svg, y))
 }
 

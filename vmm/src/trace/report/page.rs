@@ -7,7 +7,6 @@ use super::{STYLE, histogram, lanes, overview, waterfall};
 use crate::trace::model::{Request, Trace};
 use crate::trace::parts::{self, PART_NAMES, PARTS};
 use crate::trace::paths::{PathFigures, figures};
-use crate::trace::summary;
 
 const PAGE_STYLE: &str = include_str!("page.css");
 /// How many paths have waterfalls and a histogram.
@@ -48,7 +47,8 @@ fn facts(out: &mut String, trace: &Trace) -> std::fmt::Result {
     let about = &trace.about;
     let complete = trace.requests.iter().filter(|r| r.is_complete()).count();
     let events = about.guest_events + about.host_events;
-    let lost = summary::lost(trace);
+    let lost = about.lost();
+    let lost = lost.as_deref().unwrap_or("none lost");
     let facts = [
         ("traced", time(about.duration_ns as f64)),
         ("requests", format!("{complete} complete")),
