@@ -127,6 +127,26 @@ fn a_later_request_does_not_wait_for_a_slow_one_with_event_idx() {
     overtakes(true);
 }
 
+/// Whoever completes it decides on the interrupt, whatever the queue's thread is about to do.
+#[test]
+fn an_interrupt_does_not_wait_for_a_slow_request() {
+    let (mut driver, faults) = workers(2);
+    for round in 0..300 {
+        faults.hold();
+        send_reads(&mut driver, 2);
+        assert!(eventually(|| faults.held() == 2));
+        let edges = driver.edges.count();
+        faults.release_at(512);
+        assert!(
+            eventually(|| driver.edges.count() > edges),
+            "no interrupt in round {round}"
+        );
+        assert_eq!(driver.next_used(), Some((3, 513)));
+        faults.release();
+        assert_eq!(driver.next_used(), Some((0, 513)));
+    }
+}
+
 #[test]
 fn busy_workers_are_not_notified() {
     for event_idx in [false, true] {

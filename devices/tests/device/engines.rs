@@ -15,6 +15,7 @@ const OF_WORKERS: &[&str] = &[
     "nothing_is_popped_that_cannot_be_started",
     "as_many_workers_run_as_there_is_work_for",
     "a_later_request_does_not_wait_for_a_slow_one",
+    "an_interrupt_does_not_wait_for_a_slow_request",
     "row_33_a_head_that_is_in_flight",
 ];
 
