@@ -9,6 +9,8 @@
 //! docs/tracing.md describes the guest's ring, for other kernels, and the file.
 
 mod about;
+#[cfg(test)]
+mod adopted;
 pub mod assemble;
 mod chrome;
 pub mod clock;
