@@ -15,10 +15,12 @@
 
 mod disk;
 pub mod lent;
+mod owner;
 mod sync;
 
 pub use disk::{
-    DiskId, Owner, Submitter, count, count_work, disks, in_flight, init, interrupt, notify, stats,
-    submit, submit_and_notify, submitter, system_disk, wait_for_room,
+    DiskId, Submitter, count, count_work, disks, in_flight, init, interrupt, notify, stats, submit,
+    submit_and_notify, submitter, system_disk, wait_for_room,
 };
+pub use owner::Owner;
 pub use sync::{flush, identify, read_sector, transfer};
