@@ -194,7 +194,7 @@ fn draw_disk(
         svg,
         y + 6.0,
         &label,
-        &format!("{count} in flight, {done} done"),
+        &format!("{done} done, {count} in flight"),
     );
     svg.rect(
         (LABELS, y + 2.0),
@@ -250,7 +250,13 @@ fn legend(svg: &mut Svg, top: f64, length: u64) -> f64 {
     for mark in marks(length as f64) {
         let x = LABELS + mark / length as f64 * width;
         svg.line((x, bottom), (x, bottom + 5.0), "axis");
-        svg.text((x, bottom + 18.0), Anchor::Middle, "small", &time(mark));
+        // The last one may be at the edge.
+        let anchor = if x > WIDTH - 2.0 * MARGIN {
+            Anchor::End
+        } else {
+            Anchor::Middle
+        };
+        svg.text((x, bottom + 18.0), anchor, "small", &time(mark));
     }
     let entries = [
         ("program", "program runs"),
