@@ -187,14 +187,14 @@ fn draw_disk(
         .collect();
     let count = rows.len().max(1);
     let done = placed.iter().filter(|(_, (_, end, _))| *end <= window.1);
-    let done = done.count();
+    let done: u64 = done.map(|(_, (.., r))| u64::from(r.bytes)).sum();
     let disk = trace.about.disks.get(usize::from(panel.disk));
     let label = format!("disk {}", disk.map_or("?", String::as_str));
     draw_label(
         svg,
         y + 6.0,
         &label,
-        &format!("{done} done, {count} in flight"),
+        &format!("{} KiB, {count} in flight", done >> 10),
     );
     svg.rect(
         (LABELS, y + 2.0),
