@@ -6,7 +6,9 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, SECTOR_BYTES, stamp_block};
+use iolite_devices::block::backend::Backend as _;
+use iolite_devices::block::backend::file::FileBackend;
+use iolite_guest_core::bench::{MAX_BLOCK_BYTES, MAX_DEPTH, stamp_block};
 use iolite_guest_core::pattern;
 
 use crate::config::ConfigError;
@@ -34,36 +36,24 @@ impl Image {
     /// Overwrites the disk at `path`, or makes a temporary one of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::Host`] if the host refuses it, [`Error::Config`] if it is too small.
+    /// [`Error::Image`] if the disk cannot be had for oneself, [`Error::Host`] if the host refuses it,
+    /// [`Error::Config`] if it is too small.
     pub fn prepare(path: Option<&Path>, size: u64) -> Result<Image, Error> {
-        let image = match path {
-            None => {
-                let what = "cannot make a temporary disk";
-                Image {
-                    path: None,
-                    file: tempfile::tempfile().map_err(Error::host(what))?,
-                    bytes: size,
-                }
-            }
-            Some(path) => {
-                let cannot = || Error::host(format!("cannot overwrite {}", path.display()));
-                let mut file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(path)
-                    .map_err(cannot())?;
-                let bytes = file.seek(SeekFrom::End(0)).map_err(cannot())?;
-                Image {
-                    path: Some(path.to_owned()),
-                    file,
-                    bytes: bytes - bytes % SECTOR_BYTES as u64,
-                }
-            }
-        };
-        if image.bytes < Image::MIN_BYTES {
-            let (bytes, least) = (image.bytes, Image::MIN_BYTES >> 20);
+        // Nobody else may write to it, nor a machine have it: this has the lock until it is filled,
+        // and then each machine in its turn.
+        let locked = path
+            .map(|path| FileBackend::open(path, false))
+            .transpose()?;
+        let bytes = locked.as_ref().map_or(size, FileBackend::capacity);
+        if bytes < Image::MIN_BYTES {
+            let least = Image::MIN_BYTES >> 20;
             return Err(ConfigError::BenchDiskTooSmall { bytes, least }.into());
         }
+        let image = Image {
+            path: path.map(Path::to_owned),
+            file: open(path)?,
+            bytes,
+        };
         image.fill().map_err(Error::host("cannot fill the disk"))?;
         Ok(image)
     }
@@ -117,6 +107,16 @@ impl Image {
     }
 }
 
+/// The file at `path`, or a temporary one.
+fn open(path: Option<&Path>) -> Result<File, Error> {
+    let Some(path) = path else {
+        return tempfile::tempfile().map_err(Error::host("cannot make a temporary disk"));
+    };
+    let cannot = format!("cannot overwrite {}", path.display());
+    let options = OpenOptions::new().read(true).write(true).open(path);
+    options.map_err(Error::host(cannot))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +129,19 @@ mod tests {
         let content = std::fs::read(image.path()).unwrap();
         assert_eq!(content.len() as u64, bytes);
         assert!(holds(&content, 0, Some(0)));
+    }
+
+    #[test]
+    fn a_disk_of_somebody_else_is_not_overwritten() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(Image::MIN_BYTES).unwrap();
+        let machine = FileBackend::open(file.path(), true).unwrap();
+        let refused = Image::prepare(Some(file.path()), 0);
+        assert!(matches!(refused, Err(Error::Image(_))));
+        let content = std::fs::read(file.path()).unwrap();
+        assert!(content.iter().all(|byte| *byte == 0));
+        drop(machine);
+        assert!(Image::prepare(Some(file.path()), 0).is_ok());
     }
 
     #[test]
