@@ -160,7 +160,7 @@ fn neighbour() -> Outcome {
     bench()
         .option("--against", "neighbour")
         .option("--wait", "poll,interrupt")
-        .option("--seconds", "0.2")
+        .option("--seconds", "0.5")
         .option("--depth", "1")
         .option("--json", results.path())
         .expect(0)?;

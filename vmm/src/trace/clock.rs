@@ -45,19 +45,24 @@ impl Offset {
 /// whenever it loads the vCPU: the reading disagrees.
 pub fn offset(vcpu: &VcpuFd) -> Offset {
     match (kvm_offset(vcpu), between(vcpu)) {
-        (Some(ticks), Some((low, high))) if low <= ticks && ticks <= high => {
-            let within = high - low;
-            Offset {
-                ticks: Some(ticks),
-                found: format!("offset of KVM; a reading agrees within {within} ticks"),
-            }
-        }
+        (Some(ticks), Some((low, high))) if low <= ticks && ticks <= high => Offset {
+            ticks: Some(ticks),
+            found: format!("KVM's own offset, confirmed to {}", span(vcpu, high - low)),
+        },
         (Some(_), Some(_)) => Offset::unknown("the host's time stamp counter is not stable"),
         (None, Some((low, high))) => Offset {
             ticks: Some(low + (high - low) / 2),
-            found: format!("read from the vCPU within {} ticks", high - low),
+            found: format!("read from the vCPU, to {}", span(vcpu, high - low)),
         },
         (_, None) => Offset::unknown("KVM does not tell the guest's time stamp counter"),
+    }
+}
+
+/// Ticks of the guest's counter as time, where KVM knows its frequency.
+fn span(vcpu: &VcpuFd, ticks: i64) -> String {
+    match vcpu.get_tsc_khz() {
+        Ok(khz @ 1..) => format!("{:.1} us", ticks as f64 * 1e3 / f64::from(khz)),
+        _ => format!("{ticks} ticks"),
     }
 }
 

@@ -199,9 +199,13 @@ fn requests(out: &mut String, trace: &Trace, paths: &[PathFigures<'_>]) -> std::
     )?;
     for path in paths.iter().take(MOST_PATHS) {
         writeln!(out, "<div class=\"pair\">")?;
-        for (share, which) in [(0.5, "typical"), (1.0, "slowest")] {
+        let shown: &[_] = match path.requests.len() {
+            1 => &[(0.5, "the only one")],
+            _ => &[(0.5, "typical"), (1.0, "slowest")],
+        };
+        for &(share, which) in shown {
             if let Some(request) = path.at(share) {
-                let label = format!("waterfall of a {which} request of {}", path.name);
+                let label = format!("waterfall of a request of {}: {which}", path.name);
                 writeln!(
                     out,
                     "<figure><h3>{}, {which}</h3><figcaption>{}</figcaption>{}</figure>",
