@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use iolite_devices::trace::{self as events, Event};
+use iolite_devices::trace::{self as events, EventLog};
 
 use crate::error::Error;
 use crate::vm::Disk;
@@ -53,7 +53,7 @@ impl Watch {
         let thread = thread::Builder::new()
             .name("watch".into())
             .spawn(move || {
-                let mut found = Vec::new();
+                let mut found = EventLog::default();
                 while gone.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     let began = events::now();
                     watchers.take(&mut found, began);
@@ -86,8 +86,8 @@ impl Watch {
 
 impl Watchers {
     /// Empties the rings; that began at `began`, in ticks.
-    fn take(&mut self, found: &mut Vec<(usize, Event)>, began: u64) {
-        events::drain(|thread, event| found.push((thread, event)));
+    fn take(&mut self, found: &mut EventLog, began: u64) {
+        events::drain(found);
         if let Some(trace) = &mut self.trace {
             trace.take(found);
         }

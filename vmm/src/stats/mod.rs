@@ -16,7 +16,7 @@ use std::iter;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use iolite_devices::trace::{self, Event};
+use iolite_devices::trace::{self, EventLog};
 use iolite_devices::virtio::blk::Counters;
 
 use crate::error::Error;
@@ -160,7 +160,7 @@ impl Session {
     }
 
     /// Takes times from events that were collected beginning at `began`, in ticks.
-    pub fn take(&mut self, events: &[(usize, Event)], began: u64) {
+    pub fn take(&mut self, events: &EventLog, began: u64) {
         self.times.take(events, began);
         if let Some(live) = &mut self.live {
             live.show(&mut self.times, || self.clock.scale().tick_ns());

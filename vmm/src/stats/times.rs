@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use iolite_devices::trace::{Event, Point, operation};
+use iolite_devices::trace::{Event, EventLog, Point, operation};
 
 /// Digits that are kept of a time.
 const DIGITS: u8 = 3;
@@ -66,8 +66,10 @@ pub struct Times {
 
 impl Times {
     /// Takes what was collected beginning at `began`; `u64::MAX` if nobody records any more.
-    pub fn take(&mut self, events: &[(usize, Event)], began: u64) {
-        self.waiting.extend_from_slice(events);
+    pub fn take(&mut self, events: &EventLog, began: u64) {
+        let events = events.iter();
+        self.waiting
+            .extend(events.map(|(thread, event)| (usize::from(thread), event)));
         // What was stamped before the last collection began is here by now, whichever thread's ring
         // was emptied first.
         let complete = match began {

@@ -1,6 +1,6 @@
 //! Events as they were recorded, of both sides, before anything is made of them.
 
-use iolite_devices::trace;
+use iolite_devices::trace::EventLog;
 use iolite_devices_abi::trace::{EVENT_BYTES, kind};
 
 /// An event of the guest's rings (docs/tracing.md).
@@ -28,7 +28,7 @@ pub struct Recording {
     /// The guest's events, in order within each ring.
     pub guest: Vec<GuestEvent>,
     /// The host's, each with the number of its thread; in order within a thread.
-    pub host: Vec<(u16, trace::Event)>,
+    pub host: EventLog,
     /// The host's threads.
     pub threads: Vec<String>,
     /// The disks.

@@ -9,7 +9,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use iolite_devices::trace::{self, Event};
+use iolite_devices::trace::{self, EventLog};
 use vm_memory::GuestMemoryMmap;
 
 use super::clock::{Offset, Start};
@@ -19,7 +19,7 @@ use super::ring::Reader;
 use super::{about, assemble, chrome};
 use crate::error::Error;
 
-/// How many events are kept: 160 MB of them.
+/// How many events are kept: at most 128 MB of them.
 const MAX_EVENTS: usize = 4_000_000;
 
 /// A file that a trace will be written to.
@@ -77,12 +77,10 @@ impl Session {
     }
 
     /// Records what the device's threads did, and what is new in the guest's ring.
-    pub fn take(&mut self, events: &[(usize, Event)]) {
+    pub fn take(&mut self, events: &EventLog) {
         let Recording { guest, host, .. } = &mut self.recording;
         let room = MAX_EVENTS.saturating_sub(guest.len() + host.len());
-        let kept = events.len().min(room);
-        let numbered = |(thread, event): &(usize, Event)| (*thread as u16, *event);
-        host.extend(events[..kept].iter().map(numbered));
+        let kept = host.append(events, room);
         self.not_kept += (events.len() - kept) as u64;
         self.reader.drain(&self.memory, |event| {
             if guest.len() + host.len() < MAX_EVENTS {

@@ -19,7 +19,6 @@ use super::model::{Lane, Names, Trace};
 use super::raw::{GuestEvent, Recording};
 use guest::Guest;
 use host::Host;
-use iolite_devices::trace::Event;
 use lanes::Lanes;
 use requests::Requests;
 
@@ -29,7 +28,8 @@ pub use host::op_name;
 #[derive(Clone, Copy)]
 enum Either<'a> {
     Guest(&'a GuestEvent),
-    Host(u16, &'a Event),
+    /// Its place in the host's log.
+    Host(usize),
 }
 
 /// The disk and queue that an event of the guest names.
@@ -52,8 +52,8 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
         (tsc, Either::Guest(event))
     });
     order.extend(guest);
-    let host = recording.host.iter();
-    order.extend(host.map(|(thread, event)| (event.tsc, Either::Host(*thread, event))));
+    let log = &recording.host;
+    order.extend(log.places().map(|at| (log.at(at).1.tsc, Either::Host(at))));
     // Stable: what one side has written in order stays in order.
     order.sort_by_key(|(tsc, _)| *tsc);
 
@@ -69,8 +69,9 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
             Either::Guest(event) => {
                 guest.event(at, event, &mut lanes, &mut names, &mut requests);
             }
-            Either::Host(thread, event) => {
-                host.event(at, thread, event, &mut lanes, &mut names, &mut requests);
+            Either::Host(place) => {
+                let (thread, event) = log.at(place);
+                host.event(at, thread, &event, &mut lanes, &mut names, &mut requests);
             }
         }
     }

@@ -1,18 +1,24 @@
 //! What happens to requests on the host, event by event, for whoever wants to watch.
 //!
 //! Off, as it nearly always is, an event costs a relaxed load and a branch. On, each thread writes
-//! to a ring of its own, without a lock and without a system call; one collector
-//! ([`drain`]) empties the rings every few milliseconds. What finds its ring full is counted, not
-//! waited for. Time is the time stamp counter: the guest's is the same one, moved by an offset.
+//! to a ring of its own ([`ring`]), without a lock and without a system call; one collector
+//! ([`drain`]) empties the rings into a log ([`log`](mod@log)) every few milliseconds. What finds its ring full
+//! is counted, not waited for. Time is the time stamp counter: the guest's is the same one, moved by an offset.
 //!
 //! A request is named by its disk, its queue and its head, as in the guest's half (docs/tracing.md).
 
 #![allow(unsafe_code)]
 
+mod log;
+mod ring;
+
+pub use log::EventLog;
+
 use std::cell::OnceCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+
+use ring::Ring;
 
 /// What has happened. `a` and `b` of an [`Event`] are 0 where nothing is said of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,11 +186,23 @@ pub fn now() -> u64 {
 
 #[inline(never)]
 fn record(tsc: u64, point: Point, queue: Queue, head: u16, a: u64, b: u64) {
-    let what = point as u64
-        | u64::from(queue.disk) << 8
-        | u64::from(head) << 16
-        | u64::from(queue.number) << 32;
-    RING.with(|ring| ring.get_or_init(Ring::register).push([tsc, what, a, b]));
+    let event = Event {
+        tsc,
+        point,
+        disk: queue.disk,
+        queue: queue.number,
+        head,
+        a,
+        b,
+    };
+    RING.with(|ring| ring.get_or_init(register).push(event));
+}
+
+/// Makes the calling thread's ring.
+fn register() -> Arc<Ring> {
+    let ring = Arc::new(Ring::of_this_thread());
+    lock(&RINGS).push(Arc::clone(&ring));
+    ring
 }
 
 static ON: AtomicBool = AtomicBool::new(false);
@@ -212,100 +230,25 @@ pub fn disks() -> Vec<String> {
 
 /// The threads that have recorded something, in the order of their first event. Numbers stay.
 pub fn threads() -> Vec<String> {
-    lock(&RINGS).iter().map(|ring| ring.name.clone()).collect()
+    lock(&RINGS)
+        .iter()
+        .map(|ring| ring.name().to_owned())
+        .collect()
 }
 
 /// How many events found their ring full.
 pub fn lost() -> u64 {
     let rings = lock(&RINGS);
-    rings.iter().map(|r| r.lost.load(Ordering::Relaxed)).sum()
+    rings.iter().map(|ring| ring.lost()).sum()
 }
 
-/// Takes everything recorded so far, one thread after the other, each in order, with the number of
-/// the thread. To be called by one collector at a time.
-pub fn drain(mut take: impl FnMut(usize, Event)) {
+/// Moves everything recorded so far to the end of `log`, one thread after the other, each in order.
+/// To be called by one collector at a time.
+pub fn drain(log: &mut EventLog) {
     // The rings' own lock keeps a second collector out.
-    for (number, ring) in lock(&RINGS).iter().enumerate() {
-        ring.drain(|words| take(number, Event::from_words(words)));
+    for (number, ring) in (0u16..).zip(lock(&RINGS).iter()) {
+        ring.drain(number, log);
     }
-}
-
-impl Event {
-    fn from_words([tsc, what, a, b]: [u64; 4]) -> Event {
-        Event {
-            tsc,
-            // `record` wrote the number of a kind.
-            point: POINTS[what as usize % 256 % POINTS.len()],
-            disk: (what >> 8) as u8,
-            queue: (what >> 32) as u8,
-            head: (what >> 16) as u16,
-            a,
-            b,
-        }
-    }
-}
-
-/// How many events a thread can be ahead of the collector.
-const RING_EVENTS: u64 = 1 << 15;
-const WORDS: usize = 4;
-
-/// The events of one thread: it writes, the collector reads.
-struct Ring {
-    name: String,
-    words: Box<[AtomicU64]>,
-    written: AtomicU64,
-    read: AtomicU64,
-    lost: AtomicU64,
-}
-
-impl Ring {
-    fn register() -> Arc<Ring> {
-        let ring = Arc::new(Ring {
-            name: thread::current().name().unwrap_or("thread").to_owned(),
-            words: zeroed(RING_EVENTS as usize * WORDS),
-            written: AtomicU64::new(0),
-            read: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-        });
-        lock(&RINGS).push(Arc::clone(&ring));
-        ring
-    }
-
-    fn push(&self, words: [u64; WORDS]) {
-        let at = self.written.load(Ordering::Relaxed);
-        if at - self.read.load(Ordering::Acquire) == RING_EVENTS {
-            let lost = self.lost.load(Ordering::Relaxed);
-            return self.lost.store(lost + 1, Ordering::Relaxed);
-        }
-        for (place, word) in self.place(at).iter().zip(words) {
-            place.store(word, Ordering::Relaxed);
-        }
-        self.written.store(at + 1, Ordering::Release);
-    }
-
-    fn drain(&self, mut take: impl FnMut([u64; WORDS])) {
-        let end = self.written.load(Ordering::Acquire);
-        for at in self.read.load(Ordering::Relaxed)..end {
-            let mut words = [0; WORDS];
-            for (word, place) in words.iter_mut().zip(self.place(at)) {
-                *word = place.load(Ordering::Relaxed);
-            }
-            take(words);
-        }
-        self.read.store(end, Ordering::Release);
-    }
-
-    fn place(&self, at: u64) -> &[AtomicU64] {
-        let first = (at % RING_EVENTS) as usize * WORDS;
-        &self.words[first..first + WORDS]
-    }
-}
-
-/// Memory that costs nothing until it is used.
-fn zeroed(words: usize) -> Box<[AtomicU64]> {
-    let words = Box::into_raw(vec![0u64; words].into_boxed_slice());
-    // SAFETY: an AtomicU64 has the size, alignment and bits of a u64, and nobody else has the box.
-    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -315,6 +258,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
 
     #[test]
     fn events_come_back_in_order_and_none_twice() {
@@ -328,25 +272,26 @@ mod tests {
             disk.event(Point::Used, 7, 1, 0);
         });
         worker.unwrap().join().unwrap();
-        for _ in 0..RING_EVENTS + 3 {
+        for _ in 0..ring::SHORT_EVENTS + 3 {
             disk.event(Point::Begun, 9, 0, 0);
         }
         stop();
         disk.event(Point::Popped, 1, 0, 0);
-        let mut events = Vec::new();
+        let mut log = EventLog::default();
         let mut collect = || {
-            drain(|thread, event| {
-                if event.disk == disk.disk {
-                    events.push((thread, event));
-                }
-            });
-            events.len()
+            drain(&mut log);
+            let ours = log.iter().filter(|(_, event)| event.disk == disk.disk);
+            ours.collect::<Vec<_>>()
         };
         let (first, second) = (collect(), collect());
-        assert_eq!((first as u64, second), (RING_EVENTS + 2, first));
+        assert_eq!(first.len() as u64, ring::SHORT_EVENTS + 2);
+        assert_eq!(first, second);
         assert_eq!(lost(), 3);
         let worker = threads().iter().position(|name| name == "trace-worker");
-        let of_worker: Vec<_> = events.iter().filter(|e| Some(e.0) == worker).collect();
+        let of_worker: Vec<_> = first
+            .iter()
+            .filter(|(thread, _)| Some(usize::from(*thread)) == worker)
+            .collect();
         let [(_, parsed), (_, used)] = of_worker[..] else {
             panic!("{of_worker:?}")
         };
