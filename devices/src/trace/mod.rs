@@ -1,9 +1,9 @@
 //! What happens to requests on the host, event by event, for whoever wants to watch.
 //!
 //! Off, as it nearly always is, an event costs a relaxed load and a branch. On, each thread writes
-//! to a ring of its own ([`ring`]), without a lock and without a system call; one collector
-//! ([`drain`]) empties the rings into a log ([`log`](mod@log)) every few milliseconds. What finds its ring full
-//! is counted, not waited for. Time is the time stamp counter: the guest's is the same one, moved by an offset.
+//! to a ring of its own, without a lock and without a system call; one collector ([`drain`]) empties
+//! the rings into an [`EventLog`] every few milliseconds. What finds its ring full is counted, not
+//! waited for. Time is the time stamp counter: the guest's is the same one, moved by an offset.
 //!
 //! A request is named by its disk, its queue and its head, as in the guest's half (docs/tracing.md).
 
