@@ -41,12 +41,16 @@ impl Iolite {
 
     /// `iolite run` with our guest.
     pub fn run() -> Self {
+        Iolite::run_kernel("kernel")
+    }
+
+    fn run_kernel(kernel: &str) -> Self {
         let iolite = Iolite::new().arg("run");
         match env::var_os("IOLITE_GUEST_DIR") {
             Some(directory) => {
                 let directory = Path::new(&directory);
                 iolite
-                    .arg(directory.join("kernel"))
+                    .arg(directory.join(kernel))
                     .option("--system", directory.join("system.tar"))
             }
             None => iolite,
@@ -56,6 +60,11 @@ impl Iolite {
     /// `iolite run` with our guest and `init`, a program of the system disk with its arguments.
     pub fn program(init: &str) -> Self {
         Iolite::run().option("--cmdline", format!("init={init}"))
+    }
+
+    /// The same on the kernel that writes events; only together with `--trace`.
+    pub fn traced_program(init: &str) -> Self {
+        Iolite::run_kernel("kernel-traced").option("--cmdline", format!("init={init}"))
     }
 
     /// `iolite demo`.

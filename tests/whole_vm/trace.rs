@@ -187,7 +187,7 @@ fn rings() -> Outcome {
     let directory = TempDir::new()?;
     let file = directory.path().join("t.json");
     let tests = "a_ring_for_events rings_are_lent_to_a_few events_are_cheap";
-    let ended = Iolite::program(&format!("usertests {tests}"))
+    let ended = Iolite::traced_program(&format!("usertests {tests}"))
         .option("--trace", &file)
         .expect(0)?
         .says("usertests: 3 passed, 0 failed")?
