@@ -18,5 +18,6 @@ pub mod power;
 pub mod serial;
 mod thread;
 mod throttle;
+mod ticks;
 pub mod trace;
 pub mod virtio;

@@ -61,6 +61,7 @@ impl SignalMask {
             let mut all = std::mem::zeroed();
             let mut old = std::mem::zeroed();
             libc::sigfillset(&mut all);
+            libc::sigdelset(&mut all, libc::SIGBUS);
             libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
             SignalMask(old)
         }

@@ -172,7 +172,10 @@ fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
         Source::Image(path) if spec.direct => {
             Arc::new(FileBackend::open_direct(path, spec.read_only)?)
         }
-        Source::Image(path) => Arc::new(FileBackend::open(path, spec.read_only)?),
+        Source::Image(path) => {
+            let image = FileBackend::open(path, spec.read_only)?;
+            Arc::new(image.with_mapped(spec.mapped))
+        }
         Source::Memory(bytes) => {
             let what = format!("cannot map a disk of {bytes} bytes");
             Arc::new(MemoryBackend::zeroed(*bytes).map_err(Error::host(what))?)

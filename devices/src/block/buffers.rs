@@ -138,7 +138,7 @@ impl GuestBuffers {
         done
     }
 
-    fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
+    pub(super) fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
         self.iovecs.iter().map(|iovec| {
             // SAFETY: `push` took address and length from the guest memory that `memory` keeps
             // mapped at least as long as the returned slice borrows `self`.

@@ -7,11 +7,10 @@
 //!
 //! A request is named by its disk, its queue and its head, as in the guest's half (docs/tracing.md).
 
-#![allow(unsafe_code)]
-
 mod log;
 mod ring;
 
+pub use crate::ticks::now;
 pub use log::EventLog;
 
 use std::cell::OnceCell;
@@ -175,13 +174,6 @@ pub fn is_on() -> bool {
 #[inline(always)]
 pub fn now_if_on() -> Option<u64> {
     is_on().then(now)
-}
-
-/// The time stamp counter.
-#[inline(always)]
-pub fn now() -> u64 {
-    // SAFETY: every x86-64 processor has the instruction, and reading the counter does nothing else.
-    unsafe { std::arch::x86_64::_rdtsc() }
 }
 
 #[inline(never)]

@@ -75,7 +75,7 @@ pub enum ConfigError {
     KeysOfDemo(String),
     /// A key that no disk has.
     #[error(
-        "unknown disk key `{0}`: known are path, readonly (ro), direct, cache, block-size, engine, queues, workers, queue-size, poll, id, iops, bandwidth, latency, fail and seed"
+        "unknown disk key `{0}`: known are path, readonly (ro), direct, cache, block-size, engine, queues, workers, queue-size, poll, mmap, id, iops, bandwidth, latency, fail and seed"
     )]
     UnknownKey(String),
     /// A key with a value that it cannot have.

@@ -1,6 +1,7 @@
 //! A raw disk image: a file, or a block device of the host.
 //!
-//! Transfers go straight between the file and guest memory. The capacity is what the image had
+//! Transfers go straight between the file and guest memory; what is in the page cache and often read is
+//! copied from a mapping ([`mapped`](super::mapped)). The capacity is what the image had
 //! when it was opened, until somebody asks anew ([`Backend::refresh`]): an image that is truncated
 //! under the machine gives errors where bytes are missing, one that grows stays as large as it was.
 //!
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::direct::Direct;
 use super::image::{self, OpenError};
+use super::mapped::Mapped;
 use super::now::Now;
 use super::{Backend, RawFile, Waits, hole, transfer};
 use crate::block::buffers::GuestBuffers;
@@ -29,11 +31,16 @@ pub struct FileBackend {
     read_only: bool,
     flush: Flush,
     now: Now,
+    /// What is read from a mapping.
+    mapped: Option<Mapped>,
     /// Past the page cache.
     direct: Option<Direct>,
 }
 
 impl FileBackend {
+    /// As many bytes of an image are mapped at most if nobody says otherwise.
+    pub const DEFAULT_MAPPED: u64 = 1 << 30;
+
     /// Opens and locks the image at `path`.
     ///
     /// # Errors
@@ -42,6 +49,7 @@ impl FileBackend {
         let (file, capacity) = image::open(path, read_only, 0)?;
         Ok(FileBackend {
             block_size: image::block_size(&file),
+            mapped: Mapped::new(&file, capacity, Self::DEFAULT_MAPPED),
             file,
             capacity,
             read_only,
@@ -75,8 +83,19 @@ impl FileBackend {
             read_only,
             flush: Flush::default(),
             now: Now::new(),
+            mapped: None,
             direct: Some(direct),
         })
+    }
+
+    /// Has at most `bytes` bytes of the image mapped at once, to read them without a system call; 0 for
+    /// none. Has no effect with direct I/O.
+    #[must_use]
+    pub fn with_mapped(mut self, bytes: u64) -> Self {
+        if self.direct.is_none() {
+            self.mapped = Mapped::new(&self.file, self.capacity, bytes);
+        }
+        self
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -133,7 +152,17 @@ impl Backend for FileBackend {
     }
 
     fn read_now(&self, offset: u64, buffers: &GuestBuffers) -> bool {
-        self.now.read(&self.file, offset, buffers)
+        let Some(mapped) = &self.mapped else {
+            return self.now.read(&self.file, offset, buffers);
+        };
+        if mapped.read(&self.file, offset, buffers) {
+            return true;
+        }
+        let done = self.now.read(&self.file, offset, buffers);
+        if done {
+            mapped.vote(&self.file, offset, buffers);
+        }
+        done
     }
 
     fn write_now(&self, offset: u64, buffers: &GuestBuffers) -> bool {

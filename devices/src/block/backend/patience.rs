@@ -6,9 +6,9 @@
 //! while after a try that took long: the first of several slow ones goes unpunished.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::thread;
+use crate::{thread, ticks};
 
 /// For how many tries sleeps are counted after one that took long.
 const ALERT: u32 = 256;
@@ -17,8 +17,8 @@ const LAST_PENALTY: u32 = 4096;
 
 /// What the past says about a try. Several threads may try: the counts need not be exact.
 pub(super) struct Patience {
-    /// What takes longer took long.
-    quick: Duration,
+    /// What takes more ticks took long.
+    quick: u64,
     /// For how many tries sleeps are still counted.
     alert: AtomicU32,
     /// How many tries are to be left out.
@@ -30,7 +30,7 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) fn new(quick: Duration) -> Self {
         Patience {
-            quick,
+            quick: ticks::roughly(quick),
             alert: AtomicU32::new(0),
             left_out: AtomicU32::new(0),
             penalty: AtomicU32::new(0),
@@ -46,9 +46,9 @@ impl Patience {
         }
         let alert = self.alert.load(Ordering::Relaxed);
         let sleeps = (alert > 0).then(thread::sleeps);
-        let start = Instant::now();
+        let start = ticks::now();
         let done = action();
-        let long = start.elapsed() > self.quick;
+        let long = ticks::now().saturating_sub(start) > self.quick;
         let slept = sleeps.map(|before| thread::sleeps() != before);
         self.learn(long, slept);
         done
@@ -76,6 +76,7 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     fn tries(patience: &Patience, count: u32) -> usize {
         (0..count).filter(|_| patience.try_with(|| true)).count()
@@ -105,11 +106,11 @@ mod tests {
         let patience = Patience::new(Duration::from_micros(100));
         let works = || {
             let start = Instant::now();
-            while start.elapsed() < Duration::from_micros(200) {}
+            while start.elapsed() < Duration::from_millis(1) {}
             true
         };
         let sleeps = || {
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::sleep(Duration::from_millis(1));
             true
         };
         for _ in 0..20 {
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn sleeps_are_counted_only_for_a_while() {
-        let patience = Patience::new(Duration::from_millis(1));
+        let patience = Patience::new(Duration::from_micros(100));
         let sleeps = || {
             std::thread::sleep(Duration::from_millis(2));
             true

@@ -22,6 +22,8 @@ workers=N        worker threads for each queue, 1 to 64 (4)
 queue-size=N     entries of each queue, a power of 2, 4 to 1024 (256)
 poll=TIME        the longest time that a queue's thread looks for the
                  next request before it sleeps, or off (50us)
+mmap=SIZE        how much of the image is mapped at once at most, to
+                 be read without system calls, or off (1G)
 id=TEXT          the identification that the guest reads (its name)
 path=PATH        the path, if it is not the first item
 iops=N[:BURST]   at most N requests a second; after a rest, BURST may

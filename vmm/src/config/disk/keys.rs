@@ -12,6 +12,8 @@ use crate::config::injection::{number, parse_failure, parse_latency, parse_rate}
 use crate::config::units::time;
 use crate::config::{ConfigError, parse_size};
 
+/// A mapping has this size at least in bytes.
+const LEAST_MAPPED: u64 = 2 << 20;
 /// Nobody needs a processor to be kept busy for longer.
 const LONGEST_POLL: Duration = Duration::from_millis(10);
 
@@ -47,6 +49,9 @@ impl DiskSpec {
                 self.queue_size = value("queue-size").one_of(possible, queue_size)?;
             }
             "poll" => self.poll = value("poll").one_of("off, or a time up to 10ms", poll)?,
+            "mmap" => {
+                self.mapped = value("mmap").one_of("off, or a size from 2M, like 1G", mapped)?;
+            }
             "id" => {
                 let possible = "an ASCII text of 1 to 20 characters";
                 self.id = Some(value("id").one_of(possible, id)?);
@@ -147,6 +152,13 @@ fn poll(text: &str) -> Option<Duration> {
     match text {
         "off" => Some(Duration::ZERO),
         _ => time(text).filter(|time| *time <= LONGEST_POLL),
+    }
+}
+
+fn mapped(text: &str) -> Option<u64> {
+    match text {
+        "off" => Some(0),
+        _ => parse_size(text).ok().filter(|size| *size >= LEAST_MAPPED),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use iolite_devices::block::backend::file::FileBackend;
 use iolite_devices::block::engine::Kind as Engine;
 use iolite_devices::block::inject::{Injection, Latency, Operation, Which};
 use iolite_devices::virtio::blk::{BlockConfig, Cache};
@@ -38,6 +39,8 @@ pub struct DiskSpec {
     pub queue_size: u16,
     /// For how long at most the queue's thread polls before it sleeps.
     pub poll: Duration,
+    /// How many bytes of its image are mapped at most, to be read without system calls.
+    pub mapped: u64,
     /// What the guest gets as the disk's identification; its name in the guest if not given.
     pub id: Option<String>,
     /// How slow and faulty it is on purpose.
@@ -101,6 +104,7 @@ impl DiskSpec {
             workers: BlockConfig::DEFAULT_WORKERS,
             queue_size: BlockConfig::DEFAULT_QUEUE_SIZE,
             poll: BlockConfig::DEFAULT_POLL,
+            mapped: FileBackend::DEFAULT_MAPPED,
             id: None,
             injection: Injection::default(),
         }
@@ -118,6 +122,12 @@ impl DiskSpec {
         }
         if given("cache") && !matches!(self.source, Source::Image(_)) {
             return idle("cache", "mem: and null: have nothing to make durable");
+        }
+        if given("mmap") && !matches!(self.source, Source::Image(_)) {
+            return idle("mmap", "mem: and null: are in memory anyway");
+        }
+        if given("mmap") && self.direct {
+            return idle("mmap", "with direct nothing is read from the page cache");
         }
         if given("engine") && !matches!(self.source, Source::Image(_)) {
             return idle("engine", "all of them serve mem: and null: at once");

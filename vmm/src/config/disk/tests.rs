@@ -26,6 +26,7 @@ fn keys_are_taken_in_any_order() {
         workers: 7,
         queue_size: 64,
         poll: Duration::from_micros(7),
+        mapped: FileBackend::DEFAULT_MAPPED,
         id: Some("left".into()),
         injection: Injection::default(),
     };
@@ -79,6 +80,14 @@ fn slowness_and_failures_add_up() {
 }
 
 #[test]
+fn as_much_is_mapped_as_somebody_says() {
+    let mapped = |text: &str| text.parse::<DiskSpec>().unwrap().mapped;
+    assert_eq!(mapped("x"), 1 << 30);
+    assert_eq!(mapped("x,mmap=off"), 0);
+    assert_eq!(mapped("x,mmap=2M"), 2 << 20);
+}
+
+#[test]
 fn limits_are_requests_and_bytes() {
     let limits = |text: &str| text.parse::<DiskSpec>().unwrap().injection.limits;
     let rate = |rate, burst| {
@@ -109,6 +118,9 @@ fn keys_that_do_nothing_are_refused() {
     }
     for text in ["x,cache=unsafe,fail=flush", "x,fail=flush:1%,cache=unsafe"] {
         assert_eq!(idle(text), Some("fail=flush"), "{text}");
+    }
+    for text in ["mem:1M,mmap=off", "x,direct,mmap=1G", "x,mmap=2M,direct"] {
+        assert_eq!(idle(text), Some("mmap"), "{text}");
     }
     assert_eq!(idle("mem:1M,engine=uring"), Some("engine"));
     assert_eq!(idle("x,workers=4,engine=sync"), Some("workers"));
@@ -156,6 +168,10 @@ fn mistakes_are_named() {
         "x,poll",
         "x,poll=5",
         "x,poll=11ms",
+        "x,mmap",
+        "x,mmap=0",
+        "x,mmap=1M",
+        "x,mmap=on",
         "x,queue-size=2",
         "x,queue-size=100",
         "x,queue-size=2048",
