@@ -1,98 +1,206 @@
-//! Events, packed: two words for one that says nothing more, four for one that does. A busy disk has
-//! millions of them in a second, and most of what watching costs is the memory that they go through.
+//! Events, packed: most take one word of 64 bits, those that say more than where and when take three. A
+//! busy disk has millions of them in a second, and most of what watching costs is the memory that they
+//! go through. So that they need not be looked at on the way, words of one thread are copied as they
+//! are.
 //!
 //! ```text
-//! word 0   time stamp
-//! word 1   point 0..8 | disk 8..16 | head 16..32 | queue 32..40 | long 40 | thread 48..64
-//! words 2 and 3, if it is long: a and b
+//! an event   point 0..4 | long 4 | queue 5..9 | disk 9..15 | head 15..25 | time 25..64
+//!            and if it is long, two more words: a, b
+//! a mark     15 in place of a point | thread 15..31
+//!            and one more word: the time that the times of the events after it are near to
 //! ```
+//!
+//! An event has the lower 39 bits of its time, the rest is that of the mark: three minutes at 2.6 GHz
+//! are told apart. Who records an event puts a mark of its own before it if its time is farther from the
+//! last collection than a quarter of that.
+#![allow(unsafe_code)]
 
-use super::{Event, POINTS};
+use super::{Event, POINTS, Point, Queue};
 
+/// In place of a point.
+const MARK: u64 = 15;
 /// There are words for `a` and `b`.
-const LONG: u64 = 1 << 40;
-const THREAD_SHIFT: u32 = 48;
+const LONG: u64 = 1 << 4;
+const QUEUE: Bits = Bits { at: 5, bits: 4 };
+const DISK: Bits = Bits { at: 9, bits: 6 };
+const HEAD: Bits = Bits { at: 15, bits: 10 };
+const THREAD: Bits = Bits { at: 15, bits: 16 };
+const TIME: Bits = Bits { at: 25, bits: 39 };
+/// How far from its mark an event may be, in ticks, when it is recorded.
+const NEAR: u64 = 1 << (TIME.bits - 2);
+
+/// A page of memory in bytes.
+const PAGE: usize = 4096;
+
+/// The most words that an event takes, with a mark before it.
+pub(super) const MOST_WORDS: usize = 5;
+
+/// Some of the bits of a word.
+struct Bits {
+    at: u32,
+    bits: u32,
+}
+
+impl Bits {
+    const fn most(&self) -> u64 {
+        (1 << self.bits) - 1
+    }
+
+    fn of(&self, word: u64) -> u64 {
+        word >> self.at & self.most()
+    }
+
+    /// `value`, cut to the bits, in their place.
+    fn put(&self, value: u64) -> u64 {
+        (value & self.most()) << self.at
+    }
+}
+
+/// The words for `event` of thread number `thread`, behind a mark of the time `mark`, and how many they
+/// are.
+#[inline]
+pub(super) fn pack(event: Event, thread: u16, mark: u64) -> ([u64; MOST_WORDS], usize) {
+    let Event { tsc, a, b, .. } = event;
+    let long = if a | b == 0 { 0 } else { LONG };
+    let count = if long == 0 { 1 } else { 3 };
+    let what = event.point as u64
+        | long
+        | QUEUE.put(event.queue.into())
+        | DISK.put(u64::from(event.disk).min(DISK.most()))
+        | HEAD.put(event.head.into())
+        | TIME.put(tsc);
+    if tsc.abs_diff(mark) < NEAR {
+        return ([what, a, b, 0, 0], count);
+    }
+    let [new_mark, time] = self::mark(thread, tsc);
+    ([new_mark, time, what, a, b], 2 + count)
+}
+
+fn mark(thread: u16, time: u64) -> [u64; 2] {
+    [MARK | THREAD.put(thread.into()), time]
+}
+
+/// The time of an event whose word this is, behind a mark of the time `mark`.
+fn time(word: u64, mark: u64) -> u64 {
+    let earliest = mark.wrapping_sub(1 << (TIME.bits - 1));
+    earliest.wrapping_add(TIME.of(word).wrapping_sub(earliest) & TIME.most())
+}
+
+/// Where an event is in a log, and which thread's it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    word: u32,
+    /// The thread's number.
+    pub thread: u16,
+}
 
 /// Events of several threads.
 #[derive(Clone, Debug, Default)]
 pub struct EventLog {
     words: Vec<u64>,
-    events: usize,
 }
 
 impl EventLog {
-    /// How many events there are.
-    pub fn len(&self) -> usize {
-        self.events
+    /// Without events, and with memory for `bytes` bytes of them, from the start: to get it while events
+    /// come would take longer than all the rest.
+    pub fn with_room(bytes: usize) -> Self {
+        let words: Vec<u64> = Vec::with_capacity(bytes / size_of::<u64>());
+        let start = words.as_ptr().cast_mut().cast::<u8>();
+        let skip = start.align_offset(PAGE).min(bytes);
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE] {
+            // SAFETY: whole pages of the vector's own; neither advice changes what is in them. Either may
+            // be refused, then the memory comes later, or in smaller pages.
+            unsafe { libc::madvise(start.add(skip).cast(), bytes - skip, advice) };
+        }
+        EventLog { words }
     }
 
-    /// Whether there are none.
+    /// How many bytes the events take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
+    /// Whether there are no events.
     pub fn is_empty(&self) -> bool {
-        self.events == 0
+        self.words.is_empty()
     }
 
     /// Forgets all of them, and keeps the memory.
     pub fn clear(&mut self) {
         self.words.clear();
-        self.events = 0;
     }
 
     /// Adds an event of thread number `thread`.
     pub fn push(&mut self, thread: u16, event: Event) {
-        let [tsc, what, a, b] = pack(event);
-        self.push_words(thread, tsc, what, [a, b]);
+        self.words.extend(mark(thread, event.tsc));
+        let (words, count) = pack(event, thread, event.tsc);
+        self.words.extend_from_slice(&words[..count]);
     }
 
-    /// Adds the first events of `other`, at most `most`. Returns how many there were.
-    pub fn append(&mut self, other: &EventLog, most: usize) -> usize {
-        if other.events <= most {
-            self.words.extend_from_slice(&other.words);
-            self.events += other.events;
-            return other.events;
-        }
-        self.extend(other.iter().take(most));
-        most
+    /// Adds the events of `other`.
+    pub fn append(&mut self, other: &EventLog) {
+        self.words.extend_from_slice(&other.words);
     }
 
     /// The events in their order, each with the number of its thread.
     pub fn iter(&self) -> impl Iterator<Item = (u16, Event)> + '_ {
-        self.places().map(|place| self.at(place))
+        self.places()
+            .map(|(tsc, place)| (place.thread, self.at(tsc, place)))
     }
 
-    /// Where the events are, for [`at`](EventLog::at).
-    pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut next = 0;
+    /// When the events were and where they are, for [`at`](EventLog::at).
+    pub fn places(&self) -> impl Iterator<Item = (u64, Place)> + '_ {
+        let (mut next, mut thread, mut near) = (0, 0, 0);
         std::iter::from_fn(move || {
-            let place = next;
-            next += words_of(*self.words.get(place + 1)?);
-            Some(place)
+            loop {
+                let (at, first) = (next, *self.words.get(next)?);
+                next += words_of(first);
+                if is_mark(first) {
+                    thread = THREAD.of(first) as u16;
+                    near = *self.words.get(at + 1)?;
+                    continue;
+                }
+                // Nobody keeps 32 GiB of events.
+                let word = u32::try_from(at).ok()?;
+                return Some((time(first, near), Place { word, thread }));
+            }
         })
     }
 
-    /// The event at one of [`places`](EventLog::places), with the number of its thread.
+    /// The event at one of [`places`](EventLog::places).
     ///
     /// # Panics
     /// If there is none.
-    pub fn at(&self, place: usize) -> (u16, Event) {
-        let what = self.words[place + 1];
-        let more = match words_of(what) {
-            4 => [self.words[place + 2], self.words[place + 3]],
+    #[inline]
+    pub fn at(&self, tsc: u64, place: Place) -> Event {
+        let words = &self.words[place.word as usize..];
+        let first = words[0];
+        let [a, b] = match words_of(first) {
+            3 => [words[1], words[2]],
             _ => [0; 2],
         };
-        (
-            (what >> THREAD_SHIFT) as u16,
-            unpack(self.words[place], what, more),
-        )
+        let disk = match DISK.of(first) {
+            disk if disk == DISK.most() => Queue::NONE.disk,
+            disk => disk as u8,
+        };
+        Event {
+            tsc,
+            // `pack` wrote the number of a point.
+            point: POINTS[(first & 0xf) as usize % POINTS.len()],
+            disk,
+            queue: QUEUE.of(first) as u8,
+            head: HEAD.of(first) as u16,
+            a,
+            b,
+        }
     }
 
-    /// Adds an event as [`pack`] makes it.
-    pub(super) fn push_words(&mut self, thread: u16, tsc: u64, what: u64, more: [u64; 2]) {
-        let what = what | u64::from(thread) << THREAD_SHIFT;
-        self.words.extend([tsc, what]);
-        if words_of(what) == 4 {
-            self.words.extend(more);
+    /// Adds words of thread number `thread` as [`pack`] made them behind a mark of the time `time`.
+    pub(super) fn extend_from_words(&mut self, thread: u16, time: u64, words: [&[u64]; 2]) {
+        self.words.extend(mark(thread, time));
+        for words in words {
+            self.words.extend_from_slice(words);
         }
-        self.events += 1;
     }
 }
 
@@ -112,83 +220,116 @@ impl FromIterator<(u16, Event)> for EventLog {
     }
 }
 
-/// An event as words, of which those count that [`words_of`] says; the thread is left open.
-pub(super) fn pack(event: Event) -> [u64; 4] {
-    let Event { a, b, .. } = event;
-    let what = event.point as u64
-        | u64::from(event.disk) << 8
-        | u64::from(event.head) << 16
-        | u64::from(event.queue) << 32;
-    let long = if a | b == 0 { 0 } else { LONG };
-    [event.tsc, what | long, a, b]
+fn is_mark(first: u64) -> bool {
+    first & 0xf == MARK
 }
 
-/// How many words an event has whose second word is `what`.
-pub(super) fn words_of(what: u64) -> usize {
-    if what & LONG == 0 { 2 } else { 4 }
-}
-
-fn unpack(tsc: u64, what: u64, [a, b]: [u64; 2]) -> Event {
-    Event {
-        tsc,
-        // `pack` wrote the number of a point.
-        point: POINTS[what as usize % 256 % POINTS.len()],
-        disk: (what >> 8) as u8,
-        queue: (what >> 32) as u8,
-        head: (what >> 16) as u16,
-        a,
-        b,
+/// How many words there are from a first one to the next.
+fn words_of(first: u64) -> usize {
+    match first & LONG {
+        _ if is_mark(first) => 2,
+        0 => 1,
+        _ => 3,
     }
 }
 
+/// The numbers of points are less than that of a mark.
+const _: () = assert!(POINTS.len() as u64 <= MARK && Point::Notified as u64 == 0);
+
 #[cfg(test)]
 mod tests {
-    use super::super::Point;
     use super::*;
     use proptest::prelude::*;
 
-    fn any_event() -> impl Strategy<Value = (u16, Event)> {
+    /// Any event at one of these times.
+    fn event_at(times: impl Strategy<Value = u64>) -> impl Strategy<Value = Event> {
         let word = || prop_oneof![Just(0), any::<u64>()];
+        let disk = prop_oneof![0..63u8, Just(u8::MAX)];
         let point = prop::sample::select(POINTS.to_vec());
-        (any::<(u16, u64, u8, u8, u16)>(), point, word(), word()).prop_map(
-            |((thread, tsc, disk, queue, head), point, a, b)| {
-                let event = Event {
-                    tsc,
-                    point,
-                    disk,
-                    queue,
-                    head,
-                    a,
-                    b,
-                };
-                (thread, event)
+        (times, point, disk, 0..16u8, 0..1024u16, word(), word()).prop_map(
+            |(tsc, point, disk, queue, head, a, b)| Event {
+                tsc,
+                point,
+                disk,
+                queue,
+                head,
+                a,
+                b,
             },
         )
+    }
+
+    fn any_event() -> impl Strategy<Value = (u16, Event)> {
+        (any::<u16>(), event_at(any::<u64>()))
     }
 
     proptest! {
         #[test]
         fn events_come_back_as_they_were(
             events in prop::collection::vec(any_event(), 0..20),
-            most in 0usize..25,
+            more in prop::collection::vec(any_event(), 0..20),
         ) {
-            let log: EventLog = events.iter().copied().collect();
-            prop_assert_eq!(log.len(), events.len());
+            let mut log: EventLog = events.iter().copied().collect();
             prop_assert!(log.iter().eq(events.iter().copied()));
-            let mut first = EventLog::default();
-            prop_assert_eq!(first.append(&log, most), most.min(events.len()));
-            prop_assert!(first.iter().eq(events.iter().copied().take(most)));
+            log.append(&more.iter().copied().collect());
+            prop_assert!(log.iter().eq(events.iter().chain(&more).copied()));
+        }
+
+        #[test]
+        fn events_come_back_from_between_two_collections(
+            collection in prop_oneof![0..10u64, any::<u64>()],
+            near in prop::collection::vec(event_at(0..NEAR), 0..10),
+            far in prop::collection::vec(event_at(any::<u64>()), 0..10),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let before = near.iter().map(|event| Event {
+                tsc: collection.wrapping_sub(event.tsc),
+                ..*event
+            });
+            let after = near.iter().map(|event| Event {
+                tsc: collection.wrapping_add(event.tsc),
+                ..*event
+            });
+            let events: Vec<Event> = before.chain(after).chain(far.iter().copied()).collect();
+            let words: Vec<u64> = events
+                .iter()
+                .flat_map(|event| {
+                    let (words, count) = pack(*event, 7, collection);
+                    words.into_iter().take(count)
+                })
+                .collect();
+            // Once round the end of a ring.
+            let (first, second) = words.split_at(cut.index(words.len() + 1));
+            let mut log = EventLog::default();
+            log.extend_from_words(7, collection, [first, second]);
+            let wanted: Vec<_> = events.into_iter().map(|event| (7, event)).collect();
+            prop_assert_eq!(log.iter().collect::<Vec<_>>(), wanted);
         }
     }
 
     #[test]
-    fn what_says_nothing_more_is_short() {
-        let mut log = EventLog::default();
-        let event = unpack(5, Point::Begun as u64, [0; 2]);
-        log.push(1, event);
-        assert_eq!(log.words.len(), 2);
-        log.push(1, Event { b: 1, ..event });
-        assert_eq!(log.words.len(), 6);
+    fn what_says_nothing_more_is_one_word() {
+        let event = Event {
+            tsc: 5,
+            point: Point::Begun,
+            disk: 1,
+            queue: 2,
+            head: 3,
+            a: 0,
+            b: 0,
+        };
+        assert_eq!(pack(event, 0, 4).1, 1);
+        assert_eq!(pack(Event { b: 1, ..event }, 0, 6).1, 3);
+        assert_eq!(pack(event, 0, 5 + NEAR).1, 3);
+        assert_eq!(pack(Event { a: 1, ..event }, 0, u64::MAX).1, MOST_WORDS);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone() {
+        let mut log = EventLog::with_room(1 << 20);
+        assert!(log.is_empty() && log.bytes() == 0);
+        log.extend_from_words(1, 2, [&[3], &[]]);
+        assert_eq!((log.bytes(), log.iter().count()), (24, 1));
         log.clear();
         assert!(log.is_empty() && log.iter().next().is_none());
     }

@@ -1,35 +1,49 @@
 //! The events of one thread on their way to the collector: the thread writes, the collector reads.
 #![allow(unsafe_code)]
 
+use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::Event;
-use super::log::{EventLog, pack, words_of};
+use super::log::{EventLog, pack};
+use super::{Event, now};
 
 /// How many words a thread can be ahead of the collector.
-const RING_WORDS: u64 = 1 << 17;
-/// The same in events of two words.
+const RING_WORDS: usize = 1 << 17;
+/// The same in events of one word.
 #[cfg(test)]
-pub(super) const SHORT_EVENTS: u64 = RING_WORDS / 2;
+pub(super) const SHORT_EVENTS: u64 = RING_WORDS as u64;
 
 /// A ring of events. Both ends count words since the beginning.
 pub(super) struct Ring {
     name: String,
-    words: Box<[AtomicU64]>,
+    /// The thread's number.
+    thread: u16,
+    /// Those from `read` to `written` are the collector's, the others the thread's.
+    words: Box<[UnsafeCell<u64>]>,
     written: AtomicU64,
     read: AtomicU64,
+    /// When the last collection began: the mark of what comes now.
+    collected: AtomicU64,
     lost: AtomicU64,
 }
 
+// SAFETY: the words are shared as `words` says: the thread hands over by a store to `written`, the
+// collector by one to `read`, both with Release, and each looks at the other's with Acquire.
+unsafe impl Send for Ring {}
+// SAFETY: as above. That there is one of each is up to the callers of `push` and `drain`.
+unsafe impl Sync for Ring {}
+
 impl Ring {
-    /// An empty one, called as the thread.
-    pub(super) fn of_this_thread() -> Ring {
+    /// An empty one for the calling thread, whose number is `thread`.
+    pub(super) fn of_this_thread(thread: u16) -> Ring {
         Ring {
             name: thread::current().name().unwrap_or("thread").to_owned(),
-            words: zeroed(RING_WORDS as usize),
+            thread,
+            words: zeroed(RING_WORDS),
             written: AtomicU64::new(0),
             read: AtomicU64::new(0),
+            collected: AtomicU64::new(now()),
             lost: AtomicU64::new(0),
         }
     }
@@ -43,50 +57,60 @@ impl Ring {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Adds an event; only for the ring's own thread.
-    pub(super) fn push(&self, event: Event) {
-        let words = pack(event);
-        let count = words_of(words[1]);
+    /// Adds an event.
+    ///
+    /// # Safety
+    /// For the ring's own thread only.
+    #[inline]
+    pub(super) unsafe fn push(&self, event: Event) {
+        let mark = self.collected.load(Ordering::Relaxed);
+        let (words, count) = pack(event, self.thread, mark);
         let at = self.written.load(Ordering::Relaxed);
         let end = at + count as u64;
-        if end - self.read.load(Ordering::Acquire) > RING_WORDS {
+        if end - self.read.load(Ordering::Acquire) > RING_WORDS as u64 {
             let lost = self.lost.load(Ordering::Relaxed);
             return self.lost.store(lost + 1, Ordering::Relaxed);
         }
         for (number, word) in (at..).zip(&words[..count]) {
-            self.word(number).store(*word, Ordering::Relaxed);
+            let place = &self.words[number as usize % RING_WORDS];
+            // SAFETY: not the collector's yet, and we are the only other one.
+            unsafe { *place.get() = *word };
         }
         self.written.store(end, Ordering::Release);
     }
 
-    /// Moves all events to the end of `log`, as those of thread number `thread`; only for one
-    /// collector at a time.
-    pub(super) fn drain(&self, thread: u16, log: &mut EventLog) {
+    /// Moves all events to the end of `log`.
+    ///
+    /// # Safety
+    /// For one collector at a time.
+    pub(super) unsafe fn drain(&self, log: &mut EventLog) {
+        // Before the events are taken: those that are not taken are later, or hardly earlier.
+        let now = now();
         let end = self.written.load(Ordering::Acquire);
-        let mut at = self.read.load(Ordering::Relaxed);
-        while at < end {
-            let word = |number| self.word(at + number).load(Ordering::Relaxed);
-            let what = word(1);
-            let count = words_of(what);
-            let more = if count == 4 {
-                [word(2), word(3)]
-            } else {
-                [0; 2]
+        let begin = self.read.load(Ordering::Relaxed);
+        if begin != end {
+            let at = begin as usize % RING_WORDS;
+            let count = (end - begin) as usize;
+            let first = count.min(RING_WORDS - at);
+            // SAFETY: the thread has handed these words over, and does not touch them before `read` says
+            // that they are its own again. An UnsafeCell<u64> is a u64 in memory.
+            let pieces = unsafe {
+                let start = self.words.as_ptr().cast::<u64>();
+                [
+                    std::slice::from_raw_parts(start.add(at), first),
+                    std::slice::from_raw_parts(start, count - first),
+                ]
             };
-            log.push_words(thread, word(0), what, more);
-            at += count as u64;
+            log.extend_from_words(self.thread, self.collected.load(Ordering::Relaxed), pieces);
+            self.read.store(end, Ordering::Release);
         }
-        self.read.store(end, Ordering::Release);
-    }
-
-    fn word(&self, number: u64) -> &AtomicU64 {
-        &self.words[(number % RING_WORDS) as usize]
+        self.collected.store(now, Ordering::Relaxed);
     }
 }
 
 /// Memory that costs nothing until it is used.
-fn zeroed(words: usize) -> Box<[AtomicU64]> {
+fn zeroed(words: usize) -> Box<[UnsafeCell<u64>]> {
     let words = Box::into_raw(vec![0u64; words].into_boxed_slice());
-    // SAFETY: an AtomicU64 has the size, alignment and bits of a u64, and nobody else has the box.
-    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
+    // SAFETY: an UnsafeCell<u64> has the size, alignment and bits of a u64, and nobody else has the box.
+    unsafe { Box::from_raw(words as *mut [UnsafeCell<u64>]) }
 }

@@ -5,6 +5,7 @@
 //! (`iolite_devices::trace`), which are off unless somebody watches (`watch`): they are taken while the
 //! machine runs (`times`), and once in an interval a line says how it goes (`live`).
 
+mod by_number;
 mod json;
 mod live;
 mod table;

@@ -5,10 +5,10 @@
 //! are there are put in order first, and the youngest wait for the next collection, when none can be
 //! missing before them. A request whose events are not all there (they came too fast) is left out.
 
-use std::collections::BTreeMap;
-
 use hdrhistogram::Histogram;
 use iolite_devices::trace::{Event, EventLog, Point, operation};
+
+use super::by_number::ByNumber;
 
 /// Digits that are kept of a time.
 const DIGITS: u8 = 3;
@@ -33,7 +33,8 @@ pub struct QueueTimes {
     pub service: Histogram<u64>,
     /// From popping to the used ring.
     pub total: Histogram<u64>,
-    in_flight: BTreeMap<u16, Request>,
+    /// By head.
+    in_flight: ByNumber<Request>,
 }
 
 /// What has completed since it was last looked at.
@@ -52,12 +53,13 @@ pub struct Recent {
 #[derive(Default)]
 pub struct Times {
     /// By the disk's number among those of the events, and the queue's.
-    pub queues: BTreeMap<(u8, u8), QueueTimes>,
+    queues: ByNumber<ByNumber<QueueTimes>>,
     /// Ticks in backends, by the thread's number.
-    pub busy: BTreeMap<usize, u64>,
+    pub busy: ByNumber<u64>,
     /// For who looks now and then.
     pub recent: Recent,
-    begun: BTreeMap<usize, u64>,
+    /// When each thread began what it does in a backend.
+    begun: ByNumber<u64>,
     /// Collected and not looked at yet.
     waiting: Vec<(usize, Event)>,
     /// When the last collection began.
@@ -82,22 +84,22 @@ impl Times {
 
     /// Requests that are in flight now.
     pub fn in_flight(&self) -> usize {
-        self.queues
-            .values()
-            .map(|queue| queue.in_flight.len())
+        let queues = self.queues.iter().flat_map(|(_, queues)| queues.iter());
+        queues
+            .map(|(_, queue)| queue.in_flight.iter().count())
             .sum()
     }
 
     /// The times of a queue, if it has had a request.
     pub fn of_queue(&self, disk: u8, queue: u8) -> Option<QueueTimes> {
-        self.queues.get(&(disk, queue)).cloned()
+        let queues = self.queues.get(disk.into())?;
+        queues.get(queue.into()).cloned()
     }
 
     /// The times of a whole disk: of all its queues.
     pub fn of_disk(&self, disk: u8) -> Option<QueueTimes> {
-        let queues = self.queues.range((disk, 0)..=(disk, u8::MAX));
         let mut sum: Option<QueueTimes> = None;
-        for (_, queue) in queues {
+        for (_, queue) in self.queues.get(disk.into())?.iter() {
             sum.get_or_insert_default().add(queue);
         }
         sum
@@ -118,30 +120,30 @@ impl Times {
         let Event { tsc, point, .. } = event;
         match point {
             Point::Exited => self.recent.exits += 1,
-            Point::Begun => {
-                self.begun.insert(thread, tsc);
-            }
+            Point::Begun => self.begun.insert(thread, tsc),
             Point::Ended => {
-                if let Some(begun) = self.begun.remove(&thread) {
-                    *self.busy.entry(thread).or_default() += tsc.saturating_sub(begun);
+                if let Some(begun) = self.begun.remove(thread) {
+                    *self.busy.get_or_default(thread) += tsc.saturating_sub(begun);
                 }
             }
             _ => {}
         }
-        let queue = (event.disk, event.queue);
+        let [disk, queue] = [event.disk, event.queue].map(usize::from);
+        let head = usize::from(event.head);
         if point == Point::Popped {
-            let queue = self.queues.entry(queue).or_default();
+            let queue = self.queues.get_or_default(disk).get_or_default(queue);
             let request = Request {
                 popped: tsc,
                 ..Request::default()
             };
-            queue.in_flight.insert(event.head, request);
+            queue.in_flight.insert(head, request);
             return;
         }
-        let Some(queue) = self.queues.get_mut(&queue) else {
+        let queues = self.queues.get_mut(disk);
+        let Some(queue) = queues.and_then(|queues| queues.get_mut(queue)) else {
             return;
         };
-        let Some(request) = queue.in_flight.get_mut(&event.head) else {
+        let Some(request) = queue.in_flight.get_mut(head) else {
             return;
         };
         match point {
@@ -153,7 +155,7 @@ impl Times {
             Point::Ended => request.ended = Some(tsc),
             Point::Used => {
                 let request = *request;
-                queue.in_flight.remove(&event.head);
+                queue.in_flight.remove(head);
                 self.recent.requests += 1;
                 self.recent.bytes += request.bytes;
                 self.recent.total.saturating_record(tsc - request.popped);
@@ -196,7 +198,7 @@ impl Default for QueueTimes {
             queued: histogram(),
             service: histogram(),
             total: histogram(),
-            in_flight: BTreeMap::new(),
+            in_flight: ByNumber::default(),
         }
     }
 }
@@ -253,12 +255,12 @@ mod tests {
         times.digest(150);
         assert_eq!((times.recent.requests, times.in_flight()), (0, 1));
         times.digest(u64::MAX);
-        let queue = &times.queues[&(1, 0)];
+        let queue = times.of_queue(1, 0).unwrap();
         let counted = [&queue.queued, &queue.service, &queue.total].map(|h| (h.len(), h.max()));
         assert_eq!(counted, [(1, 30), (1, 40), (1, 80)]);
         assert_eq!((times.recent.requests, times.recent.bytes), (1, 4096));
         assert_eq!(times.in_flight(), 1);
-        assert_eq!(times.busy, BTreeMap::from([(1, 40)]));
+        assert!(times.busy.iter().eq([(1, &40)]));
     }
 
     #[test]
@@ -275,7 +277,7 @@ mod tests {
             ..Times::default()
         };
         times.digest(u64::MAX);
-        let queue = &times.queues[&(1, 0)];
+        let queue = times.of_queue(1, 0).unwrap();
         assert_eq!((queue.total.len(), queue.service.len()), (1, 0));
     }
 }

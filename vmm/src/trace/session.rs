@@ -14,13 +14,13 @@ use vm_memory::GuestMemoryMmap;
 
 use super::clock::{Offset, Start};
 use super::model::{About, Trace};
-use super::raw::Recording;
+use super::raw::{GuestEvent, Recording};
 use super::ring::Reader;
 use super::{about, assemble, chrome};
 use crate::error::Error;
 
-/// How many events are kept: at most 128 MB of them.
-const MAX_EVENTS: usize = 4_000_000;
+/// How many bytes of events are kept. A busy disk has 56 for each request.
+const MAX_BYTES: usize = 64 << 20;
 
 /// A file that a trace will be written to.
 #[derive(Debug)]
@@ -76,14 +76,22 @@ impl Session {
         }
     }
 
+    /// Gets the memory that is needed, which takes some milliseconds.
+    pub fn prepare(&mut self) {
+        self.recording.host = EventLog::with_room(MAX_BYTES);
+    }
+
     /// Records what the device's threads did, and what is new in the guest's ring.
     pub fn take(&mut self, events: &EventLog) {
         let Recording { guest, host, .. } = &mut self.recording;
-        let room = MAX_EVENTS.saturating_sub(guest.len() + host.len());
-        let kept = host.append(events, room);
-        self.not_kept += (events.len() - kept) as u64;
+        let bytes = |guest: &Vec<GuestEvent>| size_of_val(&**guest);
+        if bytes(guest) + host.bytes() + events.bytes() <= MAX_BYTES {
+            host.append(events);
+        } else {
+            self.not_kept += events.iter().count() as u64;
+        }
         self.reader.drain(&self.memory, |event| {
-            if guest.len() + host.len() < MAX_EVENTS {
+            if bytes(guest) + host.bytes() < MAX_BYTES {
                 guest.push(event);
             } else {
                 self.not_kept += 1;
@@ -112,7 +120,7 @@ impl Session {
             disks: recording.disks.clone(),
             duration_ns: scale.duration_ns(),
             guest_events: recording.guest.len() as u64,
-            host_events: recording.host.len() as u64,
+            host_events: recording.host.places().count() as u64,
             guest_lost: self.reader.lost(),
             host_lost: trace::lost(),
             not_kept: self.not_kept,

@@ -10,7 +10,7 @@ use crate::block::backend::{Backend, Waits};
 use crate::block::request::{Kind, Outcome, Request};
 use crate::block::source::InFlight;
 use crate::throttle::Throttle;
-use crate::trace::{self, Point, Queue};
+use crate::trace::{Point, Queue};
 
 /// A backend, and how its failures are told.
 pub(super) struct Executor {
@@ -98,7 +98,7 @@ impl Executor {
     ) -> Option<Outcome> {
         // Unwind safety: the request is only read, and a backend that panicked is the same to us
         // as one that returned an error half-way: it has to keep its own promises to later calls.
-        let begun = trace::now_if_on();
+        let begun = self.trace.time_after(Point::Parsed, request.tag);
         let done = catch_unwind(AssertUnwindSafe(|| call(&*self.backend)));
         if let (Some(begun), Ok(Some(_)) | Err(_)) = (begun, &done) {
             self.trace.event_at(begun, Point::Begun, request.tag, 0, 0);

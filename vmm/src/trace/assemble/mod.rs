@@ -19,6 +19,7 @@ use super::model::{Lane, Names, Trace};
 use super::raw::{GuestEvent, Recording};
 use guest::Guest;
 use host::Host;
+use iolite_devices::trace::Place;
 use lanes::Lanes;
 use requests::Requests;
 
@@ -29,7 +30,7 @@ pub use host::op_name;
 enum Either<'a> {
     Guest(&'a GuestEvent),
     /// Its place in the host's log.
-    Host(usize),
+    Host(Place),
 }
 
 /// The disk and queue that an event of the guest names.
@@ -46,14 +47,14 @@ fn purpose(event: &GuestEvent) -> u8 {
 /// is about is for the caller to fill in.
 pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
     let mut order: Vec<(u64, Either<'_>)> = Vec::new();
-    order.reserve_exact(recording.guest.len() + recording.host.len());
+    order.reserve_exact(recording.guest.len() + recording.host.places().count());
     let guest = recording.guest.iter().map(|event| {
         let tsc = event.tsc.wrapping_sub(offset as u64);
         (tsc, Either::Guest(event))
     });
     order.extend(guest);
     let log = &recording.host;
-    order.extend(log.places().map(|at| (log.at(at).1.tsc, Either::Host(at))));
+    order.extend(log.places().map(|(tsc, at)| (tsc, Either::Host(at))));
     // Stable: what one side has written in order stays in order.
     order.sort_by_key(|(tsc, _)| *tsc);
 
@@ -70,8 +71,15 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
                 guest.event(at, event, &mut lanes, &mut names, &mut requests);
             }
             Either::Host(place) => {
-                let (thread, event) = log.at(place);
-                host.event(at, thread, &event, &mut lanes, &mut names, &mut requests);
+                let event = log.at(tsc, place);
+                host.event(
+                    at,
+                    place.thread,
+                    &event,
+                    &mut lanes,
+                    &mut names,
+                    &mut requests,
+                );
             }
         }
     }

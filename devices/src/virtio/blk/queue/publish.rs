@@ -34,7 +34,10 @@ impl RequestQueue {
             return;
         }
         let status = answer.code().unwrap_or(u8::MAX);
-        self.trace.event(Point::Used, head, status.into(), 0);
+        if let Some(now) = self.trace.time_after(Point::Ended, head) {
+            self.trace
+                .event_at(now, Point::Used, head, status.into(), 0);
+        }
         answer.write_status(&self.memory);
         active.ring.publish(head, answer.len());
         if log::log_enabled!(log::Level::Debug) {
