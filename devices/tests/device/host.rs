@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use iolite_devices::block::backend::OpenError;
 use iolite_devices::block::backend::file::FileBackend;
@@ -144,6 +145,28 @@ fn an_image_that_is_truncated_under_the_machine() {
     assert_eq!(driver.request(T_OUT, 63, &[r(DATA, 512)]), (S_OK, 1));
     assert_eq!(file.as_file().metadata().unwrap().len(), 64 * 512);
     assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_OK, 513));
+}
+
+#[test]
+fn an_image_that_is_truncated_while_it_is_mapped() {
+    let file = image(&pattern(64 * 512));
+    let mut driver = driver_of(&file);
+    // Often enough to be read from a mapping.
+    for _ in 0..100 {
+        assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_OK, 513));
+    }
+    file.as_file().set_len(10 * 512 + 100).unwrap();
+    std::thread::sleep(Duration::from_millis(1));
+    assert_eq!(driver.request(T_IN, 9, &[w(DATA, 512)]), (S_OK, 513));
+    assert_eq!(driver.request(T_IN, 10, &[w(DATA, 512)]), (S_IOERR, 1));
+    assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_IOERR, 1));
+    assert_eq!(driver.request(T_IN, 10, &[w(DATA, 512)]), (S_IOERR, 1));
+    file.as_file().set_len(64 * 512).unwrap();
+    std::thread::sleep(Duration::from_millis(1));
+    for _ in 0..100 {
+        assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_OK, 513));
+    }
+    assert_eq!(driver.bytes(DATA, 512), [0; 512]);
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub enum Against {
     /// The same guest with a bare loop in place of the device: one thread polls the ring, and calls
     /// preadv or pwritev
     Limit,
-    /// The host itself: io_uring, and a thread in preadv or pwritev for each request in flight
+    /// The host itself: io_uring, a thread in preadv or pwritev for each request in flight, and one
+    /// thread that copies from and to a mapping
     Host,
     /// The same guest under QEMU's microvm, with aio=threads and with aio=io_uring
     Qemu,
@@ -69,6 +70,8 @@ pub enum Subject {
     HostUring,
     /// A thread for each request in flight on the host.
     HostThreads,
+    /// One thread and a mapping on the host.
+    HostMapping,
 }
 
 /// One cell, measured once.
@@ -115,7 +118,13 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
     for against in &options.against {
         let more = match against {
             Against::Limit => vec![Subject::Limit],
-            Against::Host => vec![Subject::HostUring, Subject::HostThreads],
+            // A mapping is one of the page cache.
+            Against::Host if options.direct => vec![Subject::HostUring, Subject::HostThreads],
+            Against::Host => vec![
+                Subject::HostUring,
+                Subject::HostThreads,
+                Subject::HostMapping,
+            ],
             Against::Qemu if !qemu::is_installed() => return Err(no_qemu()),
             Against::Qemu => ["threads", "io_uring"].map(Subject::Qemu).to_vec(),
             Against::Traced => vec![Subject::Traced(all_keys[0].clone())],
@@ -191,7 +200,8 @@ impl Subject {
             Subject::Limit => Box::new(ours::limit(&path, direct)?),
             Subject::Qemu(aio) => Box::new(qemu::start(&path, aio, direct, queues)?),
             Subject::HostUring => Box::new(Uring::new(&path, image.bytes(), direct)?),
-            Subject::HostThreads => Box::new(Threads::new(&path, image.bytes(), direct)?),
+            Subject::HostThreads => Box::new(Threads::calling(&path, image.bytes(), direct)?),
+            Subject::HostMapping => Box::new(Threads::copying(&path, image.bytes())?),
         })
     }
 }
@@ -208,6 +218,7 @@ impl fmt::Display for Subject {
             Subject::Qemu(aio) => write!(f, "qemu {aio}"),
             Subject::HostUring => f.write_str("host io_uring"),
             Subject::HostThreads => f.write_str("host preadv"),
+            Subject::HostMapping => f.write_str("host mmap"),
         }
     }
 }

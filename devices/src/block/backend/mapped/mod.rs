@@ -8,8 +8,9 @@
 //!
 //! To touch a page that is not in the page cache is to wait for the disk, so a window is mapped only
 //! while all of it is there. A page that the kernel takes away later keeps one reader waiting; after such
-//! a read the window is looked at again. A mapping shows the file as it is: what is written, discarded
-//! or cut off is seen at once, whoever does it.
+//! a read the window is looked at again. A mapping shows the file as it is: what is written or discarded
+//! is seen at once, whoever does it. Pages that are cut off cannot be read; the rest of the file's last
+//! page could, so the size of the file is asked for now and then.
 
 mod copy;
 mod election;
@@ -17,8 +18,10 @@ mod window;
 
 use std::fs::File;
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::image;
 use crate::block::buffers::GuestBuffers;
 use crate::ticks;
 use copy::Copier;
@@ -27,11 +30,17 @@ use window::{WINDOW, Window};
 
 /// What takes longer may have waited for the disk.
 const QUICK: u64 = ticks::roughly(Duration::from_micros(50));
+/// For how long the file is taken to be as large as it was.
+const FRESH: u64 = ticks::roughly(Duration::from_micros(50));
 
 /// The windows of a file.
 pub(super) struct Mapped {
     copier: Copier,
     slots: Box<[Slot]>,
+    /// The file's size in bytes.
+    size: AtomicU64,
+    /// When that was asked for, in ticks.
+    asked: AtomicU64,
 }
 
 /// Where one window of many is mapped.
@@ -54,6 +63,8 @@ impl Mapped {
         Some(Mapped {
             copier: Copier::new()?,
             slots: (0..slots).map(|_| Slot::default()).collect(),
+            size: AtomicU64::new(bytes),
+            asked: AtomicU64::new(0),
         })
     }
 
@@ -71,6 +82,9 @@ impl Mapped {
             return false;
         };
         let start = ticks::now();
+        if offset + buffers.len() > self.size(file, start) {
+            return false;
+        }
         let done = window.copy(self.copier, at, buffers);
         let long = ticks::now().saturating_sub(start) > QUICK;
         drop(mapped);
@@ -88,6 +102,17 @@ impl Mapped {
         if buffers.len() <= WINDOW - at && slot.election.vote(number) {
             slot.map(file, number);
         }
+    }
+
+    /// The file's size in bytes, as it was a moment ago.
+    #[inline]
+    fn size(&self, file: &File, now: u64) -> u64 {
+        if now.saturating_sub(self.asked.load(Ordering::Relaxed)) > FRESH {
+            self.size
+                .store(image::size(file).unwrap_or(0), Ordering::Relaxed);
+            self.asked.store(now, Ordering::Relaxed);
+        }
+        self.size.load(Ordering::Relaxed)
     }
 
     fn slot(&self, number: u64) -> &Slot {
@@ -205,20 +230,40 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_has_lost_is_not_read_and_no_end_of_the_process() {
+    fn what_the_file_has_lost_is_not_read() {
         let file = file();
         let mapped = Mapped::new(&file, SIZE, SIZE).unwrap();
-        vote(&mapped, &file, 0);
         vote(&mapped, &file, WINDOW);
         let (_, buffers) = buffers(&[4096]);
-        file.set_len(WINDOW + 4096).unwrap();
+        let cut = |size| {
+            file.set_len(size).unwrap();
+            // The size is not asked for at once.
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        cut(WINDOW + 4096);
         assert!(mapped.read(&file, WINDOW, &buffers));
         assert!(!mapped.read(&file, WINDOW + 4096, &buffers));
-        file.set_len(4096).unwrap();
+        cut(WINDOW + 4095);
+        assert!(
+            !mapped.read(&file, WINDOW, &buffers),
+            "the last byte is missing"
+        );
+        cut(4096);
         assert!(!mapped.read(&file, WINDOW, &buffers));
-        assert!(mapped.slot(1).window.read().unwrap().is_none());
-        assert!(mapped.read(&file, 0, &buffers), "the other window is whole");
-        assert!(!mapped.read(&file, 4096, &buffers));
+    }
+
+    #[test]
+    fn to_touch_what_the_file_has_lost_is_not_the_end() {
+        let file = file();
+        let window = Window::map(&file, 0).unwrap();
+        let copier = Copier::new().unwrap();
+        let [first, both, bytes] = [&[4096][..], &[4096, 4096], &[7]].map(|lens| buffers(lens).1);
+        file.set_len(4096).unwrap();
+        for _ in 0..3 {
+            assert!(window.copy(copier, 0, &first));
+            assert!(!window.copy(copier, 0, &both));
+            assert!(!window.copy(copier, 4096, &bytes));
+        }
     }
 
     #[test]

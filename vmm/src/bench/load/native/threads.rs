@@ -1,4 +1,5 @@
-//! preadv and pwritev: a thread for each request in flight.
+//! Threads that do one request after the other: by preadv and pwritev, as many as there are requests in
+//! flight; or by copying from and to a mapping of the image, one of them.
 
 use std::fs::File;
 use std::io;
@@ -8,6 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use iolite_guest_core::bench::{Cell, Places, holds, stamp_block};
+use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::blocks::Blocks;
 use super::stopwatch::Stopwatch;
@@ -20,18 +22,36 @@ const LOOK_EVERY: u64 = 16;
 
 /// The image, to be read and written by threads.
 pub struct Threads {
-    file: File,
+    image: Image,
     bytes: u64,
 }
 
+/// How they get at it.
+enum Image {
+    File(File),
+    Mapping(MmapRegion),
+}
+
 impl Threads {
-    /// Opens the image.
+    /// A thread for each request in flight.
     ///
     /// # Errors
     /// [`Error::Host`].
-    pub fn new(path: &Path, bytes: u64, direct: bool) -> Result<Self, Error> {
-        let file = open(path, direct)?;
-        Ok(Threads { file, bytes })
+    pub fn calling(path: &Path, bytes: u64, direct: bool) -> Result<Self, Error> {
+        let image = Image::File(open(path, direct)?);
+        Ok(Threads { image, bytes })
+    }
+
+    /// One thread, and a mapping.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn copying(path: &Path, bytes: u64) -> Result<Self, Error> {
+        let file = FileOffset::new(open(path, false)?, 0);
+        let mapping = MmapRegion::from_file(file, bytes as usize)
+            .map_err(|error| Error::host("cannot map the disk")(io::Error::other(error)))?;
+        let image = Image::Mapping(mapping);
+        Ok(Threads { image, bytes })
     }
 
     /// What one thread does; gives what it measured, and how many requests it has looked at.
@@ -52,14 +72,17 @@ impl Threads {
                 stamp_block(block, offset, cell.seed);
             }
             let asked = Instant::now();
-            self.transfer(cell, block, offset)
-                .map_err(Error::host("host: a request failed"))?;
+            let done = match cell.write {
+                true => self.image.write(block, offset),
+                false => self.image.read(block, offset),
+            };
+            done.map_err(Error::host("host: a request failed"))?;
             let go_on = stopwatch.completed(asked);
             if !cell.write && stopwatch.completed.is_multiple_of(LOOK_EVERY) || !go_on {
                 if cell.write {
                     block.fill(0);
-                    self.file
-                        .read_exact_at(block, offset)
+                    self.image
+                        .read(block, offset)
                         .map_err(Error::host("host: a request failed"))?;
                 }
                 // What another thread wrote to the same place may have come after it.
@@ -74,13 +97,39 @@ impl Threads {
         }
     }
 
-    fn transfer(&self, cell: &Cell, block: &mut [u8], offset: u64) -> io::Result<()> {
-        if cell.write {
-            self.file.write_all_at(block, offset)
-        } else {
-            self.file.read_exact_at(block, offset)
+    fn threads(&self, cell: &Cell) -> u64 {
+        match self.image {
+            Image::File(_) => cell.depth as u64,
+            Image::Mapping(_) => 1,
         }
     }
+}
+
+impl Image {
+    fn read(&self, block: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Image::File(file) => file.read_exact_at(block, offset),
+            Image::Mapping(mapping) => {
+                part(mapping, offset, block.len())?.copy_to(block);
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&self, block: &[u8], offset: u64) -> io::Result<()> {
+        match self {
+            Image::File(file) => file.write_all_at(block, offset),
+            Image::Mapping(mapping) => {
+                part(mapping, offset, block.len())?.copy_from(block);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn part(mapping: &MmapRegion, offset: u64, bytes: usize) -> io::Result<VolatileSlice<'_>> {
+    let part = mapping.get_slice(offset as usize, bytes);
+    part.map_err(io::Error::other)
 }
 
 impl Load for Threads {
@@ -88,7 +137,7 @@ impl Load for Threads {
         let before = own_cpu_ns();
         let this = &*self;
         let results: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..cell.depth as u64)
+            let threads: Vec<_> = (0..this.threads(cell))
                 .map(|number| scope.spawn(move || this.work(cell, number)))
                 .collect();
             threads.into_iter().map(|thread| thread.join()).collect()
