@@ -4,28 +4,32 @@
 //! are.
 //!
 //! ```text
-//! an event   point 0..4 | long 4 | queue 5..9 | disk 9..15 | head 15..25 | time 25..64
-//!            and if it is long, two more words: a, b
-//! a mark     15 in place of a point | thread 15..31
+//! an event   point 0..4 | long 4 | pair 5 | queue 6..10 | disk 10..16 | head 16..26 | time 26..64
+//!            if it is long, two more words: a, b
+//!            if it is a pair, one more word: how many ticks earlier the point with the number before
+//!            was, of the same request
+//! a mark     15 in place of a point | thread 16..32
 //!            and one more word: the time that the times of the events after it are near to
 //! ```
 //!
-//! An event has the lower 39 bits of its time, the rest is that of the mark: three minutes at 2.6 GHz
-//! are told apart. Who records an event puts a mark of its own before it if its time is farther from the
-//! last collection than a quarter of that.
+//! An event has the lower 38 bits of its time, the rest is that of the mark: a minute and a half at 2.6
+//! GHz is told apart. Who records an event puts a mark of its own before it if its time is farther from
+//! the last collection than a quarter of that.
 #![allow(unsafe_code)]
 
-use super::{Event, POINTS, Point, Queue};
+use super::{Event, POINTS, Point};
 
 /// In place of a point.
 const MARK: u64 = 15;
 /// There are words for `a` and `b`.
 const LONG: u64 = 1 << 4;
-const QUEUE: Bits = Bits { at: 5, bits: 4 };
-const DISK: Bits = Bits { at: 9, bits: 6 };
-const HEAD: Bits = Bits { at: 15, bits: 10 };
-const THREAD: Bits = Bits { at: 15, bits: 16 };
-const TIME: Bits = Bits { at: 25, bits: 39 };
+/// There is a word for the point before.
+const PAIR: u64 = 1 << 5;
+const QUEUE: Bits = Bits { at: 6, bits: 4 };
+const DISK: Bits = Bits { at: 10, bits: 6 };
+const HEAD: Bits = Bits { at: 16, bits: 10 };
+const THREAD: Bits = Bits { at: 16, bits: 16 };
+const TIME: Bits = Bits { at: 26, bits: 38 };
 /// How far from its mark an event may be, in ticks, when it is recorded.
 const NEAR: u64 = 1 << (TIME.bits - 2);
 
@@ -33,7 +37,7 @@ const NEAR: u64 = 1 << (TIME.bits - 2);
 const PAGE: usize = 4096;
 
 /// The most words that an event takes, with a mark before it.
-pub(super) const MOST_WORDS: usize = 5;
+pub(super) const MOST_WORDS: usize = 6;
 
 /// Some of the bits of a word.
 struct Bits {
@@ -51,29 +55,72 @@ impl Bits {
     }
 
     /// `value`, cut to the bits, in their place.
-    fn put(&self, value: u64) -> u64 {
+    const fn put(&self, value: u64) -> u64 {
         (value & self.most()) << self.at
     }
 }
 
-/// The words for `event` of thread number `thread`, behind a mark of the time `mark`, and how many they
-/// are.
-#[inline]
-pub(super) fn pack(event: Event, thread: u16, mark: u64) -> ([u64; MOST_WORDS], usize) {
-    let Event { tsc, a, b, .. } = event;
-    let long = if a | b == 0 { 0 } else { LONG };
-    let count = if long == 0 { 1 } else { 3 };
-    let what = event.point as u64
-        | long
-        | QUEUE.put(event.queue.into())
-        | DISK.put(u64::from(event.disk).min(DISK.most()))
-        | HEAD.put(event.head.into())
-        | TIME.put(tsc);
-    if tsc.abs_diff(mark) < NEAR {
-        return ([what, a, b, 0, 0], count);
+/// The first word of an event, but for its time and what follows: what it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct About(u64);
+
+impl About {
+    /// Queue `queue` of disk number `disk`, or of none that has a number.
+    pub(super) const fn queue(disk: u8, queue: u8) -> About {
+        let disk = match disk as u64 {
+            disk if disk < DISK.most() => disk,
+            _ => DISK.most(),
+        };
+        About(DISK.put(disk) | QUEUE.put(queue as u64))
     }
-    let [new_mark, time] = self::mark(thread, tsc);
-    ([new_mark, time, what, a, b], 2 + count)
+
+    /// That the request with this head has reached this point there.
+    #[inline(always)]
+    pub(super) const fn reached(self, point: Point, head: u16) -> About {
+        About(self.0 | point as u64 | HEAD.put(head as u64))
+    }
+
+    /// The same of no request in particular.
+    #[inline(always)]
+    pub(super) fn of_any(self) -> About {
+        About(self.0 & !HEAD.put(u64::MAX))
+    }
+}
+
+/// An event as its thread sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) about: About,
+    pub(super) tsc: u64,
+    /// `a` and `b` of [`Event`].
+    pub(super) more: [u64; 2],
+    /// When the point with the number before was reached, if that is said along with it.
+    pub(super) before: Option<u64>,
+}
+
+/// Gives the words for an event of thread number `thread`, behind a mark of the time `mark`, to `put`.
+#[inline(always)]
+pub(super) fn pack(seen: Seen, thread: u16, mark: u64, mut put: impl FnMut(u64)) {
+    let Seen {
+        about,
+        tsc,
+        more,
+        before,
+    } = seen;
+    if tsc.abs_diff(mark) >= NEAR {
+        self::mark(thread, tsc).into_iter().for_each(&mut put);
+    }
+    let long = more != [0; 2];
+    put(about.0
+        | if long { LONG } else { 0 }
+        | if before.is_some() { PAIR } else { 0 }
+        | TIME.put(tsc));
+    if long {
+        more.into_iter().for_each(&mut put);
+    }
+    if let Some(before) = before {
+        put(tsc.wrapping_sub(before));
+    }
 }
 
 fn mark(thread: u16, time: u64) -> [u64; 2] {
@@ -90,6 +137,8 @@ fn time(word: u64, mark: u64) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     word: u32,
+    /// It is the one before in a pair.
+    before: bool,
     /// The thread's number.
     pub thread: u16,
 }
@@ -133,8 +182,9 @@ impl EventLog {
     /// Adds an event of thread number `thread`.
     pub fn push(&mut self, thread: u16, event: Event) {
         self.words.extend(mark(thread, event.tsc));
-        let (words, count) = pack(event, thread, event.tsc);
-        self.words.extend_from_slice(&words[..count]);
+        pack(event.seen(), thread, event.tsc, |word| {
+            self.words.push(word)
+        });
     }
 
     /// Adds the events of `other`.
@@ -151,7 +201,12 @@ impl EventLog {
     /// When the events were and where they are, for [`at`](EventLog::at).
     pub fn places(&self) -> impl Iterator<Item = (u64, Place)> + '_ {
         let (mut next, mut thread, mut near) = (0, 0, 0);
+        // The second one of a pair.
+        let mut second = None;
         std::iter::from_fn(move || {
+            if let Some(second) = second.take() {
+                return Some(second);
+            }
             loop {
                 let (at, first) = (next, *self.words.get(next)?);
                 next += words_of(first);
@@ -160,9 +215,19 @@ impl EventLog {
                     near = *self.words.get(at + 1)?;
                     continue;
                 }
-                // Nobody keeps 32 GiB of events.
-                let word = u32::try_from(at).ok()?;
-                return Some((time(first, near), Place { word, thread }));
+                let place = |before| Place {
+                    // Nobody keeps 32 GiB of events.
+                    word: at as u32,
+                    before,
+                    thread,
+                };
+                let event = (time(first, near), place(false));
+                if first & PAIR == 0 {
+                    return Some(event);
+                }
+                second = Some(event);
+                let ticks = *self.words.get(next - 1)?;
+                return Some((event.0.wrapping_sub(ticks), place(true)));
             }
         })
     }
@@ -175,23 +240,34 @@ impl EventLog {
     pub fn at(&self, tsc: u64, place: Place) -> Event {
         let words = &self.words[place.word as usize..];
         let first = words[0];
-        let [a, b] = match words_of(first) {
-            3 => [words[1], words[2]],
-            _ => [0; 2],
+        let [a, b] = match first & LONG {
+            0 => [0; 2],
+            _ => [words[1], words[2]],
         };
+        // `pack` wrote the number of a point.
+        let point = |number: usize| POINTS[number % POINTS.len()];
+        let number = (first & 0xf) as usize;
         let disk = match DISK.of(first) {
-            disk if disk == DISK.most() => Queue::NONE.disk,
+            disk if disk == DISK.most() => u8::MAX,
             disk => disk as u8,
         };
-        Event {
+        let event = Event {
             tsc,
-            // `pack` wrote the number of a point.
-            point: POINTS[(first & 0xf) as usize % POINTS.len()],
+            point: point(number),
             disk,
             queue: QUEUE.of(first) as u8,
             head: HEAD.of(first) as u16,
             a,
             b,
+        };
+        match place.before {
+            false => event,
+            true => Event {
+                point: point(number.wrapping_sub(1)),
+                a: 0,
+                b: 0,
+                ..event
+            },
         }
     }
 
@@ -224,13 +300,24 @@ fn is_mark(first: u64) -> bool {
     first & 0xf == MARK
 }
 
+impl Event {
+    fn seen(&self) -> Seen {
+        Seen {
+            about: About::queue(self.disk, self.queue).reached(self.point, self.head),
+            tsc: self.tsc,
+            more: [self.a, self.b],
+            before: None,
+        }
+    }
+}
+
 /// How many words there are from a first one to the next.
 fn words_of(first: u64) -> usize {
-    match first & LONG {
-        _ if is_mark(first) => 2,
-        0 => 1,
-        _ => 3,
+    if is_mark(first) {
+        return 2;
     }
+    let [long, pair] = [LONG, PAIR].map(|flag| usize::from(first & flag != 0));
+    1 + 2 * long + pair
 }
 
 /// The numbers of points are less than that of a mark.
@@ -291,13 +378,10 @@ mod tests {
                 ..*event
             });
             let events: Vec<Event> = before.chain(after).chain(far.iter().copied()).collect();
-            let words: Vec<u64> = events
-                .iter()
-                .flat_map(|event| {
-                    let (words, count) = pack(*event, 7, collection);
-                    words.into_iter().take(count)
-                })
-                .collect();
+            let mut words = Vec::new();
+            for event in &events {
+                pack(event.seen(), 7, collection, |word| words.push(word));
+            }
             // Once round the end of a ring.
             let (first, second) = words.split_at(cut.index(words.len() + 1));
             let mut log = EventLog::default();
@@ -318,10 +402,53 @@ mod tests {
             a: 0,
             b: 0,
         };
-        assert_eq!(pack(event, 0, 4).1, 1);
-        assert_eq!(pack(Event { b: 1, ..event }, 0, 6).1, 3);
-        assert_eq!(pack(event, 0, 5 + NEAR).1, 3);
-        assert_eq!(pack(Event { a: 1, ..event }, 0, u64::MAX).1, MOST_WORDS);
+        let words = |event: Event, before, mark| {
+            let mut words = 0;
+            let seen = Seen {
+                before,
+                ..event.seen()
+            };
+            pack(seen, 0, mark, |_| words += 1);
+            words
+        };
+        assert_eq!(words(event, None, 4), 1);
+        assert_eq!(words(Event { b: 1, ..event }, None, 6), 3);
+        assert_eq!(words(event, Some(4), 5), 2);
+        assert_eq!(words(event, None, 5 + NEAR), 3);
+        assert_eq!(
+            words(Event { a: 1, ..event }, Some(4), u64::MAX),
+            MOST_WORDS
+        );
+    }
+
+    #[test]
+    fn a_pair_is_two_events() {
+        let event = Event {
+            tsc: 105,
+            point: Point::Parsed,
+            disk: 1,
+            queue: 2,
+            head: 3,
+            a: 4,
+            b: 5,
+        };
+        let before = Event {
+            tsc: 100,
+            point: Point::Popped,
+            a: 0,
+            b: 0,
+            ..event
+        };
+        let mut words = Vec::new();
+        let pair = Seen {
+            before: Some(100),
+            ..event.seen()
+        };
+        pack(pair, 9, 90, |word| words.push(word));
+        let mut log = EventLog::default();
+        log.extend_from_words(9, 90, [&words, &words]);
+        let both = [(9, before), (9, event)];
+        assert!(log.iter().eq(both.into_iter().chain(both)));
     }
 
     #[test]

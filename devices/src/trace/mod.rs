@@ -15,10 +15,11 @@ mod ring;
 pub use crate::ticks::now;
 pub use log::{EventLog, Place};
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use log::{About, Seen};
 use ring::Ring;
 
 /// What has happened. `a` and `b` of an [`Event`] are 0 where nothing is said of them.
@@ -116,17 +117,11 @@ pub struct Event {
 
 /// A queue of a disk, as events name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queue {
-    disk: u8,
-    number: u8,
-}
+pub struct Queue(About);
 
 impl Queue {
     /// For events that concern no disk.
-    pub const NONE: Queue = Queue {
-        disk: u8::MAX,
-        number: 0,
-    };
+    pub const NONE: Queue = Queue(About::queue(u8::MAX, 0));
 
     /// Queue `number` of the disk with this name. The first name is disk 0, and so on; the same
     /// name, the same disk.
@@ -137,7 +132,7 @@ impl Queue {
             names.push(disk.to_owned());
             names.len() - 1
         });
-        u8::try_from(index).map_or(Queue::NONE, |disk| Queue { disk, number })
+        u8::try_from(index).map_or(Queue::NONE, |disk| Queue(About::queue(disk, number)))
     }
 
     /// The queue that log lines call `label`: a disk's name, or `vda.1` where there are several.
@@ -148,36 +143,46 @@ impl Queue {
         Self::of(disk, number)
     }
 
+    /// Records an event about the request with this head, if somebody watches.
+    #[inline(always)]
+    pub fn event(self, point: Point, head: u16, a: u64, b: u64) {
+        if let Some(now) = now_if_on() {
+            record(self.0.reached(point, head), now, [a, b], None);
+        }
+    }
+
     /// Records an event of an earlier time, if somebody watches. No event of the same thread may
     /// come between.
     #[inline(always)]
     pub fn event_at(self, tsc: u64, point: Point, head: u16, a: u64, b: u64) {
         if is_on() {
-            record(tsc, point, self, head, a, b);
+            record(self.0.reached(point, head), tsc, [a, b], None);
         }
     }
 
-    /// When what happens to the request with this head at this moment happens, if somebody watches: if
-    /// it follows `point` on this thread, with no event between, at the same time. That saves looking at
-    /// the counter, which takes longer than everything else about an event.
+    /// Records an event, and that the [point](POINTS) before it was reached at `times[0]`, if somebody
+    /// watches. No event of the same thread may come between.
     #[inline(always)]
-    pub fn time_after(self, point: Point, head: u16) -> Option<u64> {
+    pub fn pair(self, times: [u64; 2], point: Point, head: u16, a: u64, b: u64) {
+        if is_on() {
+            let [before, tsc] = times;
+            record(self.0.reached(point, head), tsc, [a, b], Some(before));
+        }
+    }
+
+    /// What the time is for something that follows `point` of the request with this head (of any, if
+    /// none is given), if somebody watches. If this was the last event of this thread, it is the same
+    /// time: to look at the counter takes longer than everything else about an event.
+    #[inline(always)]
+    pub fn time_after(self, point: Point, head: Option<u16>) -> Option<u64> {
         is_on().then(|| {
             let (last, tsc) = LAST.get();
-            if last == (self, point, head) {
-                tsc
-            } else {
-                now()
-            }
+            let follows = match head {
+                Some(head) => last == self.0.reached(point, head),
+                None => last.of_any() == self.0.reached(point, 0),
+            };
+            if follows { tsc } else { now() }
         })
-    }
-
-    /// Records an event about the request with this head, if somebody watches.
-    #[inline(always)]
-    pub fn event(self, point: Point, head: u16, a: u64, b: u64) {
-        if let Some(now) = now_if_on() {
-            record(now, point, self, head, a, b);
-        }
     }
 }
 
@@ -194,43 +199,41 @@ pub fn now_if_on() -> Option<u64> {
 }
 
 #[inline(never)]
-fn record(tsc: u64, point: Point, queue: Queue, head: u16, a: u64, b: u64) {
-    let event = Event {
+fn record(about: About, tsc: u64, more: [u64; 2], before: Option<u64>) {
+    LAST.set((about, tsc));
+    let ring = RING.get().unwrap_or_else(register);
+    let seen = Seen {
+        about,
         tsc,
-        point,
-        disk: queue.disk,
-        queue: queue.number,
-        head,
-        a,
-        b,
+        more,
+        before,
     };
-    LAST.set(((queue, point, head), tsc));
-    RING.with(|ring| {
-        let ring = ring.get_or_init(register);
-        // SAFETY: it is this thread's.
-        unsafe { ring.push(event) };
-    });
+    // SAFETY: it is this thread's.
+    unsafe { ring.push(seen) };
 }
 
 /// Makes the calling thread's ring.
-fn register() -> Arc<Ring> {
+#[cold]
+fn register() -> &'static Ring {
     let mut rings = lock(&RINGS);
     // There are far fewer threads.
     let number = u16::try_from(rings.len()).unwrap_or(u16::MAX);
-    let ring = Arc::new(Ring::of_this_thread(number));
-    rings.push(Arc::clone(&ring));
+    let ring = Box::leak(Box::new(Ring::of_this_thread(number)));
+    rings.push(ring);
+    RING.set(Some(ring));
     ring
 }
 
 static ON: AtomicBool = AtomicBool::new(false);
 static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-static RINGS: Mutex<Vec<Arc<Ring>>> = Mutex::new(Vec::new());
+/// The ring of each thread that has recorded something. They stay when the threads have ended: what is
+/// in them is still to be collected.
+static RINGS: Mutex<Vec<&Ring>> = Mutex::new(Vec::new());
 
 thread_local! {
-    static RING: OnceCell<Arc<Ring>> = const { OnceCell::new() };
+    static RING: Cell<Option<&'static Ring>> = const { Cell::new(None) };
     /// This thread's last event, and when it was.
-    static LAST: Cell<((Queue, Point, u16), u64)> =
-        const { Cell::new(((Queue::NONE, Point::Exited, 0), 0)) };
+    static LAST: Cell<(About, u64)> = const { Cell::new((Queue::NONE.0, 0)) };
 }
 
 /// Starts to watch.
@@ -289,12 +292,12 @@ mod tests {
         let worker = worker.spawn(move || {
             disk.event(Point::Parsed, 7, 4096, 512);
             assert_ne!(
-                disk.time_after(Point::Parsed, 6),
-                disk.time_after(Point::Parsed, 7)
+                disk.time_after(Point::Parsed, Some(6)),
+                disk.time_after(Point::Parsed, Some(7))
             );
-            let time = disk.time_after(Point::Parsed, 7).unwrap();
+            let time = disk.time_after(Point::Parsed, Some(7)).unwrap();
             disk.event_at(time, Point::Used, 7, 1, 0);
-            assert_ne!(disk.time_after(Point::Parsed, 7), Some(time));
+            assert_ne!(disk.time_after(Point::Parsed, Some(7)), Some(time));
         });
         worker.unwrap().join().unwrap();
         for _ in 0..ring::SHORT_EVENTS + 3 {
@@ -305,7 +308,10 @@ mod tests {
         let mut log = EventLog::default();
         let mut collect = || {
             drain(&mut log);
-            let ours = log.iter().filter(|(_, event)| event.disk == disk.disk);
+            let number = disks().iter().position(|name| name == "trace-test");
+            let ours = log
+                .iter()
+                .filter(|(_, event)| Some(usize::from(event.disk)) == number);
             ours.collect::<Vec<_>>()
         };
         let (first, second) = (collect(), collect());

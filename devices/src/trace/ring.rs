@@ -5,14 +5,14 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::log::{EventLog, pack};
-use super::{Event, now};
+use super::log::{EventLog, MOST_WORDS, Seen, pack};
+use super::now;
 
 /// How many words a thread can be ahead of the collector.
 const RING_WORDS: usize = 1 << 17;
 /// The same in events of one word.
 #[cfg(test)]
-pub(super) const SHORT_EVENTS: u64 = RING_WORDS as u64;
+pub(super) const SHORT_EVENTS: u64 = (RING_WORDS - MOST_WORDS) as u64 + 1;
 
 /// A ring of events. Both ends count words since the beginning.
 pub(super) struct Ring {
@@ -20,7 +20,7 @@ pub(super) struct Ring {
     /// The thread's number.
     thread: u16,
     /// Those from `read` to `written` are the collector's, the others the thread's.
-    words: Box<[UnsafeCell<u64>]>,
+    words: Box<[UnsafeCell<u64>; RING_WORDS]>,
     written: AtomicU64,
     read: AtomicU64,
     /// When the last collection began: the mark of what comes now.
@@ -40,7 +40,7 @@ impl Ring {
         Ring {
             name: thread::current().name().unwrap_or("thread").to_owned(),
             thread,
-            words: zeroed(RING_WORDS),
+            words: zeroed(),
             written: AtomicU64::new(0),
             read: AtomicU64::new(0),
             collected: AtomicU64::new(now()),
@@ -62,21 +62,20 @@ impl Ring {
     /// # Safety
     /// For the ring's own thread only.
     #[inline]
-    pub(super) unsafe fn push(&self, event: Event) {
+    pub(super) unsafe fn push(&self, seen: Seen) {
         let mark = self.collected.load(Ordering::Relaxed);
-        let (words, count) = pack(event, self.thread, mark);
-        let at = self.written.load(Ordering::Relaxed);
-        let end = at + count as u64;
-        if end - self.read.load(Ordering::Acquire) > RING_WORDS as u64 {
+        let mut at = self.written.load(Ordering::Relaxed);
+        if at + MOST_WORDS as u64 - self.read.load(Ordering::Acquire) > RING_WORDS as u64 {
             let lost = self.lost.load(Ordering::Relaxed);
             return self.lost.store(lost + 1, Ordering::Relaxed);
         }
-        for (number, word) in (at..).zip(&words[..count]) {
-            let place = &self.words[number as usize % RING_WORDS];
+        pack(seen, self.thread, mark, |word| {
+            let place = &self.words[at as usize % RING_WORDS];
             // SAFETY: not the collector's yet, and we are the only other one.
-            unsafe { *place.get() = *word };
-        }
-        self.written.store(end, Ordering::Release);
+            unsafe { *place.get() = word };
+            at += 1;
+        });
+        self.written.store(at, Ordering::Release);
     }
 
     /// Moves all events to the end of `log`.
@@ -109,8 +108,9 @@ impl Ring {
 }
 
 /// Memory that costs nothing until it is used.
-fn zeroed(words: usize) -> Box<[UnsafeCell<u64>]> {
-    let words = Box::into_raw(vec![0u64; words].into_boxed_slice());
-    // SAFETY: an UnsafeCell<u64> has the size, alignment and bits of a u64, and nobody else has the box.
-    unsafe { Box::from_raw(words as *mut [UnsafeCell<u64>]) }
+fn zeroed() -> Box<[UnsafeCell<u64>; RING_WORDS]> {
+    let words = Box::into_raw(vec![0u64; RING_WORDS].into_boxed_slice());
+    // SAFETY: an UnsafeCell<u64> has the size, alignment and bits of a u64, there are as many, and nobody
+    // else has the box.
+    unsafe { Box::from_raw(words.cast()) }
 }

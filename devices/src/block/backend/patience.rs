@@ -48,7 +48,7 @@ impl Patience {
         let sleeps = (alert > 0).then(thread::sleeps);
         let start = ticks::now();
         let done = action();
-        let long = ticks::now().saturating_sub(start) > self.quick;
+        let long = ticks::end().saturating_sub(start) > self.quick;
         let slept = sleeps.map(|before| thread::sleeps() != before);
         self.learn(long, slept);
         done

@@ -10,6 +10,7 @@ use crate::block::backend::{Backend, Waits};
 use crate::block::request::{Kind, Outcome, Request};
 use crate::block::source::InFlight;
 use crate::throttle::Throttle;
+use crate::ticks;
 use crate::trace::{Point, Queue};
 
 /// A backend, and how its failures are told.
@@ -98,11 +99,11 @@ impl Executor {
     ) -> Option<Outcome> {
         // Unwind safety: the request is only read, and a backend that panicked is the same to us
         // as one that returned an error half-way: it has to keep its own promises to later calls.
-        let begun = self.trace.time_after(Point::Parsed, request.tag);
+        let begun = self.trace.time_after(Point::Parsed, Some(request.tag));
         let done = catch_unwind(AssertUnwindSafe(|| call(&*self.backend)));
         if let (Some(begun), Ok(Some(_)) | Err(_)) = (begun, &done) {
-            self.trace.event_at(begun, Point::Begun, request.tag, 0, 0);
-            self.trace.event(Point::Ended, request.tag, 0, 0);
+            let times = [begun, ticks::end_after(begun)];
+            self.trace.pair(times, Point::Ended, request.tag, 0, 0);
         }
         match done {
             Ok(None) => return None,

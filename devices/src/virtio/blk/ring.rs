@@ -49,6 +49,8 @@ pub(super) enum RingError {
 /// A popped head.
 pub(super) struct Popped {
     pub(super) head: u16,
+    /// It was there when the one before was popped.
+    pub(super) waited: bool,
     /// There is another one.
     pub(super) more: bool,
 }
@@ -124,6 +126,7 @@ impl Ring {
     /// The next head, if there is one. If there is no other one afterwards, either the ring is
     /// attended or the driver has been asked to notify.
     pub(super) fn pop(&mut self) -> Result<Option<Popped>, RingError> {
+        let waited = self.avail_idx != self.next_avail;
         if !self.is_ready()? && (self.attended || !self.ask_for_notification()?) {
             return Ok(None);
         }
@@ -144,7 +147,7 @@ impl Ring {
         } else {
             !self.attended && self.ask_for_notification()?
         };
-        Ok(Some(Popped { head, more }))
+        Ok(Some(Popped { head, waited, more }))
     }
 
     /// Whether the ring is attended and there is nothing to pop.

@@ -86,7 +86,7 @@ impl Mapped {
             return false;
         }
         let done = window.copy(self.copier, at, buffers);
-        let long = ticks::now().saturating_sub(start) > QUICK;
+        let long = ticks::end().saturating_sub(start) > QUICK;
         drop(mapped);
         if long || !done {
             slot.look_again(file);

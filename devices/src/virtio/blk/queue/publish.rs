@@ -34,7 +34,7 @@ impl RequestQueue {
             return;
         }
         let status = answer.code().unwrap_or(u8::MAX);
-        if let Some(now) = self.trace.time_after(Point::Ended, head) {
+        if let Some(now) = self.trace.time_after(Point::Ended, Some(head)) {
             self.trace
                 .event_at(now, Point::Used, head, status.into(), 0);
         }

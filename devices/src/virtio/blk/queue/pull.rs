@@ -58,10 +58,13 @@ impl RequestQueue {
         let Some(active) = &mut state.active else {
             return Ok(Step::Empty);
         };
-        let Some(Popped { head, more }) = active.ring.pop()? else {
+        let Some(Popped { head, waited, more }) = active.ring.pop()? else {
             return Ok(Step::Empty);
         };
-        self.trace.event(Point::Popped, head, 0, 0);
+        let popped = match waited {
+            true => self.trace.time_after(Point::Used, None),
+            false => trace::now_if_on(),
+        };
         let in_flight = active.ring.in_flight();
         self.counters.max_in_flight.at_least(in_flight.into());
         state.last_id += 1;
@@ -70,14 +73,29 @@ impl RequestQueue {
         let limits = self.disk.limits(active.features);
         match request::parse(&self.memory, &state.chain, limits) {
             Parsed::Transfer(transfer) => {
+                self.trace_parsed(popped, head, &transfer);
                 let request = self.begin(&mut active.ring, id, head, transfer);
                 Ok(Step::Pulled(Pulled { request, more }))
             }
             other => {
+                if let Some(popped) = popped {
+                    self.trace.event_at(popped, Point::Popped, head, 0, 0);
+                }
                 let answer = self.answer_now(id, other);
                 self.publish(state, id, head, answer);
                 Ok(Step::Answered)
             }
+        }
+    }
+
+    /// Somebody watches if there is a time at which the head was popped.
+    #[inline]
+    fn trace_parsed(&self, popped: Option<u64>, head: u16, transfer: &Transfer) {
+        if let Some(popped) = popped {
+            let Transfer { offset, kind, .. } = *transfer;
+            let what = transfer.buffers.len() | u64::from(operation(kind)) << 56;
+            let times = [popped, trace::now()];
+            self.trace.pair(times, Point::Parsed, head, offset, what);
         }
     }
 
@@ -91,8 +109,6 @@ impl RequestQueue {
             ranges,
             status,
         } = transfer;
-        let what = buffers.len() | u64::from(operation(kind)) << 56;
-        self.trace.event(Point::Parsed, head, offset, what);
         let name = &self.label;
         log::debug!("{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}");
         self.counters.count_popped(kind);
