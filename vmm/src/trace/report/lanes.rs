@@ -6,16 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use super::layout::{Layout, MARGIN};
 use super::panels::{Panel, panels, window_length, window_start};
-use super::svg::{Anchor, Svg, marks, time};
+use super::svg::{Anchor, Svg, marks, round_time, small_width, time};
 use crate::trace::in_flight::flight;
 use crate::trace::model::{Category, Group, Moment, PROCESSOR, Request, Slice, Trace};
 use crate::trace::parts;
 
-/// Width of the whole.
-pub const WIDTH: f64 = 960.0;
-const LABELS: f64 = 168.0;
-const MARGIN: f64 = 16.0;
 const LANE: f64 = 22.0;
 const BAR: f64 = 14.0;
 /// Height of the disk's lane, however many requests are in flight.
@@ -26,16 +23,17 @@ const MOST_THREADS: usize = 3;
 const HARDLY: u64 = 200;
 
 /// The picture, and its height; none for a trace with hardly a request.
-pub fn picture(trace: &Trace) -> Option<(Svg, f64)> {
+pub fn picture(trace: &Trace, layout: &Layout) -> Option<(Svg, f64)> {
     let panels = panels(trace);
     let length = window_length(&panels)?;
     let mut svg = Svg::default();
     let mut y = 8.0;
     for panel in &panels {
         let start = window_start(panel, length)?;
-        y = draw_panel(&mut svg, y, panel, (start, start + length), trace);
+        y = draw_panel(&mut svg, layout, y, panel, (start, start + length), trace);
     }
-    y = legend(&mut svg, y, length);
+    y = axis(&mut svg, layout, y, length);
+    y = legend(&mut svg, layout, y);
     if let Some(lost) = trace.about.lost() {
         let text = format!("events: {lost}");
         svg.text((MARGIN, y), Anchor::Start, "small", &text);
@@ -46,6 +44,7 @@ pub fn picture(trace: &Trace) -> Option<(Svg, f64)> {
 
 fn draw_panel(
     svg: &mut Svg,
+    layout: &Layout,
     top: f64,
     panel: &Panel<'_>,
     window: (u64, u64),
@@ -53,21 +52,26 @@ fn draw_panel(
 ) -> f64 {
     let x = |at: u64| {
         let share = at.saturating_sub(window.0) as f64 / (window.1 - window.0) as f64;
-        LABELS + share.min(1.0) * (WIDTH - LABELS - MARGIN)
+        layout.labels + share.min(1.0) * layout.time()
     };
     let mut y = top + 18.0;
     svg.text((MARGIN, y), Anchor::Start, "head", &panel.title);
-    svg.text((WIDTH - MARGIN, y), Anchor::End, "note", panel.says);
+    match layout.narrow {
+        false => svg.text((layout.labels, y), Anchor::Start, "note", panel.says),
+        true => {
+            for line in layout.lines(panel.says) {
+                y += 16.0;
+                svg.text((MARGIN, y), Anchor::Start, "note", &line);
+            }
+        }
+    }
     y += 10.0;
     let inside = in_window(&trace.slices, window);
     for lane in threads(&inside, window, trace) {
         let name = &trace.lanes[usize::from(lane)].name;
-        draw_label(svg, y, name.split(',').next().unwrap_or(name), "");
-        svg.line(
-            (LABELS, y + LANE / 2.0),
-            (WIDTH - MARGIN, y + LANE / 2.0),
-            "rest",
-        );
+        draw_label(svg, layout, y, name.split(',').next().unwrap_or(name), &[]);
+        let middle = y + LANE / 2.0;
+        svg.line((layout.labels, middle), (layout.right(), middle), "rest");
         for slice in inside.iter().filter(|slice| slice.lane == lane) {
             let (from, to) = (x(slice.start.max(window.0)), x(slice.end.min(window.1)));
             let class = match slice.category {
@@ -86,37 +90,23 @@ fn draw_panel(
             };
             svg.rect((from, top), (width, height), class, &title);
             if class == "away" {
-                let middle = y + LANE / 2.0;
                 svg.line((from, middle), (to, middle), "rest");
             }
         }
         y += LANE;
     }
-    y = draw_disk(svg, y, panel, window, trace, &x);
+    y = draw_disk(svg, layout, y, panel, window, trace, &x);
     y + 10.0
 }
 
-fn draw_label(svg: &mut Svg, y: f64, text: &str, more: &str) {
-    svg.text(
-        (LABELS - 10.0, y + LANE / 2.0 + 4.0),
-        Anchor::End,
-        "label",
-        &short(text, 22),
-    );
-    if !more.is_empty() {
-        svg.text(
-            (LABELS - 10.0, y + LANE / 2.0 + 18.0),
-            Anchor::End,
-            "small",
-            more,
-        );
-    }
-}
-
-fn short(text: &str, most: usize) -> String {
-    match text.chars().count() {
-        count if count > most => text.chars().take(most - 1).chain(['…']).collect(),
-        _ => text.to_owned(),
+/// A text at the left of a lane, and small ones below it.
+fn draw_label(svg: &mut Svg, layout: &Layout, y: f64, text: &str, more: &[String]) {
+    let x = layout.labels - 10.0;
+    let mut y = y + LANE / 2.0 + 4.0;
+    svg.text((x, y), Anchor::End, "label", &layout.label(text));
+    for text in more {
+        y += 14.0;
+        svg.text((x, y), Anchor::End, "small", text);
     }
 }
 
@@ -160,6 +150,7 @@ fn title(slice: &Slice, trace: &Trace) -> String {
 /// Requests in flight as bars, each in a row that is free.
 fn draw_disk(
     svg: &mut Svg,
+    layout: &Layout,
     y: f64,
     panel: &Panel<'_>,
     window: (u64, u64),
@@ -190,18 +181,13 @@ fn draw_disk(
     let done: u64 = done.map(|(_, (.., r))| u64::from(r.bytes)).sum();
     let disk = trace.about.disks.get(usize::from(panel.disk));
     let label = format!("disk {}", disk.map_or("?", String::as_str));
-    draw_label(
-        svg,
-        y + 6.0,
-        &label,
-        &format!("{} KiB, {count} in flight", done >> 10),
-    );
-    svg.rect(
-        (LABELS, y + 2.0),
-        (WIDTH - LABELS - MARGIN, DISK),
-        "trough",
-        "",
-    );
+    let (moved, most) = (format!("{} KiB", done >> 10), format!("{count} in flight"));
+    match layout.narrow {
+        false => draw_label(svg, layout, y + 6.0, &label, &[format!("{moved}, {most}")]),
+        true => draw_label(svg, layout, y - 4.0, &label, &[moved, most]),
+    }
+    let trough = (layout.time(), DISK);
+    svg.rect((layout.labels, y + 2.0), trough, "trough", "");
     let pitch = (DISK - 4.0) / count as f64;
     let height = if pitch > 3.0 {
         (pitch - 1.0).min(BAR)
@@ -243,21 +229,29 @@ fn describe(request: &Request, trace: &Trace) -> String {
     )
 }
 
-fn legend(svg: &mut Svg, top: f64, length: u64) -> f64 {
-    let width = WIDTH - LABELS - MARGIN;
-    let bottom = top + 4.0;
-    svg.line((LABELS, bottom), (LABELS + width, bottom), "axis");
+/// The time, the same for all panels.
+fn axis(svg: &mut Svg, layout: &Layout, top: f64, length: u64) -> f64 {
+    let y = top + 4.0;
+    svg.line((layout.labels, y), (layout.right(), y), "axis");
+    let mut free = 0.0;
     for mark in marks(length as f64) {
-        let x = LABELS + mark / length as f64 * width;
-        svg.line((x, bottom), (x, bottom + 5.0), "axis");
-        // The last one may be at the edge.
-        let anchor = if x > WIDTH - 2.0 * MARGIN {
+        let x = layout.labels + mark / length as f64 * layout.time();
+        svg.line((x, y), (x, y + 5.0), "axis");
+        // The last one may be at the edge, and where there is little room some have no text.
+        let anchor = if x > layout.width - 2.0 * MARGIN {
             Anchor::End
         } else {
             Anchor::Middle
         };
-        svg.text((x, bottom + 18.0), anchor, "small", &time(mark));
+        if x >= free {
+            svg.text((x, y + 18.0), anchor, "small", &round_time(mark));
+            free = x + 48.0;
+        }
     }
+    y + 34.0
+}
+
+fn legend(svg: &mut Svg, layout: &Layout, top: f64) -> f64 {
     let entries = [
         ("program", "program runs"),
         ("kernel", "kernel runs for it"),
@@ -266,12 +260,15 @@ fn legend(svg: &mut Svg, top: f64, length: u64) -> f64 {
         ("ahead", "read-ahead"),
         ("async waits", "in the ring"),
     ];
-    let mut x = MARGIN;
-    let y = bottom + 34.0;
+    let (mut x, mut y) = (MARGIN, top);
     for (class, text) in entries {
+        let width = 17.0 + small_width(text);
+        if x + width > layout.right() {
+            (x, y) = (MARGIN, y + 20.0);
+        }
         svg.rect((x, y), (12.0, 12.0), class, "");
         svg.text((x + 17.0, y + 10.0), Anchor::Start, "small", text);
-        x += 36.0 + 6.1 * text.chars().count() as f64;
+        x += width + 18.0;
     }
     y + 26.0
 }

@@ -3,6 +3,7 @@
 
 mod histogram;
 mod lanes;
+mod layout;
 mod overview;
 mod page;
 mod panels;
@@ -18,7 +19,8 @@ const STYLE: &str = include_str!("style.css");
 
 /// The picture of the lanes as a file of its own; none for a trace with hardly a request.
 pub fn picture(trace: &Trace) -> Option<String> {
-    let (svg, height) = lanes::picture(trace)?;
+    let layout = &layout::WIDE;
+    let (svg, height) = lanes::picture(trace, layout)?;
     let label = "Lanes of programs, of the kernel that works for them, and of the disk";
-    Some(svg.file((lanes::WIDTH, height), label, STYLE))
+    Some(svg.file((layout.width, height), label, STYLE))
 }

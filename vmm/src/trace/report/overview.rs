@@ -1,33 +1,32 @@
 //! The whole trace at a glance: requests in flight on each disk, from beginning to end.
 
-use super::svg::{Anchor, Short, Svg, marks, time};
+use super::layout::Layout;
+use super::svg::{Anchor, Short, Svg, marks, round_time};
 use crate::trace::in_flight;
 use crate::trace::model::Trace;
 
-const WIDTH: f64 = 960.0;
-const LABELS: f64 = 92.0;
-const MARGIN: f64 = 16.0;
 const HEIGHT: f64 = 46.0;
 /// How many steps the time has: finer ones could not be seen.
 const STEPS: usize = 800;
 
 /// The overview as an element of a page.
-pub fn element(trace: &Trace) -> String {
+pub fn element(trace: &Trace, layout: &Layout) -> String {
     let end = trace.about.duration_ns.max(1);
-    let width = WIDTH - LABELS - MARGIN;
+    // The same as in the lanes above.
+    let (labels, width) = (layout.labels, layout.time());
     let mut svg = Svg::default();
     let mut y = 10.0;
     for (disk, name) in trace.about.disks.iter().enumerate() {
         let most = most_per_step(&in_flight::changes(trace, disk as u8), end);
         let highest = most.iter().copied().max().unwrap_or(0);
-        svg.text((LABELS - 10.0, y + 20.0), Anchor::End, "label", name);
+        svg.text((labels - 10.0, y + 20.0), Anchor::End, "label", name);
         let text = format!("most {highest}");
-        svg.text((LABELS - 10.0, y + 35.0), Anchor::End, "small", &text);
-        svg.rect((LABELS, y), (width, HEIGHT), "trough", "");
+        svg.text((labels - 10.0, y + 35.0), Anchor::End, "small", &text);
+        svg.rect((labels, y), (width, HEIGHT), "trough", "");
         let bottom = y + HEIGHT;
-        let mut path = format!("M{} {}", Short(LABELS), Short(bottom));
+        let mut path = format!("M{} {}", Short(labels), Short(bottom));
         for (step, count) in most.iter().enumerate() {
-            let x = |step: usize| Short(LABELS + width * step as f64 / STEPS as f64);
+            let x = |step: usize| Short(labels + width * step as f64 / STEPS as f64);
             let top = bottom - *count as f64 / highest.max(1) as f64 * (HEIGHT - 4.0);
             path.push_str(&format!("V{}H{}", Short(top), x(step + 1)));
         }
@@ -35,13 +34,17 @@ pub fn element(trace: &Trace) -> String {
         svg.path(&path, "area");
         y += HEIGHT + 10.0;
     }
-    svg.line((LABELS, y), (LABELS + width, y), "axis");
+    svg.line((labels, y), (labels + width, y), "axis");
     for mark in marks(end as f64) {
-        let x = LABELS + mark / end as f64 * width;
+        let x = labels + mark / end as f64 * width;
         svg.line((x, y), (x, y + 5.0), "axis");
-        svg.text((x, y + 18.0), Anchor::Middle, "small", &time(mark));
+        svg.text((x, y + 18.0), Anchor::Middle, "small", &round_time(mark));
     }
-    svg.element((WIDTH, y + 28.0), "requests in flight over time")
+    svg.element(
+        layout.class,
+        (layout.width, y + 28.0),
+        "requests in flight over time",
+    )
 }
 
 /// The most requests in flight in each step of the time.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::layout::{NARROW, WIDE};
 use super::svg::{Escaped, time};
 use super::{STYLE, histogram, lanes, overview, waterfall};
 use crate::trace::model::{Request, Trace};
@@ -55,7 +56,7 @@ fn facts(out: &mut String, trace: &Trace) -> std::fmt::Result {
         ("events", format!("{events}, {lost}")),
         ("host", about.host.clone()),
         ("disks", about.disks.join(", ")),
-        ("one clock", about.clock.clone()),
+        ("one clock", about.clock.replace(" us", " µs")),
     ];
     writeln!(out, "<dl>")?;
     for (name, value) in facts {
@@ -76,22 +77,27 @@ fn facts(out: &mut String, trace: &Trace) -> std::fmt::Result {
 }
 
 fn pictures(out: &mut String, trace: &Trace) -> std::fmt::Result {
-    if let Some((svg, height)) = lanes::picture(trace) {
-        let picture = svg.element((lanes::WIDTH, height), "lanes of programs and disks");
+    let sizes = [&WIDE, &NARROW];
+    let lanes = sizes.map(|layout| {
+        let (svg, height) = lanes::picture(trace, layout)?;
+        let size = (layout.width, height);
+        Some(svg.element(layout.class, size, "lanes of programs and disks"))
+    });
+    if let [Some(wide), Some(narrow)] = lanes {
         writeln!(
             out,
             "<h2>Who does what, when</h2>\n<p class=\"note\">A window of the same length for each \
              kind of asker. Where a program's lane is dotted, the program waits; each bar in the \
              disk's lane is a request in flight, pale while it is in the ring, full while the device \
              works on it.</p>\n\
-             <figure>{picture}</figure>"
+             <figure>{wide}{narrow}</figure>"
         )?;
     }
+    let [wide, narrow] = sizes.map(|layout| overview::element(trace, layout));
     writeln!(
         out,
         "<h2>From beginning to end</h2>\n<p class=\"note\">Requests in flight on each disk.</p>\n\
-         <figure>{}</figure>",
-        overview::element(trace)
+         <figure>{wide}{narrow}</figure>"
     )
 }
 
@@ -180,9 +186,12 @@ fn latencies(out: &mut String, paths: &[PathFigures<'_>]) -> std::fmt::Result {
         let label = format!("latency histogram of {}", path.name);
         writeln!(
             out,
-            "<figure><h3>{}</h3><figcaption>{} requests, slowest {}</figcaption>{}</figure>",
+            "<figure><h3>{}</h3><figcaption>{} requests: p50 {}, p99 {}, slowest {}</figcaption>\
+             {}</figure>",
             Escaped(path.name),
             path.requests.len(),
+            time(path.percentile(0.5) as f64),
+            time(path.percentile(0.99) as f64),
             time(path.percentile(1.0) as f64),
             histogram::element(path, &label)
         )?;

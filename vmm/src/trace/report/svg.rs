@@ -67,10 +67,10 @@ impl Svg {
         );
     }
 
-    /// The whole, as an element of a page; `label` is its text for screen readers.
-    pub fn element(&self, (width, height): (f64, f64), label: &str) -> String {
+    /// The whole, as an element of a page of this class; `label` is its text for screen readers.
+    pub fn element(&self, class: &str, (width, height): (f64, f64), label: &str) -> String {
         format!(
-            "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">{}</svg>\n",
+            "<svg class=\"{class}\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">{}</svg>\n",
             Short(width),
             Short(height),
             Escaped(label),
@@ -140,6 +140,24 @@ pub fn time(ns: f64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
+/// A round time as an axis has it: without digits that say nothing.
+pub fn round_time(ns: f64) -> String {
+    let text = time(ns);
+    match text.split_once(' ') {
+        Some((value, unit)) if value.contains('.') => {
+            let value = value.trim_end_matches('0').trim_end_matches('.');
+            format!("{value} {unit}")
+        }
+        _ => text,
+    }
+}
+
+/// How wide a small text is, roughly: nobody knows which font there will be.
+pub fn small_width(text: &str) -> f64 {
+    let wide = |c: char| if "fijlrt,.' ".contains(c) { 4.3 } else { 6.9 };
+    text.chars().map(wide).sum()
+}
+
 /// Marks of an axis from 0 to `end`: some four to eight of them at round numbers.
 pub fn marks(end: f64) -> Vec<f64> {
     if end <= 0.0 {
@@ -176,6 +194,10 @@ mod tests {
         for (ns, text) in cases {
             assert_eq!(time(ns), text);
         }
+        assert_eq!(round_time(5e6), "5 ms");
+        assert_eq!(round_time(1.5e3), "1.5 µs");
+        assert_eq!(round_time(250e6), "250 ms");
+        assert_eq!(round_time(0.0), "0");
         assert_eq!(Short(-0.001).to_string(), "0");
         assert_eq!(Short(12.5).to_string(), "12.5");
         assert_eq!(Escaped("<a&\"b>").to_string(), "&lt;a&amp;&quot;b&gt;");

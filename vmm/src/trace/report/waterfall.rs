@@ -1,6 +1,6 @@
 //! One request as a waterfall: each stretch of its life in a row of its own, where it lies in time.
 
-use super::svg::{Anchor, Svg, marks, time};
+use super::svg::{Anchor, Svg, marks, round_time, time};
 use crate::trace::model::Request;
 use crate::trace::parts::{PART_NAMES, stretches, whole};
 
@@ -24,7 +24,12 @@ pub fn element(request: &Request, label: &str) -> String {
     for mark in marks(life) {
         let x = LABELS + mark / life * width;
         svg.line((x, 4.0), (x, bottom), "grid");
-        svg.text((x, bottom + 14.0), Anchor::Middle, "small", &time(mark));
+        svg.text(
+            (x, bottom + 14.0),
+            Anchor::Middle,
+            "small",
+            &round_time(mark),
+        );
     }
     let mut y = 6.0;
     for stretch in &stretches {
@@ -48,5 +53,5 @@ pub fn element(request: &Request, label: &str) -> String {
         );
         y += ROW;
     }
-    svg.element((WIDTH, bottom + 22.0), label)
+    svg.element("", (WIDTH, bottom + 22.0), label)
 }
