@@ -113,9 +113,8 @@ fn table(out: &mut String, paths: &[PathFigures<'_>]) -> std::fmt::Result {
     }
     writeln!(out, "</tr></thead>\n<tbody>")?;
     for (part, (side, name)) in PART_NAMES.iter().enumerate() {
-        let mark = format!("<i class=\"p{part}\"></i>");
-        let name = [*side, *name].join(" ");
-        row(out, "", &format!("{mark}{}", name.trim()), paths, |path| {
+        let name = format!("<i class=\"p{part}\"></i><span class=\"side\">{side} </span>{name}");
+        row(out, "", &name, paths, |path| {
             let mean = path.mean(path.parts[part]);
             (time(mean), path.share(part))
         })?;
