@@ -18,6 +18,7 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
+use tempfile::NamedTempFile;
 use tiny::{Entry, Tiny};
 
 /// iolite in the foreground of a terminal of its own.
@@ -28,11 +29,18 @@ struct Session {
     /// Its other end, kept open so that it can be asked about.
     terminal: File,
     found: Termios,
+    _kernel: NamedTempFile,
 }
 
 impl Session {
-    /// Starts a kernel that prints `ready` and then does what `rest` does.
+    /// Starts a kernel that prints `ready` and then does what `rest` does; waits until it is ready.
     fn start(rest: fn(Tiny) -> Tiny, args: &[&str]) -> Session {
+        let mut session = Session::spawn(rest, args);
+        session.read("ready\r\n");
+        session
+    }
+
+    fn spawn(rest: fn(Tiny) -> Tiny, args: &[&str]) -> Session {
         let kernel = rest(Tiny::new(Entry::Pvh).print("ready\n")).file();
         let pty = openpty(None, None).unwrap();
         let (screen, terminal) = (File::from(pty.master), File::from(pty.slave));
@@ -53,14 +61,23 @@ impl Session {
             .stderr(terminal.try_clone().unwrap())
             .spawn()
             .unwrap();
-        let mut session = Session {
+        Session {
             child,
             screen,
             terminal,
             found,
-        };
-        session.read("ready\r\n");
-        session
+            _kernel: kernel,
+        }
+    }
+
+    /// Reads from the screen until there is this.
+    fn read_until(&mut self, text: &str) {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(text.as_bytes()) {
+            let mut byte = [0];
+            self.screen.read_exact(&mut byte).unwrap();
+            bytes.push(byte[0]);
+        }
     }
 
     /// Reads from the screen exactly this.
@@ -139,7 +156,27 @@ fn a_suspended_machine_leaves_the_terminal_to_others() {
     session.ends(0);
 }
 
+fn a_line_of_statistics_makes_room_for_the_guest() {
+    const EMPTY: &str = "\r\x1b[K";
+    let interval = ["--stats-interval", "20ms"];
+    let mut session = Session::spawn(|tiny| tiny.echo_until(b'q').reset(), &interval);
+    session.read_until("ready\r\n");
+    for _ in 0..3 {
+        session.read_until(&format!("{EMPTY}stats: 0 IOPS, 0.0 MB/s, 0 in flight, "));
+    }
+    session.press(b"a");
+    session.read_until(&format!("{EMPTY}a"));
+    // The line is the guest's until it ends it.
+    sleep(Duration::from_millis(100));
+    session.press(b"b\n");
+    session.read(&format!("b\r\n{EMPTY}stats: "));
+    session.press(b"q");
+    session.read_until(&format!("{EMPTY}q"));
+    session.ends(0);
+}
+
 plain_tests![
+    a_line_of_statistics_makes_room_for_the_guest,
     keys_arrive_one_by_one_and_without_echo,
     every_end_restores_the_terminal,
     a_suspended_machine_leaves_the_terminal_to_others,

@@ -32,6 +32,7 @@ pub mod registers;
 pub mod screen;
 pub mod signals;
 pub mod stats;
+pub mod status_line;
 pub mod trace;
 pub mod vcpu;
 pub mod vm;

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use log::LevelFilter;
 
+use crate::status_line;
+
 /// Starts logging: warnings, more with each `-v`; RUST_LOG overrides.
 pub fn start(verbose: u8) {
     let level = match verbose {
@@ -19,6 +21,7 @@ pub fn start(verbose: u8) {
         let time = start.elapsed().as_secs_f64();
         let level = record.level().as_str().to_ascii_lowercase();
         let part = record.target().rsplit("::").next().unwrap_or_default();
+        status_line::make_room();
         writeln!(out, "[{time:>11.6} {level:<5} {part}] {}", record.args())
     });
     builder.init();

@@ -1,13 +1,14 @@
 //! COM1's output on stdout, byte for byte as the guest writes it.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::power::{Power, Stop};
+use crate::status_line;
 
 /// How long to wait for a stdout that is non-blocking and full.
 const RETRY: Duration = Duration::from_millis(1);
@@ -16,6 +17,8 @@ const RETRY: Duration = Duration::from_millis(1);
 /// goes away (`iolite run | head`) the machine is stopped, as a signal SIGPIPE would.
 pub struct Output {
     stdout: File,
+    /// It is the terminal that a status line may be on.
+    terminal: bool,
     power: Arc<Power>,
 }
 
@@ -27,12 +30,20 @@ impl Output {
     pub fn new(power: Arc<Power>) -> io::Result<Self> {
         // A descriptor of its own, without the standard library's buffer and lock.
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Output { stdout, power })
+        let terminal = stdout.is_terminal() && status_line::is_possible();
+        Ok(Output {
+            stdout,
+            terminal,
+            power,
+        })
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.terminal {
+            status_line::make_room_for(bytes);
+        }
         loop {
             let error = match self.stdout.write(bytes) {
                 Ok(written) => return Ok(written),

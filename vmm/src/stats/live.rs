@@ -1,12 +1,10 @@
 //! One line now and then: in place on a terminal, else one below the other.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::times::Times;
-
-/// Back to the start of the line, and empty to its end.
-const IN_PLACE: &str = "\r\u{1b}[K";
+use crate::status_line;
 
 /// Shows how it goes.
 pub struct Live {
@@ -21,7 +19,7 @@ impl Live {
         Live {
             every,
             last: Instant::now(),
-            terminal: io::stderr().is_terminal(),
+            terminal: status_line::is_possible(),
         }
     }
 
@@ -33,21 +31,18 @@ impl Live {
         }
         self.last = Instant::now();
         let line = line(times, elapsed.as_secs_f64(), tick_ns());
-        let line = match self.terminal {
-            true => format!("{IN_PLACE}{line}"),
-            false => format!("{line}\n"),
-        };
-        // If nobody reads it, nothing is lost.
-        let _ = io::stderr().write_all(line.as_bytes());
+        match self.terminal {
+            true => status_line::show(&line),
+            // If nobody reads it, nothing is lost.
+            false => drop(writeln!(io::stderr(), "{line}")),
+        }
         times.recent = Default::default();
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if self.terminal {
-            let _ = io::stderr().write_all(b"\n");
-        }
+        status_line::end();
     }
 }
 
