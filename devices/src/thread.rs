@@ -1,4 +1,5 @@
-//! Starting the devices' own threads: named, with a small stack, deaf to signals.
+//! Starting the devices' own threads: named, with a small stack, deaf to signals but for SIGBUS: that is
+//! a thread's own doing, and the end of the process where it is blocked.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};

@@ -17,7 +17,8 @@ pub fn now() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// The same at the end of something that this thread has done; [`end_after`] remembers.
+/// The same at the end of what this thread has done for a request, if it has succeeded: [`end_after`]
+/// remembers.
 #[inline(always)]
 pub(crate) fn end() -> u64 {
     let now = now();

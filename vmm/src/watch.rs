@@ -53,9 +53,6 @@ impl Watch {
         let thread = thread::Builder::new()
             .name("watch".into())
             .spawn(move || {
-                if let Some(trace) = &mut watchers.trace {
-                    trace.prepare();
-                }
                 let mut found = EventLog::default();
                 while gone.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     let began = events::now();

@@ -8,8 +8,9 @@
 //!            if it is long, two more words: a, b
 //!            if it is a pair, one more word: how many ticks earlier the point with the number before
 //!            was, of the same request
-//! a mark     15 in place of a point | thread 16..32
-//!            and one more word: the time that the times of the events after it are near to
+//! a mark     15 in place of a point | once 4 | thread 16..32
+//!            and one more word: the time that the times of the events after it are near to; if it is
+//!            for once, of the next one only
 //! ```
 //!
 //! An event has the lower 38 bits of its time, the rest is that of the mark: a minute and a half at 2.6
@@ -23,6 +24,8 @@ use super::{Event, POINTS, Point};
 const MARK: u64 = 15;
 /// There are words for `a` and `b`.
 const LONG: u64 = 1 << 4;
+/// A mark of the next event only.
+const ONCE: u64 = LONG;
 /// There is a word for the point before.
 const PAIR: u64 = 1 << 5;
 const QUEUE: Bits = Bits { at: 6, bits: 4 };
@@ -79,12 +82,6 @@ impl About {
     pub(super) const fn reached(self, point: Point, head: u16) -> About {
         About(self.0 | point as u64 | HEAD.put(head as u64))
     }
-
-    /// The same of no request in particular.
-    #[inline(always)]
-    pub(super) fn of_any(self) -> About {
-        About(self.0 & !HEAD.put(u64::MAX))
-    }
 }
 
 /// An event as its thread sees it.
@@ -108,7 +105,8 @@ pub(super) fn pack(seen: Seen, thread: u16, mark: u64, mut put: impl FnMut(u64))
         before,
     } = seen;
     if tsc.abs_diff(mark) >= NEAR {
-        self::mark(thread, tsc).into_iter().for_each(&mut put);
+        let [mark, time] = self::mark(thread, tsc);
+        [mark | ONCE, time].into_iter().for_each(&mut put);
     }
     let long = more != [0; 2];
     put(about.0
@@ -150,16 +148,23 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Without events, and with memory for `bytes` bytes of them, from the start: to get it while events
-    /// come would take longer than all the rest.
-    pub fn with_room(bytes: usize) -> Self {
-        let words: Vec<u64> = Vec::with_capacity(bytes / size_of::<u64>());
-        let start = words.as_ptr().cast_mut().cast::<u8>();
-        let skip = start.align_offset(PAGE).min(bytes);
-        for advice in [libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE] {
-            // SAFETY: whole pages of the vector's own; neither advice changes what is in them. Either may
-            // be refused, then the memory comes later, or in smaller pages.
-            unsafe { libc::madvise(start.add(skip).cast(), bytes - skip, advice) };
+    /// Without events, and with room for `bytes` bytes of them, of which the first `prepared` have their
+    /// memory from the start: to get it while events come would take longer than all the rest. With less
+    /// or none if the system has no more.
+    pub fn with_room(bytes: usize, prepared: usize) -> Self {
+        let mut words: Vec<u64> = Vec::new();
+        let _ = words.try_reserve_exact(bytes / size_of::<u64>());
+        let room = words.capacity() * size_of::<u64>();
+        let start = words.as_mut_ptr().cast::<u8>();
+        let skip = start.align_offset(PAGE).min(room);
+        let whole_pages = |bytes: usize| (bytes.min(room) - skip.min(bytes)) / PAGE * PAGE;
+        for (advice, bytes) in [
+            (libc::MADV_HUGEPAGE, whole_pages(bytes)),
+            (libc::MADV_POPULATE_WRITE, whole_pages(prepared)),
+        ] {
+            // SAFETY: whole pages of the vector's own, or none; neither advice changes what is in them.
+            // Either may be refused, then the memory comes later, or in smaller pages.
+            unsafe { libc::madvise(start.add(skip).cast(), bytes, advice) };
         }
         EventLog { words }
     }
@@ -200,7 +205,7 @@ impl EventLog {
 
     /// When the events were and where they are, for [`at`](EventLog::at).
     pub fn places(&self) -> impl Iterator<Item = (u64, Place)> + '_ {
-        let (mut next, mut thread, mut near) = (0, 0, 0);
+        let (mut next, mut thread, mut near, mut once) = (0, 0, 0, None);
         // The second one of a pair.
         let mut second = None;
         std::iter::from_fn(move || {
@@ -212,7 +217,11 @@ impl EventLog {
                 next += words_of(first);
                 if is_mark(first) {
                     thread = THREAD.of(first) as u16;
-                    near = *self.words.get(at + 1)?;
+                    let time = *self.words.get(at + 1)?;
+                    match first & ONCE {
+                        0 => near = time,
+                        _ => once = Some(time),
+                    }
                     continue;
                 }
                 let place = |before| Place {
@@ -221,7 +230,7 @@ impl EventLog {
                     before,
                     thread,
                 };
-                let event = (time(first, near), place(false));
+                let event = (time(first, once.take().unwrap_or(near)), place(false));
                 if first & PAIR == 0 {
                     return Some(event);
                 }
@@ -377,7 +386,9 @@ mod tests {
                 tsc: collection.wrapping_add(event.tsc),
                 ..*event
             });
-            let events: Vec<Event> = before.chain(after).chain(far.iter().copied()).collect();
+            let mut events: Vec<Event> = before.chain(after).chain(far.iter().copied()).collect();
+            // Near ones after far ones, too.
+            events.extend_from_within(..near.len());
             let mut words = Vec::new();
             for event in &events {
                 pack(event.seen(), 7, collection, |word| words.push(word));
@@ -453,7 +464,7 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_gone() {
-        let mut log = EventLog::with_room(1 << 20);
+        let mut log = EventLog::with_room(1 << 20, 1 << 16);
         assert!(log.is_empty() && log.bytes() == 0);
         log.extend_from_words(1, 2, [&[3], &[]]);
         assert_eq!((log.bytes(), log.iter().count()), (24, 1));

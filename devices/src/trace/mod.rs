@@ -170,18 +170,14 @@ impl Queue {
         }
     }
 
-    /// What the time is for something that follows `point` of the request with this head (of any, if
-    /// none is given), if somebody watches. If this was the last event of this thread, it is the same
-    /// time: to look at the counter takes longer than everything else about an event.
+    /// What the time is for something that follows `point` of the request with this head, if somebody
+    /// watches. If that was the last event of this thread, it is the same time: to look at the counter
+    /// takes longer than everything else about an event.
     #[inline(always)]
-    pub fn time_after(self, point: Point, head: Option<u16>) -> Option<u64> {
-        is_on().then(|| {
-            let (last, tsc) = LAST.get();
-            let follows = match head {
-                Some(head) => last == self.0.reached(point, head),
-                None => last.of_any() == self.0.reached(point, 0),
-            };
-            if follows { tsc } else { now() }
+    pub fn time_after(self, point: Point, head: u16) -> Option<u64> {
+        is_on().then(|| match LAST.get() {
+            (last, tsc) if last == self.0.reached(point, head) => tsc,
+            _ => now(),
         })
     }
 }
@@ -292,12 +288,12 @@ mod tests {
         let worker = worker.spawn(move || {
             disk.event(Point::Parsed, 7, 4096, 512);
             assert_ne!(
-                disk.time_after(Point::Parsed, Some(6)),
-                disk.time_after(Point::Parsed, Some(7))
+                disk.time_after(Point::Parsed, 6),
+                disk.time_after(Point::Parsed, 7)
             );
-            let time = disk.time_after(Point::Parsed, Some(7)).unwrap();
+            let time = disk.time_after(Point::Parsed, 7).unwrap();
             disk.event_at(time, Point::Used, 7, 1, 0);
-            assert_ne!(disk.time_after(Point::Parsed, Some(7)), Some(time));
+            assert_ne!(disk.time_after(Point::Parsed, 7), Some(time));
         });
         worker.unwrap().join().unwrap();
         for _ in 0..ring::SHORT_EVENTS + 3 {

@@ -67,7 +67,8 @@ impl Ring {
         let mut at = self.written.load(Ordering::Relaxed);
         if at + MOST_WORDS as u64 - self.read.load(Ordering::Acquire) > RING_WORDS as u64 {
             let lost = self.lost.load(Ordering::Relaxed);
-            return self.lost.store(lost + 1, Ordering::Relaxed);
+            let events = 1 + u64::from(seen.before.is_some());
+            return self.lost.store(lost + events, Ordering::Relaxed);
         }
         pack(seen, self.thread, mark, |word| {
             let place = &self.words[at as usize % RING_WORDS];

@@ -27,3 +27,4 @@ mod rows_ring;
 mod rows_setup;
 mod table;
 mod test_disk;
+mod trace_times;

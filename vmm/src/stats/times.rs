@@ -72,8 +72,8 @@ impl Times {
         let events = events.iter();
         self.waiting
             .extend(events.map(|(thread, event)| (usize::from(thread), event)));
-        // What was stamped before the last collection began is here by now, whichever thread's ring
-        // was emptied first.
+        // What happened before the last collection began is here by now, whichever thread's ring was
+        // emptied first; only what lasts is told of when it is over, its beginning included.
         let complete = match began {
             u64::MAX => u64::MAX,
             _ => self.last_began,

@@ -21,6 +21,8 @@ use crate::error::Error;
 
 /// How many bytes of events are kept. A busy disk has 56 for each request.
 const MAX_BYTES: usize = 64 << 20;
+/// For how many there is memory before the machine starts.
+const PREPARED_BYTES: usize = 32 << 20;
 
 /// A file that a trace will be written to.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub struct Session {
     memory: Arc<GuestMemoryMmap>,
     reader: Reader,
     recording: Recording,
+    /// Nothing is kept any more.
+    full: bool,
     not_kept: u64,
 }
 
@@ -65,36 +69,37 @@ impl Session {
     /// For what the guest with this memory and the device's threads do from now on. `offset` is that
     /// of the vCPU's clock.
     pub fn new(output: Output, memory: Arc<GuestMemoryMmap>, offset: Offset) -> Self {
+        let recording = Recording {
+            host: EventLog::with_room(MAX_BYTES, PREPARED_BYTES),
+            ..Recording::default()
+        };
         Session {
             output,
             start: Start::now(),
             offset,
             memory,
             reader: Reader::default(),
-            recording: Recording::default(),
+            recording,
+            full: false,
             not_kept: 0,
         }
-    }
-
-    /// Gets the memory that is needed, which takes some milliseconds.
-    pub fn prepare(&mut self) {
-        self.recording.host = EventLog::with_room(MAX_BYTES);
     }
 
     /// Records what the device's threads did, and what is new in the guest's ring.
     pub fn take(&mut self, events: &EventLog) {
         let Recording { guest, host, .. } = &mut self.recording;
         let bytes = |guest: &Vec<GuestEvent>| size_of_val(&**guest);
-        if bytes(guest) + host.bytes() + events.bytes() <= MAX_BYTES {
-            host.append(events);
-        } else {
-            self.not_kept += events.iter().count() as u64;
+        // Once something was left out, everything is: nobody would look for a gap in the middle.
+        self.full |= bytes(guest) + host.bytes() + events.bytes() > MAX_BYTES;
+        match self.full {
+            false => host.append(events),
+            true => self.not_kept += events.iter().count() as u64,
         }
         self.reader.drain(&self.memory, |event| {
-            if bytes(guest) + host.bytes() < MAX_BYTES {
-                guest.push(event);
-            } else {
-                self.not_kept += 1;
+            self.full |= bytes(guest) + host.bytes() > MAX_BYTES;
+            match self.full {
+                false => guest.push(event),
+                true => self.not_kept += 1,
             }
         });
     }

@@ -98,6 +98,13 @@ impl FileBackend {
         self
     }
 
+    /// What is in this range has been given back, or may have been.
+    fn forget(&self, offset: u64, len: u64) {
+        if let Some(mapped) = &self.mapped {
+            mapped.forget(offset, len);
+        }
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         match self.read_only {
             true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
@@ -188,7 +195,11 @@ impl Backend for FileBackend {
         self.check_writable()?;
         match &self.direct {
             Some(direct) => direct.discard(&self.file, offset, len),
-            None => hole::discard(&self.file, offset, len),
+            None => {
+                hole::discard(&self.file, offset, len)?;
+                self.forget(offset, len);
+                Ok(())
+            }
         }
     }
 
@@ -196,7 +207,11 @@ impl Backend for FileBackend {
         self.check_writable()?;
         match &self.direct {
             Some(direct) => direct.write_zeroes(&self.file, offset, len, unmap),
-            None => hole::write_zeroes(&self.file, offset, len, unmap),
+            None => {
+                hole::write_zeroes(&self.file, offset, len, unmap)?;
+                self.forget(offset, len);
+                Ok(())
+            }
         }
     }
 

@@ -134,6 +134,22 @@ pub(super) fn size(mut file: &File) -> io::Result<u64> {
     file.seek(SeekFrom::End(0))
 }
 
+/// Size in bytes of an image as the host knows it now, without asking a network or a server, and without
+/// waiting for whoever writes. None for block devices, which keep theirs.
+pub(super) fn known_size(file: &File) -> Option<u64> {
+    // SAFETY: a statx is plain data, for which zero is valid; the path is an empty one, and the call
+    // writes to the statx and to nothing else.
+    let (done, stat) = unsafe {
+        let mut stat: libc::statx = std::mem::zeroed();
+        let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+        let mask = libc::STATX_SIZE | libc::STATX_TYPE;
+        let done = libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, &mut stat);
+        (done, stat)
+    };
+    let is_file = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+    (done == 0 && is_file).then_some(stat.stx_size)
+}
+
 /// Size in bytes of the blocks in which an image is best read and written: what its file system
 /// says, within reason.
 pub(super) fn block_size(file: &File) -> u32 {

@@ -97,7 +97,8 @@ impl Direction {
     }
 }
 
-fn is_small(buffers: &GuestBuffers) -> bool {
+/// Whether these are so few bytes that others may wait for them.
+pub(super) fn is_small(buffers: &GuestBuffers) -> bool {
     buffers.len() <= MAX_BYTES && buffers.iovecs().len() <= IOV_MAX
 }
 

@@ -48,7 +48,8 @@ impl Patience {
         let sleeps = (alert > 0).then(thread::sleeps);
         let start = ticks::now();
         let done = action();
-        let long = ticks::end().saturating_sub(start) > self.quick;
+        let end = if done { ticks::end() } else { ticks::now() };
+        let long = end.saturating_sub(start) > self.quick;
         let slept = sleeps.map(|before| thread::sleeps() != before);
         self.learn(long, slept);
         done

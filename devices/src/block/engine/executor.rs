@@ -99,7 +99,7 @@ impl Executor {
     ) -> Option<Outcome> {
         // Unwind safety: the request is only read, and a backend that panicked is the same to us
         // as one that returned an error half-way: it has to keep its own promises to later calls.
-        let begun = self.trace.time_after(Point::Parsed, Some(request.tag));
+        let begun = self.trace.time_after(Point::Parsed, request.tag);
         let done = catch_unwind(AssertUnwindSafe(|| call(&*self.backend)));
         if let (Some(begun), Ok(Some(_)) | Err(_)) = (begun, &done) {
             let times = [begun, ticks::end_after(begun)];

@@ -49,7 +49,7 @@ pub(super) enum RingError {
 /// A popped head.
 pub(super) struct Popped {
     pub(super) head: u16,
-    /// It was there when the one before was popped.
+    /// It was there when somebody last looked.
     pub(super) waited: bool,
     /// There is another one.
     pub(super) more: bool,

@@ -14,7 +14,11 @@ use vm_memory::VolatileSlice;
 // If `rep` faults, what it has not copied is still in rcx; nobody needs it.
 global_asm!(
     ".pushsection .text.iolite_copy, \"ax\", @progbits",
+    ".globl iolite_copy, iolite_copy_words, iolite_copy_bytes, iolite_copy_failed",
+    ".hidden iolite_copy, iolite_copy_words, iolite_copy_bytes, iolite_copy_failed",
+    ".type iolite_copy, @function",
     "iolite_copy:",
+    ".cfi_startproc",
     "xchg rcx, rdx",
     "iolite_copy_words:",
     "rep movsq",
@@ -26,6 +30,8 @@ global_asm!(
     "iolite_copy_failed:",
     "xor eax, eax",
     "ret",
+    ".cfi_endproc",
+    ".size iolite_copy, . - iolite_copy",
     ".popsection",
 );
 
@@ -83,12 +89,15 @@ fn install() -> Option<libc::sigaction> {
 
 extern "C" fn on_bus_error(
     signal: libc::c_int,
-    _info: *mut libc::siginfo_t,
+    info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: with SA_SIGINFO the third argument is the interrupted context, ours until we return.
-    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
-    let rip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
+    // SAFETY: with SA_SIGINFO the third argument is the interrupted context, whose registers are ours
+    // until we return.
+    let rip = unsafe {
+        let context = context.cast::<libc::ucontext_t>();
+        &mut (*context).uc_mcontext.gregs[libc::REG_RIP as usize]
+    };
     let [words, bytes, failed] = [
         &raw const iolite_copy_words,
         &raw const iolite_copy_bytes,
@@ -97,9 +106,25 @@ extern "C" fn on_bus_error(
     .map(|place| place as i64);
     if *rip == words || *rip == bytes {
         *rip = failed;
-    } else if let Some(Some(previous)) = PREVIOUS.get() {
-        // The instruction runs once more, and this time the fault is its own handler's.
-        // SAFETY: a function for handlers, with what it has written itself.
-        unsafe { libc::sigaction(signal, previous, std::ptr::null_mut()) };
+        return;
+    }
+    // SAFETY: with SA_SIGINFO the second argument says what the signal is; the other calls are ones for
+    // handlers, with an action that the system gave us.
+    unsafe {
+        match (*info).si_code {
+            // Memory somewhere is broken, and nobody has touched it yet.
+            libc::BUS_MCEERR_AO => {}
+            // Somebody has sent it, who wants the end of the process.
+            ..=0 => {
+                libc::signal(signal, libc::SIG_DFL);
+                libc::raise(signal);
+            }
+            // The instruction runs once more, and this time the fault is its own handler's.
+            _ => {
+                if let Some(Some(previous)) = PREVIOUS.get() {
+                    libc::sigaction(signal, previous, std::ptr::null_mut());
+                }
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Which window is mapped in a slot, where there are several for it.
 //!
 //! Each read that a mapping would have served is a vote for its window. Votes for others cancel it (this
-//! is Boyer and Moore's majority vote), so only what is asked for more often than all others together
-//! gets anywhere. The first election takes few votes; later ones take many, for each means either that a
+//! is Boyer and Moore's majority vote), and so do reads that the window which has the slot serves: only
+//! what is asked for more often than all others together gets anywhere. The first election takes few votes; later ones take many, for each means either that a
 //! mapping is thrown away, or that the winner was looked at in vain, since parts of it were not in the
 //! page cache.
 
@@ -23,6 +23,15 @@ const LATER: u64 = 1 << 63;
 pub(super) struct Election(AtomicU64);
 
 impl Election {
+    /// A vote against whoever is the candidate.
+    #[inline]
+    pub(super) fn oppose(&self) {
+        let state = self.0.load(Ordering::Relaxed);
+        if state & VOTES != 0 {
+            self.0.store(state - 1, Ordering::Relaxed);
+        }
+    }
+
     /// A vote for `window`, which is less than 2^47. True if it has won; the next vote begins another
     /// election.
     pub(super) fn vote(&self, window: u64) -> bool {
@@ -47,6 +56,18 @@ impl Election {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_the_slot_keeps_it_while_it_serves_more() {
+        let election = Election::default();
+        for vote in 0..100_000u64 {
+            election.oppose();
+            assert!(vote % 3 == 0 || !election.vote(7));
+            election.oppose();
+        }
+        let without = (0..).find(|_| election.vote(7));
+        assert!(without.is_some_and(|votes| votes < FEW));
+    }
 
     /// The winner, and after how many votes, if there is one among them.
     fn winner(election: &Election, votes: impl IntoIterator<Item = u64>) -> Option<(u64, u64)> {

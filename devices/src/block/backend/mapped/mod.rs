@@ -8,20 +8,22 @@
 //!
 //! To touch a page that is not in the page cache is to wait for the disk, so a window is mapped only
 //! while all of it is there. A page that the kernel takes away later keeps one reader waiting; after such
-//! a read the window is looked at again. A mapping shows the file as it is: what is written or discarded
-//! is seen at once, whoever does it. Pages that are cut off cannot be read; the rest of the file's last
-//! page could, so the size of the file is asked for now and then.
+//! a read the window is looked at again. A mapping shows the file as it is on this host: what is written
+//! is seen at once. What is discarded is not read from a mapping any more: on tmpfs that would allocate
+//! it again. Pages that are cut off cannot be read; the rest of the file's last page could, so the size
+//! of the file is asked for now and then.
 
 mod copy;
 mod election;
 mod window;
 
 use std::fs::File;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use super::image;
+use super::now::is_small;
 use crate::block::buffers::GuestBuffers;
 use crate::ticks;
 use copy::Copier;
@@ -30,6 +32,8 @@ use window::{WINDOW, Window};
 
 /// What takes longer may have waited for the disk.
 const QUICK: u64 = ticks::roughly(Duration::from_micros(50));
+/// As many slots as this, if they may be, leave some for a file that grows.
+const FEWEST_SLOTS: u64 = 32;
 /// For how long the file is taken to be as large as it was.
 const FRESH: u64 = ticks::roughly(Duration::from_micros(50));
 
@@ -43,8 +47,9 @@ pub(super) struct Mapped {
     asked: AtomicU64,
 }
 
-/// Where one window of many is mapped.
+/// Where one window of many is mapped; away from others, which other threads lock.
 #[derive(Default)]
+#[repr(align(64))]
 struct Slot {
     /// Readers hold the lock while they copy.
     window: RwLock<Option<Window>>,
@@ -56,29 +61,33 @@ impl Mapped {
     /// nothing ever can be: the system refuses it, does not say what is in the page cache, or `most` is
     /// less than a window.
     pub(super) fn new(file: &File, bytes: u64, most: u64) -> Option<Self> {
-        let slots = bytes.div_ceil(WINDOW).min(most / WINDOW);
-        if slots == 0 || !window::page_cache_is_visible(file) {
+        let most = (most / WINDOW).checked_ilog2()?;
+        if !window::page_cache_is_visible(file) {
             return None;
         }
+        let slots = bytes.div_ceil(WINDOW).max(FEWEST_SLOTS);
+        let slots = slots.next_power_of_two().min(1 << most);
         Some(Mapped {
             copier: Copier::new()?,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             size: AtomicU64::new(bytes),
-            asked: AtomicU64::new(0),
+            asked: AtomicU64::new(ticks::now()),
         })
     }
 
-    /// Fills all of `buffers` from byte `offset` of `file` on, if that lies in a window that is mapped.
+    /// Fills all of `buffers` from byte `offset` of `file` on, if that lies in a window that is mapped,
+    /// and is not much.
     #[inline]
     pub(super) fn read(&self, file: &File, offset: u64, buffers: &GuestBuffers) -> bool {
-        let (number, at) = (offset / WINDOW, offset % WINDOW);
+        let Some((number, at)) = place(offset, buffers) else {
+            return false;
+        };
         let slot = self.slot(number);
         // Who has it locked is about to map another window.
         let Ok(mapped) = slot.window.try_read() else {
             return false;
         };
-        let window = mapped.as_ref().filter(|window| window.number() == number);
-        let Some(window) = window.filter(|_| buffers.len() <= WINDOW - at) else {
+        let Some(window) = mapped.as_ref().filter(|window| window.number() == number) else {
             return false;
         };
         let start = ticks::now();
@@ -86,9 +95,12 @@ impl Mapped {
             return false;
         }
         let done = window.copy(self.copier, at, buffers);
-        let long = ticks::end().saturating_sub(start) > QUICK;
         drop(mapped);
-        if long || !done {
+        let end = if done { ticks::end() } else { ticks::now() };
+        if done {
+            slot.election.oppose();
+        }
+        if !done || end.saturating_sub(start) > QUICK {
             slot.look_again(file);
         }
         done
@@ -97,35 +109,62 @@ impl Mapped {
     /// `buffers` have been read from byte `offset` of `file` on by a system call, out of the page cache.
     #[inline]
     pub(super) fn vote(&self, file: &File, offset: u64, buffers: &GuestBuffers) {
-        let (number, at) = (offset / WINDOW, offset % WINDOW);
+        let Some((number, _)) = place(offset, buffers) else {
+            return;
+        };
         let slot = self.slot(number);
-        if buffers.len() <= WINDOW - at && slot.election.vote(number) {
+        if slot.election.vote(number) {
             slot.map(file, number);
+        }
+    }
+
+    /// The `len` bytes from `offset` on have been discarded: what is mapped of them is not any more. May
+    /// wait for those who read it.
+    pub(super) fn forget(&self, offset: u64, len: u64) {
+        let Some(last) = len.checked_sub(1).map(|len| (offset + len) / WINDOW) else {
+            return;
+        };
+        let forgotten = offset / WINDOW..=last;
+        for slot in &self.slots {
+            let mut mapped = slot.window.write().unwrap_or_else(PoisonError::into_inner);
+            mapped.take_if(|window| forgotten.contains(&window.number()));
         }
     }
 
     /// The file's size in bytes, as it was a moment ago.
     #[inline]
     fn size(&self, file: &File, now: u64) -> u64 {
-        if now.saturating_sub(self.asked.load(Ordering::Relaxed)) > FRESH {
-            self.size
-                .store(image::size(file).unwrap_or(0), Ordering::Relaxed);
+        // A counter that has been set back is no reason to believe what was.
+        if now.wrapping_sub(self.asked.load(Ordering::Relaxed)) > FRESH {
+            let size = image::known_size(file).unwrap_or(u64::MAX);
+            self.size.store(size, Ordering::Relaxed);
             self.asked.store(now, Ordering::Relaxed);
         }
         self.size.load(Ordering::Relaxed)
     }
 
     fn slot(&self, number: u64) -> &Slot {
-        &self.slots[(number % self.slots.len() as u64) as usize]
+        // Their number is a power of two.
+        &self.slots[number as usize & (self.slots.len() - 1)]
     }
+}
+
+/// The window that these bytes lie in, and where in it, if they do and are not too many to keep others
+/// waiting.
+#[inline]
+fn place(offset: u64, buffers: &GuestBuffers) -> Option<(u64, u64)> {
+    let (number, at) = (offset / WINDOW, offset % WINDOW);
+    (is_small(buffers) && buffers.len() <= WINDOW - at).then_some((number, at))
 }
 
 impl Slot {
     #[cold]
     fn map(&self, file: &File, number: u64) {
-        // While somebody reads, it is not worth waiting for.
-        if let Ok(mut mapped) = self.window.try_write() {
-            *mapped = Window::map(file, number);
+        // While somebody reads, it is not worth waiting for. What cannot be mapped replaces nothing.
+        if let Some(window) = Window::map(file, number)
+            && let Ok(mut mapped) = self.window.try_write()
+        {
+            *mapped = Some(window);
         }
     }
 
@@ -210,6 +249,10 @@ mod tests {
         vote(&mapped, &file, 0);
         let (_, buffers) = buffers(&[4096]);
         assert!(mapped.read(&file, WINDOW - 4096, &buffers));
+        assert!(
+            !mapped.read(&file, 0, &self::buffers(&[1 << 20]).1),
+            "too much"
+        );
         assert!(!mapped.read(&file, WINDOW - 4095, &buffers));
         assert!(!mapped.read(&file, WINDOW, &buffers), "not mapped");
     }
@@ -276,6 +319,36 @@ mod tests {
         assert!(!mapped.read(&file, 0, &buffers(&[512]).1));
         file.write_all_at(&vec![7; WINDOW as usize], 0).unwrap();
         assert!(Window::map(&file, 0).is_some());
+    }
+
+    #[test]
+    fn what_is_discarded_is_not_mapped_any_more() {
+        let file = file();
+        let mapped = Mapped::new(&file, SIZE, SIZE).unwrap();
+        vote(&mapped, &file, 0);
+        vote(&mapped, &file, WINDOW);
+        let (_, buffers) = buffers(&[512]);
+        mapped.forget(WINDOW, 0);
+        assert!(mapped.read(&file, WINDOW, &buffers));
+        mapped.forget(WINDOW - 1, 1);
+        assert!(!mapped.read(&file, 0, &buffers));
+        assert!(mapped.read(&file, WINDOW, &buffers));
+        mapped.forget(0, SIZE);
+        assert!(!mapped.read(&file, WINDOW, &buffers));
+    }
+
+    #[test]
+    fn who_cannot_be_mapped_replaces_nobody() {
+        let file = file();
+        let mapped = Mapped::new(&file, SIZE, WINDOW).unwrap();
+        vote(&mapped, &file, 0);
+        // A hole that nobody has looked at.
+        file.set_len(3 * WINDOW).unwrap();
+        let (_, buffers) = buffers(&[512]);
+        for _ in 0..3000 {
+            mapped.vote(&file, 2 * WINDOW, &buffers);
+        }
+        assert!(mapped.read(&file, 0, &buffers));
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Window {
 
     /// Whether all of it is in the page cache.
     pub(super) fn is_all_there(&self, file: &File) -> bool {
-        let size = image::size(file).unwrap_or(0);
+        let size = image::known_size(file).unwrap_or(u64::MAX);
         let bytes = size.saturating_sub(self.number * WINDOW).min(WINDOW) as usize;
         let mut pages = [false; WINDOW as usize / PAGE];
         let known = self.mapping.page_cache(&mut pages).is_ok();
@@ -63,12 +63,13 @@ impl Window {
 }
 
 /// Whether the system says what of `file` is in the page cache. It does not to those who may neither
-/// write to the file nor own it: for them, all of any file is, even what lies behind its end.
+/// write to the file nor own it: for them, all of any file is, even what lies far behind its end.
 pub(super) fn page_cache_is_visible(file: &File) -> bool {
     let behind = || {
-        let end = image::size(file)?.next_multiple_of(PAGE as u64);
+        const FAR: u64 = 1 << 30;
+        let far = image::size(file)?.next_multiple_of(FAR) + FAR;
         let mut pages = [true];
-        Mapping::new(file, end, PAGE)?.page_cache(&mut pages)?;
+        Mapping::new(file, far, PAGE)?.page_cache(&mut pages)?;
         io::Result::Ok(pages[0])
     };
     matches!(behind(), Ok(false))

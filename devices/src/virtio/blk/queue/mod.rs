@@ -33,7 +33,7 @@ use crate::block::gate::Gate;
 use crate::block::request::Completion;
 use crate::block::source::{Pulled, RequestSource};
 use crate::throttle::Throttle;
-use crate::trace;
+use crate::trace::{self, Point};
 use crate::virtio::device::QueueLayout;
 use crate::virtio::notifier::Notifier;
 
@@ -203,12 +203,12 @@ impl RequestSource for RequestQueue {
         if active.is_none_or(|active| active.ring.is_quiet()) {
             return None;
         }
-        self.gate.enter().then(|| self.pull(state))?
+        self.gate.enter().then(|| self.pull(state, None))?
     }
 
     fn complete(&self, completion: Completion) {
         let mut state = self.lock();
-        let was_in_flight = self.finish(&mut state, completion);
+        let was_in_flight = self.finish(&mut state, completion, trace::now_if_on());
         drop(state);
         if was_in_flight {
             self.gate.leave();
@@ -217,8 +217,10 @@ impl RequestSource for RequestQueue {
 
     fn exchange(&self, completion: Completion) -> Option<Pulled> {
         let mut state = self.lock();
+        // One time for three moments: it has ended, it is used, and one that waited is popped.
+        let now = self.trace.time_after(Point::Ended, completion.tag);
         // The next request takes the place of this one inside the gate.
-        self.finish(&mut state, completion)
-            .then(|| self.pull(state))?
+        self.finish(&mut state, completion, now)
+            .then(|| self.pull(state, now))?
     }
 }

@@ -8,9 +8,15 @@ use crate::trace::Point;
 use crate::virtio::blk::completion::Answer;
 
 impl RequestQueue {
-    /// Takes the answer to a request. False, and a complaint, if that is not in flight.
+    /// Takes the answer to a request; it is `now` if somebody watches. False, and a complaint, if the
+    /// request is not in flight.
     #[inline]
-    pub(super) fn finish(&self, state: &mut State, completion: Completion) -> bool {
+    pub(super) fn finish(
+        &self,
+        state: &mut State,
+        completion: Completion,
+        now: Option<u64>,
+    ) -> bool {
         let Completion { id, tag, outcome } = completion;
         let active = state.active.as_ref();
         let Some(pending) = active.and_then(|active| active.ring.pending(tag)) else {
@@ -19,13 +25,21 @@ impl RequestQueue {
             return false;
         };
         self.counters.count_outcome(pending, outcome);
-        self.publish(state, id, tag, pending.answer(outcome));
+        self.publish(state, id, tag, pending.answer(outcome), now);
         true
     }
 
-    /// Gives a head back to the driver, and notifies it if it wants that.
+    /// Gives a head back to the driver, and notifies it if it wants that. It is `now` if somebody
+    /// watches.
     #[inline]
-    pub(super) fn publish(&self, state: &mut State, id: u64, head: u16, answer: Answer) {
+    pub(super) fn publish(
+        &self,
+        state: &mut State,
+        id: u64,
+        head: u16,
+        answer: Answer,
+        now: Option<u64>,
+    ) {
         // A broken queue is stopped: the driver gets nothing back until it has reset the device.
         let Some(active) = &mut state.active else {
             return;
@@ -34,7 +48,7 @@ impl RequestQueue {
             return;
         }
         let status = answer.code().unwrap_or(u8::MAX);
-        if let Some(now) = self.trace.time_after(Point::Ended, Some(head)) {
+        if let Some(now) = now {
             self.trace
                 .event_at(now, Point::Used, head, status.into(), 0);
         }

@@ -29,13 +29,17 @@ enum Step {
 
 impl RequestQueue {
     /// The next request to carry out. The caller is inside the gate, and stays there with the request
-    /// if it gets one.
+    /// if it gets one. `now` is the time, if it is known.
     #[inline]
-    pub(super) fn pull<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Option<Pulled> {
+    pub(super) fn pull<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        mut now: Option<u64>,
+    ) -> Option<Pulled> {
         // The gate is asked for every head: a driver that refills the ring with requests that are
         // answered on the spot cannot hold up a reset.
         while self.gate.is_open() && !self.notifier.needs_reset() {
-            match self.step(&mut state) {
+            match self.step(&mut state, now.take()) {
                 Ok(Step::Pulled(pulled)) => return Some(pulled),
                 Ok(Step::Answered) => {
                     // There may be no end to these, nor to the turn.
@@ -54,17 +58,15 @@ impl RequestQueue {
 
     /// One head: a request to carry out, or one that is answered already, or none.
     #[inline]
-    fn step(&self, state: &mut State) -> Result<Step, Broken> {
+    fn step(&self, state: &mut State, now: Option<u64>) -> Result<Step, Broken> {
         let Some(active) = &mut state.active else {
             return Ok(Step::Empty);
         };
         let Some(Popped { head, waited, more }) = active.ring.pop()? else {
             return Ok(Step::Empty);
         };
-        let popped = match waited {
-            true => self.trace.time_after(Point::Used, None),
-            false => trace::now_if_on(),
-        };
+        // One that did not wait may have come after the time that is known.
+        let popped = now.filter(|_| waited).or_else(trace::now_if_on);
         let in_flight = active.ring.in_flight();
         self.counters.max_in_flight.at_least(in_flight.into());
         state.last_id += 1;
@@ -82,7 +84,7 @@ impl RequestQueue {
                     self.trace.event_at(popped, Point::Popped, head, 0, 0);
                 }
                 let answer = self.answer_now(id, other);
-                self.publish(state, id, head, answer);
+                self.publish(state, id, head, answer, trace::now_if_on());
                 Ok(Step::Answered)
             }
         }
