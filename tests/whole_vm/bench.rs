@@ -196,6 +196,7 @@ fn qemu() -> Outcome {
         "qemu io_uring",
         "host io_uring",
         "host preadv",
+        "host mmap",
     ];
     for (at, cell) in rows(&results, 2 * 2 * subjects.len())?.iter().enumerate() {
         sound(cell)?;
