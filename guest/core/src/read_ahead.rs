@@ -8,8 +8,9 @@ use core::ops::Range;
 
 /// First window in pages, and the smallest one that stays open.
 pub const MIN_WINDOW: u64 = 4;
-/// Largest window in pages: 128 KiB.
-pub const MAX_WINDOW: u64 = 32;
+/// Largest window in pages: 256 KiB, twice what a fault maps (the pager maps 32 pages around it), so that
+/// the second half of a window is there while the next one is read.
+pub const MAX_WINDOW: u64 = 64;
 
 /// The stream that a mapping's faults make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,7 +190,7 @@ mod tests {
         }
         assert_eq!(stream.window, MAX_WINDOW);
         let mut at = 10_000;
-        for _ in 0..4 {
+        for _ in 0..5 {
             assert!(stream.fault(at, 0, ANY).is_empty());
             assert!(stream.fault(at, 0, ANY).is_empty(), "after its read");
             at += 1000;
