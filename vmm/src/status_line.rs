@@ -31,7 +31,7 @@ pub fn is_possible() -> bool {
 pub fn show(text: &str) {
     let mut terminal = lock();
     if !terminal.taken {
-        write(&format!("{EMPTY}{text}"));
+        write(&format!("{EMPTY}{}", fitting(text, width())));
         terminal.shown = true;
     }
 }
@@ -57,6 +57,17 @@ pub fn end() {
     }
 }
 
+/// How many columns the terminal has, if it knows.
+fn width() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(usize::MAX, |(width, _)| width.0.into())
+}
+
+/// As much of a text as fits in a line of this width: in two lines it could not be written over. The
+/// last column is left free, for there terminals differ.
+fn fitting(text: &str, width: usize) -> String {
+    text.chars().take(width.saturating_sub(1)).collect()
+}
+
 impl Terminal {
     fn make_room(&mut self) {
         if std::mem::take(&mut self.shown) {
@@ -72,4 +83,16 @@ fn write(text: &str) {
 
 fn lock() -> MutexGuard<'static, Terminal> {
     TERMINAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_never_two() {
+        assert_eq!(fitting("stats: 5 IOPS", 80), "stats: 5 IOPS");
+        assert_eq!(fitting("stats: 5 IOPS", 10), "stats: 5 ");
+        assert_eq!(fitting("stats: 5 IOPS", 0), "");
+    }
 }

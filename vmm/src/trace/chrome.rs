@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! M     who is on a lane         X      a slice
-//! b e   a request on its disk    s t f  the arrow from who asked to who did it to who was told
+//! b e   a request in flight on its disk    s t f  the arrow from who asked to who did it to who was told
 //! C     requests in flight on each disk
 //! ```
 //!
@@ -15,20 +15,22 @@ use std::io::{self, Write};
 
 use serde_json::{json, to_string};
 
+use super::in_flight::{changes, flight};
 use super::model::{Category, Group, MOMENT_NAMES, Moment, NEVER, Op, PROCESSOR, Request, Trace};
 
 /// The process of the guest's lanes.
 pub const GUEST: u32 = 1;
 /// The process of the host's threads.
 pub const HOST: u32 = 2;
-/// The process of the disks.
+/// The process of the first disk; the others follow. Each is a process of its own, for Perfetto puts
+/// asynchronous slices of one name and one process on one track.
 pub const DISKS: u32 = 3;
 
 /// The version of this layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The tid of the first lane; the others follow, then the disks. That of a process is its pid.
-pub const FIRST_TID: u32 = 10;
+pub const FIRST_TID: u32 = 1000;
 
 /// How the first line begins: by this a file is known.
 pub const MAGIC: &str = "{\"otherData\":{\"iolite_trace\":";
@@ -77,8 +79,10 @@ fn tid(lane: u16) -> u32 {
     FIRST_TID + u32::from(lane)
 }
 
-fn disk_tid(disk: usize, trace: &Trace) -> u32 {
-    FIRST_TID + (trace.lanes.len() + disk) as u32
+/// A disk's process, and its only thread.
+fn disk_place(disk: usize, trace: &Trace) -> (u32, u32) {
+    let tid = FIRST_TID + (trace.lanes.len() + disk) as u32;
+    (DISKS + disk as u32, tid)
 }
 
 /// Lines of an array.
@@ -109,7 +113,11 @@ fn write_names<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
         Some(lost) => format!("guest; events: {lost}"),
         None => "guest".into(),
     };
-    for (pid, name) in [(GUEST, guest.as_str()), (HOST, "iolite"), (DISKS, "disks")] {
+    let mut processes = vec![(GUEST, guest), (HOST, "iolite".into())];
+    for (disk, name) in (DISKS..).zip(&trace.about.disks) {
+        processes.push((disk, format!("disk {name}")));
+    }
+    for (pid, name) in processes {
         meta(pid, pid, "process_name", json!({"name": name}))?;
         meta(pid, pid, "process_sort_index", json!({"sort_index": pid}))?;
     }
@@ -121,27 +129,27 @@ fn write_names<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
         meta(pid, tid, "thread_sort_index", json!({"sort_index": place}))?;
     }
     for (disk, name) in trace.about.disks.iter().enumerate() {
-        let tid = disk_tid(disk, trace);
-        meta(DISKS, tid, "thread_name", json!({"name": name}))?;
+        let (pid, tid) = disk_place(disk, trace);
+        meta(pid, tid, "thread_name", json!({"name": name}))?;
     }
     Ok(())
 }
 
 fn write_requests<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
     for (id, request) in (1..).zip(&trace.requests) {
-        let Some((start, end)) = request.span() else {
+        let Some((start, end)) = flight(request).or(request.span()) else {
             continue;
         };
-        let tid = disk_tid(request.disk.into(), trace);
+        let (pid, tid) = disk_place(request.disk.into(), trace);
         let name = to_string(&title(request))?;
         let args = args(request, trace)?;
         out.line(format_args!(
-            "{{\"ph\":\"b\",\"pid\":{DISKS},\"tid\":{tid},\"ts\":{},\"id\":{id},\
+            "{{\"ph\":\"b\",\"pid\":{pid},\"tid\":{tid},\"ts\":{},\"id\":{id},\
              \"cat\":\"request\",\"name\":{name},\"args\":{args}}}",
             us(start)
         ))?;
         out.line(format_args!(
-            "{{\"ph\":\"e\",\"pid\":{DISKS},\"tid\":{tid},\"ts\":{},\"id\":{id},\
+            "{{\"ph\":\"e\",\"pid\":{pid},\"tid\":{tid},\"ts\":{},\"id\":{id},\
              \"cat\":\"request\",\"name\":{name}}}",
             us(end)
         ))?;
@@ -168,6 +176,7 @@ fn args(request: &Request, trace: &Trace) -> io::Result<String> {
     let lanes = [
         ("asker", request.asker),
         ("server", request.server),
+        ("device", request.device),
         ("worker", request.worker),
     ];
     for (key, lane) in lanes {
@@ -189,13 +198,17 @@ fn args(request: &Request, trace: &Trace) -> io::Result<String> {
 fn title(request: &Request) -> String {
     let op = super::assemble::op_name(request.op);
     match request.op {
-        Op::Read | Op::Write => format!("{op} {} KiB", request.bytes.div_ceil(1024)),
+        Op::Read | Op::Write if !request.bytes.is_multiple_of(1024) => {
+            format!("{op} {} bytes", request.bytes)
+        }
+        Op::Read | Op::Write => format!("{op} {} KiB", request.bytes / 1024),
         _ => op.into(),
     }
 }
 
 /// From who asked for a request, to the server if there is one, to the thread that did it, to who was
-/// told: the interrupt handler, or the client. An arrow needs a slice at each of its ends.
+/// told: the interrupt handler and the thread that waited, or the client. An arrow needs a slice at each
+/// of its ends.
 fn write_arrows<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
     let backends = trace.slices.iter();
     let backends = backends.filter(|slice| slice.category == Category::Backend);
@@ -243,11 +256,16 @@ fn arrow(
         ]),
         None => {
             request.when(Moment::Interrupted)?;
-            Some(vec![
-                ("s", guest(asker), added),
-                ("t", host(worker), begun),
-                ("f", guest(processor?), request.when(Moment::Harvested)?),
-            ])
+            let harvested = (guest(processor?), request.when(Moment::Harvested)?);
+            let mut ends = vec![("s", guest(asker), added), ("t", host(worker), begun)];
+            match request.when(Moment::Running) {
+                Some(running) => ends.extend([
+                    ("t", harvested.0, harvested.1),
+                    ("f", guest(asker), running),
+                ]),
+                None => ends.push(("f", harvested.0, harvested.1)),
+            }
+            Some(ends)
         }
     }
 }
@@ -255,12 +273,13 @@ fn arrow(
 /// Requests in flight, from the driver's adding (or the device's popping) to the used ring.
 fn write_counters<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
     for (disk, name) in trace.about.disks.iter().enumerate() {
+        let pid = DISKS + disk as u32;
         let name = to_string(&format!("{name} in flight"))?;
         let mut count = 0i64;
-        for (at, change) in super::in_flight::changes(trace, disk as u8) {
+        for (at, change) in changes(trace, disk as u8) {
             count += change;
             out.line(format_args!(
-                "{{\"ph\":\"C\",\"pid\":{DISKS},\"tid\":{DISKS},\"ts\":{},\"name\":{name},\
+                "{{\"ph\":\"C\",\"pid\":{pid},\"tid\":{pid},\"ts\":{},\"name\":{name},\
                  \"args\":{{\"requests\":{count}}}}}",
                 us(at)
             ))?;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::names::{Name, Names};
+use super::parts;
 
 /// A trace.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,14 @@ pub struct Trace {
     pub slices: Vec<Slice>,
     /// The requests, in the order of their birth; the n-th has id n + 1.
     pub requests: Vec<Request>,
+}
+
+impl Trace {
+    /// How many requests have an effect before its cause: none, if the clocks of both sides agree.
+    pub fn disordered(&self) -> u64 {
+        let torn = self.requests.iter().filter(|r| !parts::is_in_order(r));
+        self.about.disordered + torn.count() as u64
+    }
 }
 
 /// Where a trace comes from and what it lacks.
@@ -45,6 +54,9 @@ pub struct About {
     pub host_lost: u64,
     /// Events that came when the trace was as long as it can get.
     pub not_kept: u64,
+    /// Requests of which the device had something before the guest said that it gave it, or the guest
+    /// before the device: the clocks do not agree.
+    pub disordered: u64,
     /// The guest's time stamp counter minus the host's.
     pub tsc_offset: i64,
     /// How the two clocks were found to agree.
@@ -244,6 +256,8 @@ pub struct Request {
     pub asker: Option<u16>,
     /// The lane of the thread that drives the disk, if that is a program's.
     pub server: Option<u16>,
+    /// The lane of the device's thread that popped it.
+    pub device: Option<u16>,
     /// The lane of the thread that carried it out.
     pub worker: Option<u16>,
     /// When each moment was, or [`NEVER`].
@@ -265,6 +279,7 @@ impl Request {
             status: None,
             asker: None,
             server: None,
+            device: None,
             worker: None,
             at: [NEVER; MOMENTS],
         }

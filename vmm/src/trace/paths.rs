@@ -61,7 +61,7 @@ impl PathFigures<'_> {
     /// The request at this place of the order by length.
     pub fn at(&self, share: f64) -> Option<&Request> {
         let last = self.requests.len().checked_sub(1)?;
-        let place = (share * last as f64).round() as usize;
+        let place = (share * last as f64).floor() as usize;
         self.requests.get(place).copied()
     }
 

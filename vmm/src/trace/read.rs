@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::Error;
 
-use super::chrome::{DISKS, FIRST_TID, GUEST, HOST, MAGIC, VERSION};
+use super::chrome::{FIRST_TID, GUEST, HOST, MAGIC, VERSION};
 use super::model::{
     About, Category, Group, Lane, MOMENT_NAMES, MOMENTS, NEVER, Op, Request, Slice, Trace,
 };
@@ -111,6 +111,7 @@ fn about(line: &str, name: &str) -> Result<About, ReadError> {
         about.guest_events,
         about.host_events,
         about.not_kept,
+        about.disordered,
     ];
     if counts.into_iter().any(|count| count > LONGEST) || about.disks.len() > MOST_DISKS {
         let why = "numbers that make no sense";
@@ -200,6 +201,7 @@ fn take_request(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> 
         status: Option<u8>,
         asker: Option<u32>,
         server: Option<u32>,
+        device: Option<u32>,
         worker: Option<u32>,
         at: At,
     }
@@ -217,6 +219,7 @@ fn take_request(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> 
         status: args.status,
         asker: lane(Group::Guest, args.asker),
         server: lane(Group::Guest, args.server),
+        device: lane(Group::Host, args.device),
         worker: lane(Group::Host, args.worker),
         at: args.at.0,
     };
@@ -259,7 +262,7 @@ fn group(pid: u32) -> Option<Group> {
     match pid {
         GUEST => Some(Group::Guest),
         HOST => Some(Group::Host),
-        DISKS => None,
+        // A disk.
         _ => None,
     }
 }

@@ -129,6 +129,7 @@ impl Session {
             guest_lost: self.reader.lost(),
             host_lost: trace::lost(),
             not_kept: self.not_kept,
+            disordered: trace.about.disordered,
             tsc_offset: offset,
             clock: self.offset.found,
         };

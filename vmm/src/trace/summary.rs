@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::model::Trace;
-use super::parts::{self, PART_NAMES, PARTS, Part};
+use super::parts::{PART_NAMES, PARTS, Part};
 use super::paths::{PathFigures, figures};
 
 /// How many paths stand beside each other in a table of 100 columns.
@@ -36,8 +36,7 @@ fn header(text: &mut String, trace: &Trace) -> std::fmt::Result {
     )?;
     writeln!(text, "clock    {}", about.clock)?;
     let complete = trace.requests.iter().filter(|r| r.is_complete()).count();
-    let disordered = trace.requests.iter().filter(|r| !parts::is_in_order(r));
-    let order = match disordered.count() {
+    let order = match trace.disordered() {
         0 => "causes before effects in all of them".to_owned(),
         count => format!("in {count} of them an effect comes before its cause"),
     };

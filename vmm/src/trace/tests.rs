@@ -107,7 +107,7 @@ fn trace_of(recording: &Recording) -> Trace {
         iolite_trace: chrome::VERSION,
         disks: recording.disks.clone(),
         duration_ns: last + 2000,
-        ..About::default()
+        ..trace.about
     };
     trace
 }
@@ -116,6 +116,31 @@ fn written(trace: &Trace) -> Vec<u8> {
     let mut file = Vec::new();
     chrome::write(&mut file, trace).unwrap();
     file
+}
+
+#[test]
+fn clocks_that_do_not_agree_are_seen() {
+    let recording = blocking_reads(50);
+    assert_eq!(trace_of(&recording).disordered(), 0);
+    // What the device does seems to be before the guest gives it the request, or after it has it back.
+    for shift in [-200, 200] {
+        let trace = assemble(&recording, &Scale::nanoseconds(100_000), OFFSET + shift);
+        assert!(trace.disordered() >= 49, "{shift}: {}", trace.disordered());
+    }
+}
+
+#[test]
+fn a_guest_that_says_nothing_is_heard_by_its_notifications() {
+    let recording = Recording {
+        guest: Vec::new(),
+        ..blocking_reads(3)
+    };
+    let trace = trace_of(&recording);
+    for (number, request) in (0..).zip(&trace.requests) {
+        let wanted = [150, 160].map(|at| Some(1000 * number + 10 + at));
+        let seen = [Moment::Received, Moment::Popped].map(|moment| request.when(moment));
+        assert_eq!(seen, wanted);
+    }
 }
 
 #[test]
@@ -170,7 +195,8 @@ fn what_is_written_keeps_the_rules_and_is_read_back() {
 fn files_that_are_no_traces_are_told_apart() {
     let whole = written(&trace_of(&blocking_reads(2)));
     let whole = String::from_utf8(whole).unwrap();
-    let newer = whole.replacen("\"iolite_trace\":1", "\"iolite_trace\":99", 1);
+    let version = format!("\"iolite_trace\":{}", chrome::VERSION);
+    let newer = whole.replacen(&version, "\"iolite_trace\":99", 1);
     let cut = &whole[..whole.len() - 3];
     let damaged = whole.replacen("\"popped\":", "\"popped\":x", 1);
     let late = whole.replacen("\"popped\":", "\"popped\":18446744073709551615,\"x\":", 1);

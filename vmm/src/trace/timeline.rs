@@ -1,9 +1,11 @@
 //! `iolite trace timeline`: requests as lines, in the manner of biosnoop, or each of their moments,
 //! in the manner of blkparse.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use super::model::{MOMENT_NAMES, Moment, NEVER, Op, Request, Trace};
+use super::model::{MOMENT_NAMES, Moment, NEVER, Name, Op, Request, Trace};
 use super::parts;
 
 /// One line for each request, in the order in which they were asked for.
@@ -12,9 +14,10 @@ use super::parts;
 /// What writing says.
 pub fn requests(mut out: impl Write, trace: &Trace) -> io::Result<()> {
     write_lost(&mut out, trace)?;
+    let (comm, path) = (comm_width(trace), path_width(trace));
     writeln!(
         out,
-        "{:<12} {:>7} {:<16} {:<14} {:<5} {:<1} {:>10} {:>7} {:>9} {:>9} {:>9} {:>9}",
+        "{:<12} {:>7} {:<comm$} {:<path$} {:<6} {:<1} {:>10} {:>7} {:>9} {:>9} {:>9} {:>9}",
         "TIME(s)",
         "ID",
         "COMM",
@@ -31,7 +34,7 @@ pub fn requests(mut out: impl Write, trace: &Trace) -> io::Result<()> {
     for (id, request, start) in in_order(trace) {
         writeln!(
             out,
-            "{:<12.6} {:>7} {:<16} {:<14} {:<5} {:<1} {:>10} {:>7} {:>9} {:>9} {:>9} {:>9.1}{}",
+            "{:<12.6} {:>7} {:<comm$} {:<path$} {:<6} {:<1} {:>10} {:>7} {:>9} {:>9} {:>9} {:>9.1}{}",
             start as f64 / 1e9,
             id,
             asker(request, trace),
@@ -48,6 +51,21 @@ pub fn requests(mut out: impl Write, trace: &Trace) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// As wide as the longest name of an asker.
+fn comm_width(trace: &Trace) -> usize {
+    let askers: BTreeSet<u16> = trace.requests.iter().filter_map(|r| r.asker).collect();
+    let lanes = askers
+        .into_iter()
+        .filter_map(|lane| trace.lanes.get(usize::from(lane)));
+    lanes.map(|lane| lane.name.len()).max().unwrap_or(0).max(8)
+}
+
+fn path_width(trace: &Trace) -> usize {
+    let paths: BTreeSet<Name> = trace.requests.iter().map(|r| r.path).collect();
+    let names = paths.into_iter().map(|path| trace.names.text(path).len());
+    names.max().unwrap_or(0).max(4)
 }
 
 /// One line for each moment of each request.
@@ -67,7 +85,7 @@ pub fn moments(mut out: impl Write, trace: &Trace) -> io::Result<()> {
         let request = &trace.requests[id as usize - 1];
         writeln!(
             out,
-            "{:<5} {:>14.9} {:>7} {:<11} {} {:>10} + {:<4} [{}]",
+            "{:<6} {:>14.9} {:>7} {:<11} {} {:>10} + {:<4} [{}]",
             disk(request, trace),
             at as f64 / 1e9,
             id,
@@ -141,8 +159,8 @@ fn who<'a>(request: &Request, moment: u8, trace: &'a Trace) -> &'a str {
     match moment {
         _ if of_driver && request.server.is_some() => lane(request.server),
         m if m <= Moment::Notified as u8 => lane(request.asker),
-        m if m <= Moment::Popped as u8 => "device",
-        m if m <= Moment::Signalled as u8 => lane(request.worker),
+        m if m <= Moment::Parsed as u8 => lane(request.device),
+        m if m <= Moment::Signalled as u8 => lane(request.worker.or(request.device)),
         m if m >= Moment::Running as u8 => lane(request.asker),
         _ => "processor",
     }
@@ -152,9 +170,14 @@ fn asker<'a>(request: &Request, trace: &'a Trace) -> &'a str {
     who(request, 0, trace)
 }
 
-fn disk<'a>(request: &Request, trace: &'a Trace) -> &'a str {
+/// The disk's name, and the queue's number where it is not the first one.
+fn disk<'a>(request: &Request, trace: &'a Trace) -> Cow<'a, str> {
     let disk = trace.about.disks.get(usize::from(request.disk));
-    disk.map_or("?", String::as_str)
+    let disk = disk.map_or("?", String::as_str);
+    match request.queue {
+        0 => disk.into(),
+        queue => format!("{disk}.{queue}").into(),
+    }
 }
 
 fn letter(op: Op) -> char {

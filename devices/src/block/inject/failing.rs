@@ -1,15 +1,18 @@
-//! Ends the requests that are to fail before an engine sees them: nothing of them is carried out.
+//! Ends the requests that are to fail before an engine sees them: nothing of them is carried out. Whoever
+//! watches sees a backend that has ended as soon as it began.
 
 use std::sync::Arc;
 
 use super::failure::{Armed, Failure};
 use crate::block::request::{Completion, Outcome, Request};
 use crate::block::source::{Pulled, RequestSource};
+use crate::trace::{Point, Queue};
 
 /// The requests of a source without those that fail.
 pub(super) struct Failing {
     /// The disk's, for log lines.
     name: String,
+    trace: Queue,
     source: Arc<dyn RequestSource>,
     failures: Arc<[Armed]>,
     seed: u64,
@@ -24,6 +27,7 @@ impl Failing {
     ) -> Self {
         Failing {
             name: name.to_owned(),
+            trace: Queue::labelled(name),
             source,
             failures,
             seed,
@@ -48,6 +52,9 @@ impl RequestSource for Failing {
                 return Some(pulled);
             };
             let Request { id, tag, .. } = pulled.request;
+            if let Some(now) = self.trace.time_after(Point::Parsed, tag) {
+                self.trace.pair([now, now], Point::Ended, tag, 0, 0);
+            }
             log::debug!("{} #{id} fails on purpose: {failure}", self.name);
             self.source.complete(Completion {
                 id,

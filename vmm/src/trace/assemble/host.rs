@@ -54,7 +54,7 @@ impl Host {
         let key = (event.disk, event.queue, event.head);
         match event.point {
             Point::Notified => requests.received(queue, at),
-            Point::Popped => requests.popped(key, at),
+            Point::Popped => requests.popped(key, thread.lane(number, lanes), at),
             Point::Parsed => {
                 if let Some(request) = requests.get(key) {
                     request.set(Moment::Parsed, at);

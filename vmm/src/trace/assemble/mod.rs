@@ -15,7 +15,7 @@ mod requests;
 mod thread;
 
 use super::clock::Scale;
-use super::model::{Lane, Names, Trace};
+use super::model::{About, Lane, Names, Trace};
 use super::raw::{GuestEvent, Recording};
 use guest::Guest;
 use host::Host;
@@ -89,9 +89,13 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
     // What encloses comes before what it encloses.
     slices.sort_by_key(|slice| (slice.start, u64::MAX - slice.end));
     let lanes: Vec<Lane> = lanes;
+    let about = About {
+        disordered: requests.disordered,
+        ..About::default()
+    };
     let requests = requests.finish(&mut names);
     Trace {
-        about: Default::default(),
+        about,
         lanes,
         names,
         slices,

@@ -17,8 +17,12 @@ pub struct Requests {
     used: HashMap<(u8, u8), Vec<usize>>,
     /// Disk by disk, those of a driver in ring 3 that it is to be interrupted for.
     signalled: HashMap<u8, Vec<usize>>,
+    /// Queue by queue, when the device was notified last and has popped nothing since.
+    received: HashMap<(u8, u8), u64>,
     /// The path of a request that the guest does not say anything of.
     unannounced: Name,
+    /// Those that one side had before the other one gave them.
+    pub disordered: u64,
 }
 
 /// No ring holds more: what is beyond has been lost.
@@ -34,12 +38,20 @@ impl Requests {
             notified: HashMap::new(),
             used: HashMap::new(),
             signalled: HashMap::new(),
+            received: HashMap::new(),
+            disordered: 0,
             unannounced: names.of(if guest { path::DRIVER } else { path::GUEST }),
         }
     }
 
     /// The guest has added a request.
     pub fn added(&mut self, request: Request) -> usize {
+        // A head is added again once the request that had it is gone. One that nobody announced has
+        // the head already: the device has popped this very request, it seems before it was added.
+        let before = self.get(request.key());
+        if before.is_some_and(|before| before.when(Moment::Added).is_none()) {
+            self.disordered += 1;
+        }
         let index = self.born(request);
         let request = &self.all[index];
         push(&mut self.added, (request.disk, request.queue), index);
@@ -63,6 +75,7 @@ impl Requests {
 
     /// The device has received a notification: it is for all that it has not popped.
     pub fn received(&mut self, queue: (u8, u8), at: u64) {
+        self.received.insert(queue, at);
         for index in self.notified.remove(&queue).unwrap_or_default() {
             let request = &mut self.all[index];
             if request.when(Moment::Popped).is_none() {
@@ -71,12 +84,20 @@ impl Requests {
         }
     }
 
-    /// The device has popped a head: the guest's request, or one that it did not announce.
-    pub fn popped(&mut self, key: Key, at: u64) {
+    /// The device's thread on this lane has popped a head: the guest's request, or one that it did not
+    /// announce.
+    pub fn popped(&mut self, key: Key, lane: u16, at: u64) {
         let known = self.alive.get(&key).copied();
         let known = known.filter(|index| self.all[*index].when(Moment::Popped).is_none());
         let index = known.unwrap_or_else(|| self.born(Request::new(key, self.unannounced)));
-        self.all[index].set(Moment::Popped, at);
+        let received = self.received.remove(&(key.0, key.1));
+        let request = &mut self.all[index];
+        request.set(Moment::Popped, at);
+        request.device = Some(lane);
+        // The notification was for the first one, at least.
+        if let (Some(received), None) = (received, request.when(Moment::Added)) {
+            request.set(Moment::Received, received);
+        }
     }
 
     /// The request with this head that is alive.
@@ -143,6 +164,7 @@ impl Requests {
     pub fn harvested(&mut self, key: Key, interrupt: u64, at: u64) -> Option<usize> {
         let index = self.alive.remove(&key)?;
         let request = &mut self.all[index];
+        self.disordered += u64::from(request.when(Moment::Used).is_none());
         if request
             .when(Moment::Used)
             .is_some_and(|used| interrupt >= used)

@@ -1,11 +1,11 @@
 //! A latency histogram: logarithmic, forty bars for each power of ten, the slowest hundredth in
 //! another colour.
 
+use super::layout::Layout;
 use super::svg::{Anchor, Svg, round_time, small_width, time};
 use crate::trace::parts;
 use crate::trace::paths::PathFigures;
 
-const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 130.0;
 const MARGIN: f64 = 14.0;
 const TOP: f64 = 20.0;
@@ -15,12 +15,12 @@ const PER_DECADE: f64 = 40.0;
 const FEWEST: i64 = 42;
 
 /// The histogram as an element of a page.
-pub fn element(path: &PathFigures<'_>, label: &str) -> String {
+pub fn element(path: &PathFigures<'_>, layout: &Layout, label: &str) -> String {
     let lives: Vec<u64> = path.requests.iter().map(|r| parts::whole(r)).collect();
     let (Some(least), Some(most)) = (lives.first(), lives.last()) else {
         return String::new();
     };
-    let axis = Axis::around(*least, *most);
+    let axis = Axis::around(*least, *most, layout.small);
     let mut counts = vec![0usize; axis.bars as usize];
     for life in &lives {
         if let Some(count) = counts.get_mut((bar(*life) - axis.first) as usize) {
@@ -31,7 +31,7 @@ pub fn element(path: &PathFigures<'_>, label: &str) -> String {
     draw_axis(&mut svg, &axis);
     draw_bars(&mut svg, &axis, &counts, path.percentile(0.99) as f64);
     draw_percentiles(&mut svg, &axis, path);
-    svg.element("", (WIDTH, TOP + HEIGHT + 22.0), label)
+    svg.element(layout.class, (layout.small, TOP + HEIGHT + 22.0), label)
 }
 
 /// The number of the bar that a time is in.
@@ -44,25 +44,29 @@ struct Axis {
     /// The number of the first bar.
     first: i64,
     bars: i64,
+    /// Width of the drawing.
+    width: f64,
 }
 
 impl Axis {
     /// With some room at both ends.
-    fn around(least: u64, most: u64) -> Axis {
+    fn around(least: u64, most: u64, width: f64) -> Axis {
         let (first, last) = (bar(least) - 3, bar(most) + 3);
         let missing = (FEWEST - (last - first + 1)).max(0);
         Axis {
             first: first - missing / 2,
             bars: last - first + 1 + missing,
+            width,
         }
     }
 
-    fn width(&self) -> f64 {
-        (WIDTH - 2.0 * MARGIN) / self.bars as f64
+    /// Width of a bar.
+    fn bar(&self) -> f64 {
+        (self.width - 2.0 * MARGIN) / self.bars as f64
     }
 
     fn x(&self, ns: f64) -> f64 {
-        MARGIN + (ns.max(1.0).log10() * PER_DECADE - self.first as f64) * self.width()
+        MARGIN + (ns.max(1.0).log10() * PER_DECADE - self.first as f64) * self.bar()
     }
 
     /// When bar `index` begins.
@@ -80,7 +84,7 @@ fn draw_axis(svg: &mut Svg, axis: &Axis) {
     for mark in marks.skip_while(|mark| *mark < from) {
         let (x, text) = (axis.x(mark), round_time(mark));
         let half = small_width(&text) / 2.0;
-        if x + half > WIDTH {
+        if x + half > axis.width {
             break;
         }
         svg.line((x, TOP), (x, TOP + HEIGHT), "grid");
@@ -90,7 +94,7 @@ fn draw_axis(svg: &mut Svg, axis: &Axis) {
         }
     }
     let bottom = TOP + HEIGHT;
-    svg.line((MARGIN, bottom), (WIDTH - MARGIN, bottom), "axis");
+    svg.line((MARGIN, bottom), (axis.width - MARGIN, bottom), "axis");
 }
 
 fn draw_bars(svg: &mut Svg, axis: &Axis, counts: &[usize], p99: f64) {
@@ -100,7 +104,7 @@ fn draw_bars(svg: &mut Svg, axis: &Axis, counts: &[usize], p99: f64) {
         let height = (*count as f64 / highest * HEIGHT).max(1.5);
         let class = if from > p99 { "tail" } else { "bar" };
         let place = (axis.x(from) + 0.4, TOP + HEIGHT - height);
-        let size = ((axis.width() - 0.8).max(0.5), height);
+        let size = ((axis.bar() - 0.8).max(0.5), height);
         let title = format!("{count} from {} to {}", time(from), time(to));
         svg.rect(place, size, class, &title);
     }
@@ -126,13 +130,13 @@ mod tests {
     #[test]
     fn every_time_has_a_place_on_the_axis() {
         for (least, most) in [(0, 0), (1, 1), (999, 1001), (1, u64::MAX), (5_000, 5_100)] {
-            let axis = Axis::around(least, most);
+            let axis = Axis::around(least, most, 480.0);
             assert!(axis.bars >= FEWEST);
             for ns in [least, most] {
                 let index = bar(ns) - axis.first;
                 assert!((0..axis.bars).contains(&index), "{ns}");
                 let x = axis.x(ns as f64);
-                assert!((MARGIN..=WIDTH - MARGIN).contains(&x), "{ns} at {x}");
+                assert!((MARGIN..=480.0 - MARGIN).contains(&x), "{ns} at {x}");
             }
         }
     }

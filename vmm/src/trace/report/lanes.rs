@@ -1,5 +1,5 @@
 //! The picture of the lanes: for each kind of asker a window of the same length, with the threads
-//! that ran in it, the processor, and the disk with what it had in flight.
+//! that ran in it, the interrupts that the kernel handled, and the disk with what it had in flight.
 //!
 //! An empty place in a program's lane is a program that waits; an empty place in the disk's lane is
 //! a disk that nobody asks.
@@ -19,6 +19,8 @@ const BAR: f64 = 14.0;
 const DISK: f64 = 44.0;
 /// How many threads are shown beside each other.
 const MOST_THREADS: usize = 3;
+/// What is less wide than this many pixels cannot be told from what is beside it.
+const HARDLY_SEEN: f64 = 0.5;
 /// A thread that runs for less than this part of the window is left out.
 const HARDLY: u64 = 200;
 
@@ -56,47 +58,74 @@ fn draw_panel(
     };
     let mut y = top + 18.0;
     svg.text((MARGIN, y), Anchor::Start, "head", &panel.title);
-    match layout.narrow {
-        false => svg.text((layout.labels, y), Anchor::Start, "note", panel.says),
-        true => {
-            for line in layout.lines(panel.says) {
-                y += 16.0;
-                svg.text((MARGIN, y), Anchor::Start, "note", &line);
-            }
+    let behind_title = MARGIN + 1.32 * small_width(&panel.title) + 14.0;
+    if layout.narrow || behind_title > layout.width / 2.0 {
+        for line in layout.lines(panel.says) {
+            y += 16.0;
+            svg.text((MARGIN, y), Anchor::Start, "note", &line);
         }
+    } else {
+        let place = (layout.labels.max(behind_title), y);
+        svg.text(place, Anchor::Start, "note", panel.says);
     }
     y += 10.0;
     let inside = in_window(&trace.slices, window);
-    for lane in threads(&inside, window, trace) {
-        let name = &trace.lanes[usize::from(lane)].name;
-        draw_label(svg, layout, y, name.split(',').next().unwrap_or(name), &[]);
-        let middle = y + LANE / 2.0;
-        svg.line((layout.labels, middle), (layout.right(), middle), "rest");
-        for slice in inside.iter().filter(|slice| slice.lane == lane) {
-            let (from, to) = (x(slice.start.max(window.0)), x(slice.end.min(window.1)));
-            let class = match slice.category {
-                Category::Program => "program",
-                Category::Call | Category::Kernel => "kernel",
-                // Who waits is not there: the lane is wiped where a call contains a wait.
-                Category::Wait => "away",
-                _ => continue,
-            };
-            let title = title(slice, trace);
-            let width = (to - from).max(if class == "away" { 0.0 } else { 0.6 });
-            let (top, height) = match class {
-                // A little more than what it wipes.
-                "away" => (y + 3.0, BAR + 2.0),
-                _ => (y + 4.0, BAR),
-            };
-            svg.rect((from, top), (width, height), class, &title);
-            if class == "away" {
-                svg.line((from, middle), (to, middle), "rest");
-            }
-        }
+    for (lane, name) in threads(&inside, window, trace) {
+        draw_label(svg, layout, y, &name, &[]);
+        let of_lane = inside.iter().filter(|slice| slice.lane == lane);
+        draw_slices(svg, layout, y, of_lane, window, trace, &x);
+        y += LANE;
+    }
+    let interrupts = inside
+        .iter()
+        .filter(|slice| slice.category == Category::Interrupt);
+    if interrupts.clone().next().is_some() {
+        draw_label(svg, layout, y, "interrupts", &[]);
+        draw_slices(svg, layout, y, interrupts, window, trace, &x);
         y += LANE;
     }
     y = draw_disk(svg, layout, y, panel, window, trace, &x);
     y + 10.0
+}
+
+/// What somebody does. Who does nothing that can be seen, waits.
+fn draw_slices<'a>(
+    svg: &mut Svg,
+    layout: &Layout,
+    y: f64,
+    slices: impl Iterator<Item = &'a &'a Slice>,
+    window: (u64, u64),
+    trace: &Trace,
+    x: &dyn Fn(u64) -> f64,
+) {
+    let middle = y + LANE / 2.0;
+    svg.line((layout.labels, middle), (layout.right(), middle), "rest");
+    // Where the last bar of a kind ends: what would hardly be seen beside it makes it longer.
+    let mut last: Option<(&str, f64)> = None;
+    for slice in slices {
+        let (from, to) = (x(slice.start.max(window.0)), x(slice.end.min(window.1)));
+        let class = match slice.category {
+            Category::Program => "program",
+            Category::Call | Category::Kernel | Category::Interrupt => "kernel",
+            // Who waits is not there: the lane is wiped where a call contains a wait.
+            Category::Wait => "away",
+            _ => continue,
+        };
+        if to - from < HARDLY_SEEN && last.is_some_and(|(_, end)| to - end < HARDLY_SEEN) {
+            continue;
+        }
+        let width = (to - from).max(if class == "away" { 0.0 } else { HARDLY_SEEN });
+        let (top, height) = match class {
+            // A little more than what it wipes.
+            "away" => (y + 3.0, BAR + 2.0),
+            _ => (y + 4.0, BAR),
+        };
+        svg.rect((from, top), (width, height), class, &title(slice, trace));
+        if class == "away" {
+            svg.line((from, middle), (to, middle), "rest");
+        }
+        last = Some((class, to));
+    }
 }
 
 /// A text at the left of a lane, and small ones below it.
@@ -119,8 +148,9 @@ fn in_window(slices: &[Slice], window: (u64, u64)) -> Vec<&Slice> {
         .collect()
 }
 
-/// The guest's threads that did something in the window, the busiest first.
-fn threads(inside: &[&Slice], window: (u64, u64), trace: &Trace) -> Vec<u16> {
+/// The guest's threads that did something in the window, with what to call them. Of more than there is
+/// room for, the busiest.
+fn threads(inside: &[&Slice], window: (u64, u64), trace: &Trace) -> Vec<(u16, String)> {
     let mut busy: BTreeMap<u16, i64> = BTreeMap::new();
     for slice in inside {
         let lane = &trace.lanes[usize::from(slice.lane)];
@@ -139,7 +169,19 @@ fn threads(inside: &[&Slice], window: (u64, u64), trace: &Trace) -> Vec<u16> {
     busy.sort_by_key(|(lane, time)| (std::cmp::Reverse(*time), *lane));
     busy.truncate(MOST_THREADS);
     busy.sort();
-    busy.into_iter().map(|(lane, _)| lane).collect()
+    // `demo [2], thread 5` is called by its process, but for processes of which there are several.
+    let name = |lane: u16| trace.lanes[usize::from(lane)].name.as_str();
+    let process = |lane: u16| name(lane).split(", thread ").next().unwrap_or_default();
+    let call = |lane: u16| {
+        let same = busy
+            .iter()
+            .filter(|(other, _)| process(*other) == process(lane));
+        match name(lane).split_once(", thread ") {
+            Some((process, number)) if same.count() > 1 => format!("{process} {number}"),
+            _ => process(lane).to_owned(),
+        }
+    };
+    busy.iter().map(|(lane, _)| (*lane, call(*lane))).collect()
 }
 
 fn title(slice: &Slice, trace: &Trace) -> String {
@@ -195,15 +237,21 @@ fn draw_disk(
         pitch * 0.8
     };
     let above = (DISK - pitch * count as f64) / 2.0;
+    // Where the last bar of each row ends.
+    let mut drawn = vec![f64::MIN; count];
     for (row, (start, end, request)) in placed {
         let top = y + 2.0 + above + pitch * row as f64 + (pitch - height) / 2.0;
         let (from, to) = (x(start.max(window.0)), x(end.min(window.1)));
+        if to - drawn[row] < HARDLY_SEEN {
+            continue;
+        }
+        drawn[row] = to;
         let class = match trace.names.text(request.path) {
             "read-ahead" => "ahead",
             _ if !request.waited_for || request.asker.is_none() => "async",
             _ => "sync",
         };
-        let size = ((to - from).max(0.8), height);
+        let size = ((to - from).max(HARDLY_SEEN), height);
         let waits = format!("{class} waits");
         svg.rect((from, top), size, &waits, &describe(request, trace));
         // Full colour where the device works on it, in contrast to the ring.
@@ -254,12 +302,19 @@ fn axis(svg: &mut Svg, layout: &Layout, top: f64, length: u64) -> f64 {
 fn legend(svg: &mut Svg, layout: &Layout, top: f64) -> f64 {
     let entries = [
         ("program", "program runs"),
-        ("kernel", "kernel runs for it"),
+        ("kernel", "kernel runs"),
         ("sync", "request that a thread waits for"),
         ("async", "asynchronous request"),
         ("ahead", "read-ahead"),
         ("async waits", "in the ring"),
     ];
+    let waits = ["sync waits", "async waits", "ahead waits"];
+    let is_drawn = |class: &str| match class {
+        "async waits" => waits.iter().any(|class| svg.has(class)),
+        class => svg.has(class),
+    };
+    let entries = entries.into_iter().filter(|(class, _)| is_drawn(class));
+    let entries: Vec<_> = entries.collect();
     let (mut x, mut y) = (MARGIN, top);
     for (class, text) in entries {
         let width = 17.0 + small_width(text);

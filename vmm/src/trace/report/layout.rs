@@ -9,6 +9,8 @@ pub struct Layout {
     pub class: &'static str,
     /// Width of the whole.
     pub width: f64,
+    /// Width of drawings of which two stand beside each other, or would.
+    pub small: f64,
     /// Width of the texts at the left.
     pub labels: f64,
     /// Texts that stand beside each other in a wide drawing have lines of their own.
@@ -22,6 +24,7 @@ pub const MARGIN: f64 = 16.0;
 pub const WIDE: Layout = Layout {
     class: "wide",
     width: 960.0,
+    small: 480.0,
     labels: 168.0,
     narrow: false,
 };
@@ -30,6 +33,7 @@ pub const WIDE: Layout = Layout {
 pub const NARROW: Layout = Layout {
     class: "narrow",
     width: 380.0,
+    small: 340.0,
     labels: 104.0,
     narrow: true,
 };

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use super::layout::{NARROW, WIDE};
+use super::layout::{Layout, NARROW, WIDE};
 use super::svg::{Escaped, time};
 use super::{STYLE, histogram, lanes, overview, waterfall};
 use crate::trace::model::{Request, Trace};
-use crate::trace::parts::{self, PART_NAMES, PARTS};
+use crate::trace::parts::{PART_NAMES, PARTS, Part};
 use crate::trace::paths::{PathFigures, figures};
 
 const PAGE_STYLE: &str = include_str!("page.css");
@@ -61,11 +61,14 @@ fn facts(out: &mut String, trace: &Trace) -> std::fmt::Result {
     writeln!(out, "<dl>")?;
     for (name, value) in facts {
         let value = Escaped(&value);
-        writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>")?;
+        let class = match name {
+            "host" | "one clock" => " class=\"long\"",
+            _ => "",
+        };
+        writeln!(out, "<div{class}><dt>{name}</dt><dd>{value}</dd></div>")?;
     }
     writeln!(out, "</dl>")?;
-    let disordered = trace.requests.iter().filter(|r| !parts::is_in_order(r));
-    let disordered = disordered.count();
+    let disordered = trace.disordered();
     if disordered > 0 {
         writeln!(
             out,
@@ -77,27 +80,28 @@ fn facts(out: &mut String, trace: &Trace) -> std::fmt::Result {
 }
 
 fn pictures(out: &mut String, trace: &Trace) -> std::fmt::Result {
-    let sizes = [&WIDE, &NARROW];
-    let lanes = sizes.map(|layout| {
-        let (svg, height) = lanes::picture(trace, layout)?;
-        let size = (layout.width, height);
-        Some(svg.element(layout.class, size, "lanes of programs and disks"))
+    let lanes = both(|layout| {
+        let drawn = lanes::picture(trace, layout);
+        drawn.map_or_else(String::new, |(svg, height)| {
+            let size = (layout.width, height);
+            svg.element(layout.class, size, "lanes of programs and disks")
+        })
     });
-    if let [Some(wide), Some(narrow)] = lanes {
+    if !lanes.is_empty() {
         writeln!(
             out,
             "<h2>Who does what, when</h2>\n<p class=\"note\">A window of the same length for each \
              kind of asker. Where a program's lane is dotted, the program waits; each bar in the \
              disk's lane is a request in flight, pale while it is in the ring, full while the device \
              works on it.</p>\n\
-             <figure>{wide}{narrow}</figure>"
+             <figure>{lanes}</figure>"
         )?;
     }
-    let [wide, narrow] = sizes.map(|layout| overview::element(trace, layout));
     writeln!(
         out,
         "<h2>From beginning to end</h2>\n<p class=\"note\">Requests in flight on each disk.</p>\n\
-         <figure>{wide}{narrow}</figure>"
+         <figure>{}</figure>",
+        both(|layout| overview::element(trace, layout))
     )
 }
 
@@ -113,7 +117,16 @@ fn table(out: &mut String, paths: &[PathFigures<'_>]) -> std::fmt::Result {
     }
     writeln!(out, "</tr></thead>\n<tbody>")?;
     for (part, (side, name)) in PART_NAMES.iter().enumerate() {
-        let name = format!("<i class=\"p{part}\"></i><span class=\"side\">{side} </span>{name}");
+        // What no path has is left out; that nothing is unaccounted for is worth a row.
+        let is_there = paths.iter().any(|path| path.parts[part] > 0);
+        if !is_there && part != Part::Unaccounted as usize {
+            continue;
+        }
+        let side = match *side {
+            "" => String::new(),
+            side => format!("<span class=\"side\">{side} </span>"),
+        };
+        let name = format!("<i class=\"p{part}\"></i>{side}{name}");
         row(out, "", &name, paths, |path| {
             let mean = path.mean(path.parts[part]);
             (time(mean), path.share(part))
@@ -192,7 +205,7 @@ fn latencies(out: &mut String, paths: &[PathFigures<'_>]) -> std::fmt::Result {
             time(path.percentile(0.5) as f64),
             time(path.percentile(0.99) as f64),
             time(path.percentile(1.0) as f64),
-            histogram::element(path, &label)
+            both(|layout| histogram::element(path, layout, &label))
         )?;
     }
     writeln!(out, "</div>")
@@ -202,8 +215,8 @@ fn requests(out: &mut String, trace: &Trace, paths: &[PathFigures<'_>]) -> std::
     writeln!(
         out,
         "<h2>A typical request, and the slowest</h2>\n<p class=\"note\">Each part of its life in a \
-         row of its own. Orange is the guest's kernel, grey the border, violet the device, green the \
-         backend.</p>"
+         row of its own. Orange is the guest that asks, blue the way to a server and back, grey the \
+         border, violet the device, green the backend.</p>"
     )?;
     for path in paths.iter().take(MOST_PATHS) {
         writeln!(out, "<div class=\"pair\">")?;
@@ -219,13 +232,18 @@ fn requests(out: &mut String, trace: &Trace, paths: &[PathFigures<'_>]) -> std::
                     "<figure><h3>{}, {which}</h3><figcaption>{}</figcaption>{}</figure>",
                     Escaped(path.name),
                     Escaped(&caption(request, trace)),
-                    waterfall::element(request, &label)
+                    both(|layout| waterfall::element(request, layout, &label))
                 )?;
             }
         }
         writeln!(out, "</div>")?;
     }
     Ok(())
+}
+
+/// A drawing in both sizes, of which the page shows one.
+fn both(draw: impl Fn(&Layout) -> String) -> String {
+    [&WIDE, &NARROW].map(draw).concat()
 }
 
 fn caption(request: &Request, trace: &Trace) -> String {

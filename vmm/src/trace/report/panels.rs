@@ -39,18 +39,18 @@ impl Panel<'_> {
 const KNOWN: [(&str, &str); 9] = [
     (
         "blocking-",
-        "the program is not there while the disk works, nor the disk while it runs",
+        "while the disk works the program waits, while it runs the disk waits",
     ),
     (
         "async-",
-        "one program goes on, and the disk has many requests",
+        "the program submits one after the other, and the disk has many",
     ),
     (
         "pager",
-        "the kernel reads ahead; the program rarely waits for a page",
+        "the kernel reads ahead: the disk works while program and kernel run",
     ),
     ("cached-", "the page cache reads what a call needs"),
-    ("kernel-mount", "the kernel for itself: one at a time"),
+    ("kernel-mount", "the kernel for itself, one after the other"),
     (
         "block-server",
         "one program asks, another drives the disk and keeps it busy",

@@ -37,6 +37,11 @@ impl Svg {
         };
     }
 
+    /// Is there something of this class?
+    pub fn has(&self, class: &str) -> bool {
+        self.body.contains(&format!("class=\"{class}\""))
+    }
+
     /// A straight line.
     pub fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) {
         let (x1, y1, x2, y2) = (Short(x1), Short(y1), Short(x2), Short(y2));

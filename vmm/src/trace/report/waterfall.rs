@@ -1,35 +1,38 @@
 //! One request as a waterfall: each stretch of its life in a row of its own, where it lies in time.
 
-use super::svg::{Anchor, Svg, marks, round_time, time};
+use super::layout::Layout;
+use super::svg::{Anchor, Svg, marks, round_time, small_width, time};
 use crate::trace::model::Request;
 use crate::trace::parts::{PART_NAMES, stretches, whole};
 
-const WIDTH: f64 = 480.0;
 const LABELS: f64 = 128.0;
 const VALUES: f64 = 64.0;
 const ROW: f64 = 19.0;
 const BAR: f64 = 12.0;
 
 /// The waterfall as an element of a page.
-pub fn element(request: &Request, label: &str) -> String {
-    let stretches = stretches(request);
+pub fn element(request: &Request, layout: &Layout, label: &str) -> String {
+    // What took no time is left out.
+    let mut stretches = stretches(request);
+    stretches.retain(|stretch| stretch.end > stretch.start);
     let Some((start, _)) = request.span() else {
         return String::new();
     };
     let life = whole(request).max(1) as f64;
-    let width = WIDTH - LABELS - VALUES;
+    let width = layout.small - LABELS - VALUES;
     let x = |at: u64| LABELS + at.saturating_sub(start) as f64 / life * width;
     let bottom = 6.0 + ROW * stretches.len() as f64;
     let mut svg = Svg::default();
+    let mut free = 0.0;
     for mark in marks(life) {
         let x = LABELS + mark / life * width;
         svg.line((x, 4.0), (x, bottom), "grid");
-        svg.text(
-            (x, bottom + 14.0),
-            Anchor::Middle,
-            "small",
-            &round_time(mark),
-        );
+        let text = round_time(mark);
+        let half = small_width(&text) / 2.0;
+        if x - half >= free {
+            svg.text((x, bottom + 14.0), Anchor::Middle, "small", &text);
+            free = x + half + 6.0;
+        }
     }
     let mut y = 6.0;
     for stretch in &stretches {
@@ -53,5 +56,5 @@ pub fn element(request: &Request, label: &str) -> String {
         );
         y += ROW;
     }
-    svg.element("", (WIDTH, bottom + 22.0), label)
+    svg.element(layout.class, (layout.small, bottom + 22.0), label)
 }
