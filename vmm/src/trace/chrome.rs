@@ -63,9 +63,13 @@ pub fn write(out: impl Write, trace: &Trace) -> io::Result<()> {
         let (ts, dur) = (us(slice.start), us(slice.end - slice.start));
         let name = to_string(trace.names.text(slice.name))?;
         let cat = to_string(&slice.category)?;
+        let args = match slice.place {
+            Some(place) => format!(",\"args\":{{\"where\":\"{place:#x}\"}}"),
+            None => String::new(),
+        };
         out.line(format_args!(
             "{{\"ph\":\"X\",\"pid\":{pid},\"tid\":{tid},\"ts\":{ts},\"dur\":{dur},\
-             \"name\":{name},\"cat\":{cat}}}"
+             \"name\":{name},\"cat\":{cat}{args}}}"
         ))?;
     }
     write_requests(&mut out, trace)?;

@@ -139,6 +139,9 @@ pub struct Slice {
     pub start: u64,
     /// End.
     pub end: u64,
+    /// Where: the address of a page fault, the first argument of a system call, the register or port of
+    /// an exit. Only other viewers show it: it is not read back.
+    pub place: Option<u64>,
 }
 
 /// What a request does.

@@ -176,6 +176,7 @@ fn take_slice(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
             name: trace.names.of(&slice.name),
             start,
             end: start + length,
+            place: None,
         });
     }
     Ok(())

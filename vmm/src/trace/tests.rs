@@ -72,7 +72,10 @@ fn blocking_reads(count: u64) -> Recording {
         let at = 1000 * number + 10;
         let head = (number % 64) as u16;
         recording.guest.extend([
-            guest(at, kind::ENTER, ask::CALL, 5),
+            GuestEvent {
+                c: 0x33,
+                ..guest(at, kind::ENTER, ask::CALL, 5)
+            },
             guest(at + 100, kind::ADD, head, 1 | u32::from(purpose::WAIT) << 8),
             guest(at + 110, kind::NOTIFY, 0, 1),
             guest(at + 130, kind::IDLE, 0, 0),
@@ -189,6 +192,17 @@ fn what_is_written_keeps_the_rules_and_is_read_back() {
         time
     };
     assert_eq!(time(&read), time(&trace));
+}
+
+#[test]
+fn a_call_says_where_it_was_about() {
+    let file = String::from_utf8(written(&trace_of(&blocking_reads(2)))).unwrap();
+    let calls = file
+        .lines()
+        .filter(|line| line.contains("\"cat\":\"call\""));
+    let calls: Vec<&str> = calls.collect();
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|call| call.contains("\"where\":\"0x33\"")));
 }
 
 #[test]

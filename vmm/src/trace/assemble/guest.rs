@@ -164,6 +164,7 @@ impl Guest {
             thread.call = Some(Call {
                 name,
                 fault: event.a == ask::FAULT,
+                place: event.c,
                 since: at,
                 asked: at,
             });

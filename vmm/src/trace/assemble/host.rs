@@ -24,6 +24,8 @@ struct Doing {
     name: Name,
     /// For a request.
     request: Option<Key>,
+    /// The register or port of an exit.
+    place: Option<u64>,
 }
 
 impl Host {
@@ -72,7 +74,7 @@ impl Host {
                     name = names.of(op_name(request.op));
                 }
                 let request = Some(key);
-                thread.begin(at, category, name, request);
+                thread.begin(at, category, name, request, None);
             }
             Point::Ended => {
                 requests.set(key, Moment::Ended, at);
@@ -94,13 +96,15 @@ impl Host {
             Point::Suppressed => requests.suppressed(queue),
             Point::Entered => {
                 thread.finish(at, lanes);
-                thread.begin(at, Category::Guest, names.of("guest"), None);
+                thread.begin(at, Category::Guest, names.of("guest"), None, None);
                 thread.lane(number, lanes);
             }
             Point::Exited => {
                 thread.finish(at, lanes);
                 let name = names.of(exit_name(event.a));
-                thread.begin(at, Category::Exit, name, None);
+                let somewhere = event.a != exit::OTHER && event.a != exit::SIGNAL;
+                let place = somewhere.then_some(event.b);
+                thread.begin(at, Category::Exit, name, None, place);
             }
         }
     }
@@ -121,18 +125,27 @@ impl Thread {
             .get_or_insert_with(|| lanes.lane(Group::Host, u32::from(number) + 1, name))
     }
 
-    fn begin(&mut self, since: u64, category: Category, name: Name, request: Option<Key>) {
+    fn begin(
+        &mut self,
+        since: u64,
+        category: Category,
+        name: Name,
+        request: Option<Key>,
+        place: Option<u64>,
+    ) {
         self.doing = Some(Doing {
             since,
             category,
             name,
             request,
+            place,
         });
     }
 
     fn finish(&mut self, at: u64, lanes: &mut Lanes) {
         if let (Some(doing), Some(lane)) = (self.doing.take(), self.lane) {
-            lanes.slice(lane, doing.category, doing.name, doing.since, at);
+            let span = (doing.since, at);
+            lanes.slice_at(doing.place, lane, doing.category, doing.name, span);
         }
     }
 }

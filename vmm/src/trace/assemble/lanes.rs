@@ -27,6 +27,18 @@ impl Lanes {
 
     /// Something was done from `start` to `end`.
     pub fn slice(&mut self, lane: u16, category: Category, name: Name, start: u64, end: u64) {
+        self.slice_at(None, lane, category, name, (start, end));
+    }
+
+    /// The same, and where.
+    pub fn slice_at(
+        &mut self,
+        place: Option<u64>,
+        lane: u16,
+        category: Category,
+        name: Name,
+        (start, end): (u64, u64),
+    ) {
         if end > start {
             self.slices.push(Slice {
                 lane,
@@ -34,6 +46,7 @@ impl Lanes {
                 name,
                 start,
                 end,
+                place,
             });
         }
     }

@@ -30,6 +30,8 @@ pub struct Call {
     pub name: Name,
     /// It is a page fault.
     pub fault: bool,
+    /// The address of the fault, or the first argument.
+    pub place: u64,
     pub since: u64,
     /// The beginning of the next request: the call's own, or the last event of the one before.
     pub asked: u64,
@@ -80,7 +82,8 @@ impl Thread {
 
     pub fn end_call(&mut self, at: u64, lanes: &mut Lanes) {
         if let Some(call) = self.call.take() {
-            lanes.slice(self.lane, Category::Call, call.name, call.since, at);
+            let span = (call.since, at);
+            lanes.slice_at(Some(call.place), self.lane, Category::Call, call.name, span);
         }
     }
 }
