@@ -146,8 +146,9 @@ impl Image {
             .write(own.is_some())
             .open(&path)
             .unwrap();
-        // Everything is to be in the page cache, and allocated.
-        let mut chunk = vec![0x5a; 1 << 20];
+        // Everything is to be in the page cache, and allocated; in small pieces, for ext4 searches all
+        // of what was once written together.
+        let mut chunk = vec![0x5a; 16 << 10];
         for at in (0..FILE_BYTES).step_by(chunk.len()) {
             match own {
                 Some(_) => file.write_all_at(&chunk, at).unwrap(),

@@ -55,12 +55,22 @@ impl Image {
             bytes,
         };
         image.fill().map_err(Error::host("cannot fill the disk"))?;
+        image.sync()?;
         Ok(image)
     }
 
     /// The image's size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Has what was written to it written back: nothing is to be while something is measured.
+    ///
+    /// # Errors
+    /// [`Error::Host`] if the host cannot.
+    pub fn sync(&self) -> Result<(), Error> {
+        let synced = self.file.sync_data();
+        synced.map_err(Error::host("cannot write the disk back"))
     }
 
     /// Where other processes find it. The temporary one has no name any more, but we hold it.
@@ -102,8 +112,7 @@ impl Image {
             }
             at += len as u64;
         }
-        // Nothing is to be written back while something is measured.
-        file.sync_data()
+        Ok(())
     }
 }
 

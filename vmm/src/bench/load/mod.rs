@@ -126,11 +126,16 @@ fn measure(
     // Never 0, which is what the image was filled with.
     let mut seed = 0;
     for round in 0..options.rounds {
-        for (at, subject) in subjects.iter().enumerate() {
+        // Nobody is always the first, or always behind the same.
+        for turn in 0..subjects.len() {
+            let at = (turn + round as usize) % subjects.len();
+            let subject = &subjects[at];
             progress.set_message(format!("round {}: {subject}", round + 1));
             if !screen.progress_bar() {
                 screen.note(&format!("round {}: {subject}", round + 1));
             }
+            // A write to a page that is dirty already costs less: all begin with clean ones.
+            image.sync()?;
             let mut load = subject.start(image, options)?;
             for (cell, shape) in cells.iter().enumerate() {
                 seed += 1;
