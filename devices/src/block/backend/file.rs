@@ -1,7 +1,7 @@
 //! A raw disk image: a file, or a block device of the host.
 //!
 //! Transfers go straight between the file and guest memory; what is in the page cache and often read is
-//! copied from a mapping ([`mapped`](super::mapped)). The capacity is what the image had
+//! copied from a mapping (`mapped`). The capacity is what the image had
 //! when it was opened, until somebody asks anew ([`Backend::refresh`]): an image that is truncated
 //! under the machine gives errors where bytes are missing, one that grows stays as large as it was.
 //!

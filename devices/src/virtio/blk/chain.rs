@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use iolite_devices_abi::ring::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Descriptor};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestAddress;
 
+use super::ram::Ram;
 use super::ring_memory::RingMemory;
 
 /// Size in bytes of a descriptor.
@@ -70,7 +71,7 @@ pub(super) struct DescriptorTable {
 /// # Errors
 /// [`ChainError`] for every breach of section 2.7.5.
 pub(super) fn walk(
-    memory: &GuestMemoryMmap,
+    ram: &Ram,
     table: &DescriptorTable,
     head: u16,
     buffers: &mut Vec<Buffer>,
@@ -80,7 +81,7 @@ pub(super) fn walk(
     let mut current = Part::Direct(&table.rings);
     let mut index = head;
     loop {
-        let descriptor = current.read(memory, index)?;
+        let descriptor = current.read(ram, index)?;
         // The indirect descriptor itself holds no buffer: it does not count.
         if descriptor.flags & DESC_F_INDIRECT != 0 {
             current = enter_indirect(table, &current, descriptor)?;
@@ -138,7 +139,7 @@ enum Part<'a> {
 }
 
 impl Part<'_> {
-    fn read(&self, memory: &GuestMemoryMmap, index: u16) -> Result<Descriptor, ChainError> {
+    fn read(&self, ram: &Ram, index: u16) -> Result<Descriptor, ChainError> {
         let size = match self {
             Part::Direct(rings) => rings.size().into(),
             Part::Indirect { size, .. } => *size,
@@ -148,22 +149,17 @@ impl Part<'_> {
         }
         match self {
             Part::Direct(rings) => Ok(rings.descriptor(index)),
-            Part::Indirect { addr, .. } => read_indirect(memory, *addr, index),
+            Part::Indirect { addr, .. } => read_indirect(ram, *addr, index),
         }
     }
 }
 
 /// Descriptor `index` of the indirect table at `table`, which may lie anywhere.
-fn read_indirect(
-    memory: &GuestMemoryMmap,
-    table: u64,
-    index: u16,
-) -> Result<Descriptor, ChainError> {
+fn read_indirect(ram: &Ram, table: u64, index: u16) -> Result<Descriptor, ChainError> {
     let addr = table.checked_add(u64::from(index) * DESC_BYTES);
     let addr = addr.ok_or(ChainError::Unreadable(table))?;
-    let mut bytes = [0; Descriptor::SIZE];
-    memory
-        .read_slice(&mut bytes, GuestAddress(addr))
-        .map_err(|_| ChainError::Unreadable(addr))?;
-    Ok(Descriptor::from_le_bytes(bytes))
+    let bytes = ram.read(GuestAddress(addr));
+    bytes
+        .map(Descriptor::from_le_bytes)
+        .ok_or(ChainError::Unreadable(addr))
 }

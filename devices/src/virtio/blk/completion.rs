@@ -1,8 +1,9 @@
 //! What goes back to the driver: the status byte, and how many bytes the device wrote.
 
 use iolite_devices_abi::blk::{S_IOERR, S_OK};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestAddress;
 
+use super::ram::Ram;
 use crate::block::request::{Kind, Outcome};
 
 /// What the queue remembers of a request in flight.
@@ -65,10 +66,10 @@ impl Answer {
     }
 
     /// Writes the status byte. To be called before the chain goes into the used ring.
-    pub(super) fn write_status(&self, memory: &GuestMemoryMmap) {
+    pub(super) fn write_status(&self, ram: &Ram) {
         if let Some((addr, code)) = self.status {
             // The address was found in guest memory when the request was parsed.
-            let _ = memory.write_obj(code, addr);
+            ram.write_byte(addr, code);
         }
     }
 }

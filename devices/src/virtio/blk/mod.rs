@@ -19,6 +19,7 @@ mod disk;
 mod polling;
 pub mod queue;
 mod queue_thread;
+mod ram;
 mod ranges;
 pub mod refusal;
 pub mod request;

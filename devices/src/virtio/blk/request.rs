@@ -12,9 +12,10 @@ use iolite_devices_abi::blk::{
     F_DISCARD, F_WRITE_ZEROES, ID_BYTES, RequestHeader, SECTOR_SIZE, T_DISCARD, T_FLUSH, T_GET_ID,
     T_IN, T_OUT, T_WRITE_ZEROES,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::Buffer;
+use super::ram::Ram;
 use super::ranges::{self, RangeLimits, Ranges};
 use super::refusal::Refusal;
 use crate::block::buffers::GuestBuffers;
@@ -84,11 +85,11 @@ pub struct Transfer {
 
 /// Parses a chain of `buffers`.
 #[inline]
-pub fn parse(memory: &Arc<GuestMemoryMmap>, buffers: &[Buffer], limits: Limits) -> Parsed {
-    let Some(status) = status_byte(memory, buffers) else {
+pub(super) fn parse(ram: &Ram, buffers: &[Buffer], limits: Limits) -> Parsed {
+    let Some(status) = status_byte(ram, buffers) else {
         return Parsed::NoStatus;
     };
-    let parts = Parts::split(memory, buffers, limits, status);
+    let parts = Parts::split(ram, buffers, limits, status);
     match parts.and_then(|parts| parts.interpret()) {
         Ok(parsed) => parsed,
         Err(reason) => Parsed::Refused { reason, status },
@@ -97,10 +98,10 @@ pub fn parse(memory: &Arc<GuestMemoryMmap>, buffers: &[Buffer], limits: Limits) 
 
 /// The status byte: the chain's last byte, if the device may write it.
 #[inline]
-fn status_byte(memory: &GuestMemoryMmap, buffers: &[Buffer]) -> Option<GuestAddress> {
+fn status_byte(ram: &Ram, buffers: &[Buffer]) -> Option<GuestAddress> {
     let last = buffers.iter().rev().find(|buffer| buffer.len > 0)?;
     let addr = GuestAddress(last.addr.0.checked_add(u64::from(last.len) - 1)?);
-    (last.writable && memory.address_in_range(addr)).then_some(addr)
+    (last.writable && ram.has(addr)).then_some(addr)
 }
 
 /// A chain's two parts and how long they are in bytes; where they lie and what they may ask for.
@@ -109,7 +110,7 @@ struct Parts<'a> {
     readable_bytes: u64,
     writable: &'a [Buffer],
     writable_bytes: u64,
-    memory: &'a Arc<GuestMemoryMmap>,
+    ram: &'a Ram,
     limits: Limits,
     status: GuestAddress,
 }
@@ -117,7 +118,7 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     #[inline]
     fn split(
-        memory: &'a Arc<GuestMemoryMmap>,
+        ram: &'a Ram,
         buffers: &'a [Buffer],
         limits: Limits,
         status: GuestAddress,
@@ -136,7 +137,7 @@ impl<'a> Parts<'a> {
             readable_bytes: bytes(readable),
             writable,
             writable_bytes: bytes(writable),
-            memory,
+            ram,
             limits,
             status,
         };
@@ -178,11 +179,19 @@ impl<'a> Parts<'a> {
 
     #[inline]
     fn header(&self) -> Result<RequestHeader, Refusal> {
+        // Nearly always in one piece.
+        if let Some(first) = self.readable.first()
+            && u64::from(first.len) >= HEADER_BYTES
+        {
+            let bytes = self.ram.read(first.addr).ok_or(Refusal::Header)?;
+            return Ok(RequestHeader::from_le_bytes(bytes));
+        }
         let mut bytes = [0; RequestHeader::SIZE];
         let mut read = 0;
         for buffer in self.readable {
             let len = (buffer.len as usize).min(bytes.len() - read);
-            self.memory
+            self.ram
+                .memory()
                 .read_slice(&mut bytes[read..read + len], buffer.addr)
                 .map_err(|_| Refusal::Header)?;
             read += len;
@@ -217,14 +226,14 @@ impl<'a> Parts<'a> {
         Parsed::Transfer(Transfer {
             kind,
             offset: 0,
-            buffers: GuestBuffers::new(Arc::clone(self.memory)),
+            buffers: GuestBuffers::new(Arc::clone(self.ram.memory())),
             ranges,
             status: self.status,
         })
     }
 
     fn ranges(&self, most: RangeLimits) -> Result<Ranges, Refusal> {
-        ranges::parse(self.memory, &self.readable_data()?, most, self.limits)
+        ranges::parse(self.ram.memory(), &self.readable_data()?, most, self.limits)
     }
 
     fn identify(&self) -> Result<Parsed, Refusal> {
@@ -266,7 +275,7 @@ impl<'a> Parts<'a> {
 
     #[inline]
     fn gather(&self, data: &Data<'_>) -> Result<GuestBuffers, Refusal> {
-        let mut buffers = GuestBuffers::new(Arc::clone(self.memory));
+        let mut buffers = GuestBuffers::new(Arc::clone(self.ram.memory()));
         for Buffer { addr, len, .. } in data.pieces() {
             buffers.push(addr, len).map_err(|_| Refusal::Memory)?;
         }

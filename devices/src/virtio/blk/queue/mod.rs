@@ -28,6 +28,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::chain::{Buffer, DescriptorTable};
 use super::counters::Live;
 use super::disk::Disk;
+use super::ram::Ram;
 use super::ring::Ring;
 use crate::block::gate::Gate;
 use crate::block::request::Completion;
@@ -44,7 +45,7 @@ pub struct RequestQueue {
     /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
     pub(super) doorbell: EventFd,
     pub(super) disk: Arc<Disk>,
-    memory: Arc<GuestMemoryMmap>,
+    ram: Ram,
     notifier: Arc<Notifier>,
     gate: Gate,
     state: Mutex<State>,
@@ -91,7 +92,7 @@ impl RequestQueue {
             label,
             doorbell,
             disk,
-            memory,
+            ram: Ram::new(memory),
             notifier,
             gate: Gate::closed(),
             state: Mutex::new(State {
@@ -110,7 +111,7 @@ impl RequestQueue {
     /// The driver is set up: requests may be pulled from now on.
     pub(super) fn activate(&self, layout: &QueueLayout, features: u64) {
         let event_idx = features & F_EVENT_IDX != 0;
-        let Some(ring) = Ring::new(&self.memory, layout, event_idx) else {
+        let Some(ring) = Ring::new(self.ram.memory(), layout, event_idx) else {
             // The transport has checked the layout against the same memory.
             return self.notifier.fail();
         };

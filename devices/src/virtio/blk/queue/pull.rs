@@ -71,9 +71,9 @@ impl RequestQueue {
         self.counters.max_in_flight.at_least(in_flight.into());
         state.last_id += 1;
         let id = state.last_id;
-        chain::walk(&self.memory, &active.table, head, &mut state.chain)?;
+        chain::walk(&self.ram, &active.table, head, &mut state.chain)?;
         let limits = self.disk.limits(active.features);
-        match request::parse(&self.memory, &state.chain, limits) {
+        match request::parse(&self.ram, &state.chain, limits) {
             Parsed::Transfer(transfer) => {
                 self.trace_parsed(popped, head, &transfer);
                 let request = self.begin(&mut active.ring, id, head, transfer);
