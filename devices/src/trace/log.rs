@@ -148,23 +148,20 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Without events, and with room for `bytes` bytes of them, of which the first `prepared` have their
-    /// memory from the start: to get it while events come would take longer than all the rest. With less
-    /// or none if the system has no more.
-    pub fn with_room(bytes: usize, prepared: usize) -> Self {
+    /// Without events, and with room for `bytes` bytes of them, whose memory is there from the start: to
+    /// get it while events come would take longer than all the rest. With less or none if the system has
+    /// no more.
+    pub fn with_room(bytes: usize) -> Self {
         let mut words: Vec<u64> = Vec::new();
         let _ = words.try_reserve_exact(bytes / size_of::<u64>());
         let room = words.capacity() * size_of::<u64>();
         let start = words.as_mut_ptr().cast::<u8>();
         let skip = start.align_offset(PAGE).min(room);
-        let whole_pages = |bytes: usize| (bytes.min(room) - skip.min(bytes)) / PAGE * PAGE;
-        for (advice, bytes) in [
-            (libc::MADV_HUGEPAGE, whole_pages(bytes)),
-            (libc::MADV_POPULATE_WRITE, whole_pages(prepared)),
-        ] {
+        let whole_pages = (room - skip) / PAGE * PAGE;
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE] {
             // SAFETY: whole pages of the vector's own, or none; neither advice changes what is in them.
             // Either may be refused, then the memory comes later, or in smaller pages.
-            unsafe { libc::madvise(start.add(skip).cast(), bytes, advice) };
+            unsafe { libc::madvise(start.add(skip).cast(), whole_pages, advice) };
         }
         EventLog { words }
     }
@@ -464,7 +461,7 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_gone() {
-        let mut log = EventLog::with_room(1 << 20, 1 << 16);
+        let mut log = EventLog::with_room(1 << 20);
         assert!(log.is_empty() && log.bytes() == 0);
         log.extend_from_words(1, 2, [&[3], &[]]);
         assert_eq!((log.bytes(), log.iter().count()), (24, 1));

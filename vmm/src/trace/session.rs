@@ -21,8 +21,6 @@ use crate::error::Error;
 
 /// How many bytes of events are kept. A busy disk has 56 for each request.
 const MAX_BYTES: usize = 64 << 20;
-/// For how many there is memory before the machine starts.
-const PREPARED_BYTES: usize = 32 << 20;
 
 /// A file that a trace will be written to.
 #[derive(Debug)]
@@ -70,7 +68,7 @@ impl Session {
     /// of the vCPU's clock.
     pub fn new(output: Output, memory: Arc<GuestMemoryMmap>, offset: Offset) -> Self {
         let recording = Recording {
-            host: EventLog::with_room(MAX_BYTES, PREPARED_BYTES),
+            host: EventLog::with_room(MAX_BYTES),
             ..Recording::default()
         };
         Session {
