@@ -56,6 +56,12 @@ fn demo() -> Outcome {
     let about = &about["otherData"];
     let lost = &about["guest_lost"];
     ensure!(lost == 0, "{lost} events were lost");
+    let machine = about["machine"].as_str().unwrap_or_default();
+    ensure!(
+        machine.starts_with("128 MiB of memory; vda: ")
+            && machine.ends_with("; vdb: 256 KiB, pool engine, read-only"),
+        "the machine is not {machine}"
+    );
     if about["clock"] == "the host's time stamp counter is not stable" {
         // The nested runner: there is the host's half only.
         return check_host_half(&requests(&json)?);

@@ -30,6 +30,7 @@ use crate::kvm::KvmError;
 use crate::loader::{self, Image, LoaderError};
 use crate::memory::CMDLINE_BYTES;
 use crate::power::Power;
+use crate::screen::size;
 use crate::vcpu::Vcpu;
 use crate::vm::{Disk, Machine};
 use crate::{irq, kvm, memory, trace};
@@ -91,8 +92,12 @@ pub fn build_with(
 
     let mut mmio = Bus::new();
     let mut disks = Vec::new();
+    let mut parts = format!("{} of memory", size(config.memory));
     for (index, (spec, backend)) in backends.into_iter().enumerate() {
-        disks.push(attach(&vm, &memory, index, &spec, backend, &mut mmio)?);
+        let bytes = backend.capacity();
+        let disk = attach(&vm, &memory, index, &spec, backend, &mut mmio)?;
+        parts.push_str(&part(&disk, &spec, bytes));
+        disks.push(disk);
     }
     if let Some(make) = extra {
         let (base, line) = window(disks.len());
@@ -112,6 +117,7 @@ pub fn build_with(
         serial,
         power,
         memory,
+        parts,
         trace: None,
         stats: None,
     })
@@ -258,6 +264,19 @@ fn attach(
         spec.source
     );
     Ok(Disk { name, device })
+}
+
+/// A disk as a part of the machine, for people.
+fn part(disk: &Disk, spec: &DiskSpec, bytes: u64) -> String {
+    let Disk { name, device } = disk;
+    let mut part = format!("; {name}: {}, {} engine", size(bytes), device.engine());
+    if spec.queues > 1 {
+        part.push_str(&format!(", {} queues", spec.queues));
+    }
+    for (is_so, what) in [(spec.direct, ", direct"), (spec.read_only, ", read-only")] {
+        part.push_str(if is_so { what } else { "" });
+    }
+    part
 }
 
 /// The name that the guest gives to disk number `index`: `vda`, `vdb`, ...

@@ -38,6 +38,8 @@ pub struct Machine {
     pub(crate) serial: Arc<Serial>,
     pub(crate) power: Arc<Power>,
     pub(crate) memory: Arc<GuestMemoryMmap>,
+    /// What it is made of, in a line for people.
+    pub(crate) parts: String,
     /// Where to write the trace of a machine that was built for one.
     pub trace: Option<trace::Output>,
     /// What is to be told of it, while it runs and in the end.
@@ -73,7 +75,8 @@ impl Machine {
         });
         let offset = || self.vcpu.clock_offset();
         let trace = self.trace;
-        let trace = trace.map(|output| trace::Session::new(output, self.memory.clone(), offset()));
+        let trace = trace
+            .map(|output| trace::Session::new(output, self.parts, self.memory.clone(), offset()));
         let counted = self.vcpu.stats().ok();
         let stats = self
             .stats

@@ -40,6 +40,8 @@ pub struct About {
     pub command: String,
     /// The host's processor and kernel.
     pub host: String,
+    /// The machine's memory and disks.
+    pub machine: String,
     /// The disks, in the guest's order.
     pub disks: Vec<String>,
     /// How long was traced, in nanoseconds.

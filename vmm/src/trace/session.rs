@@ -53,6 +53,7 @@ impl Output {
 /// A trace that is being recorded.
 pub struct Session {
     output: Output,
+    machine: String,
     start: Start,
     offset: Offset,
     memory: Arc<GuestMemoryMmap>,
@@ -64,15 +65,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// For what the guest with this memory and the device's threads do from now on. `offset` is that
-    /// of the vCPU's clock.
-    pub fn new(output: Output, memory: Arc<GuestMemoryMmap>, offset: Offset) -> Self {
+    /// For what the guest with this memory and the device's threads do from now on. `machine` says in a
+    /// line what it is made of; `offset` is that of the vCPU's clock.
+    pub fn new(
+        output: Output,
+        machine: String,
+        memory: Arc<GuestMemoryMmap>,
+        offset: Offset,
+    ) -> Self {
         let recording = Recording {
             host: EventLog::with_room(MAX_BYTES),
             ..Recording::default()
         };
         Session {
             output,
+            machine,
             start: Start::now(),
             offset,
             memory,
@@ -120,6 +127,7 @@ impl Session {
             iolite_trace: chrome::VERSION,
             command: about::command(),
             host: about::host(),
+            machine: self.machine,
             disks: recording.disks.clone(),
             duration_ns: scale.duration_ns(),
             guest_events: recording.guest.len() as u64,

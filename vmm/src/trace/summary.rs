@@ -26,6 +26,7 @@ fn header(text: &mut String, trace: &Trace) -> std::fmt::Result {
     let about = &trace.about;
     writeln!(text, "command  {}", about.command)?;
     writeln!(text, "host     {}", about.host)?;
+    writeln!(text, "machine  {}", about.machine)?;
     let seconds = about.duration_ns as f64 / 1e9;
     let events = about.guest_events + about.host_events;
     writeln!(

@@ -34,6 +34,7 @@ pub struct BlockDevice {
     control: Arc<Control>,
     window: Arc<VirtioMmio>,
     backend: Arc<dyn Backend>,
+    engine: EngineKind,
     /// None after the shutdown.
     threads: Mutex<Vec<QueueThread>>,
 }
@@ -51,6 +52,9 @@ impl BlockDevice {
         interrupt: Arc<dyn Interrupt>,
     ) -> Result<Self, BlockError> {
         config.check(&*backend)?;
+        let suiting = || EngineKind::suiting(&*backend, config.queue_size);
+        let engine = config.engine.unwrap_or_else(suiting);
+        log::debug!("{}: engine={engine}", config.name);
         let disk = Arc::new(Disk::new(&config, &*backend));
         let notifier = Arc::new(Notifier::new(interrupt));
         let control = Control::new(disk, &config, Arc::clone(&memory), Arc::clone(&notifier))?;
@@ -64,14 +68,12 @@ impl BlockDevice {
             )),
             control,
             backend,
+            engine,
             threads: Mutex::default(),
         };
-        let suiting = || EngineKind::suiting(&*device.backend, config.queue_size);
-        let engine = config.engine.unwrap_or_else(suiting);
-        log::debug!("{}: engine={engine}", config.name);
         let injector = Injector::new(&config.injection);
         for (number, queue) in device.control.queues.iter().enumerate() {
-            let thread = device.start(number, queue, engine, &config, &injector)?;
+            let thread = device.start(number, queue, &config, &injector)?;
             device.lock_threads().push(thread);
         }
         Ok(device)
@@ -82,7 +84,6 @@ impl BlockDevice {
         &self,
         number: usize,
         queue: &Arc<RequestQueue>,
-        kind: EngineKind,
         config: &BlockConfig,
         injector: &Injector,
     ) -> Result<QueueThread, BlockError> {
@@ -94,7 +95,7 @@ impl BlockDevice {
         } = config;
         let engine = injector.engine(number, label, queue.clone(), bell, |source| {
             let backend = Arc::clone(&self.backend);
-            Ok(match kind {
+            Ok(match self.engine {
                 EngineKind::Pool => Box::new(Pool::new(label, workers, source, backend, bell)?),
                 EngineKind::Uring => Box::new(Uring::new(
                     label, queue_size, workers, source, backend, bell,
@@ -102,7 +103,7 @@ impl BlockDevice {
                 EngineKind::Sync => Box::new(Sync::new(label, source, backend)),
             })
         });
-        let engine = engine.map_err(BlockError::system(match kind {
+        let engine = engine.map_err(BlockError::system(match self.engine {
             EngineKind::Uring => "set up io_uring (use engine=pool)",
             EngineKind::Pool | EngineKind::Sync => "start a worker",
         }))?;
@@ -124,6 +125,11 @@ impl BlockDevice {
     /// What to register as ioeventfds, each for a write of its position (4 bytes) to QueueNotify.
     pub fn queue_notify(&self) -> impl Iterator<Item = &EventFd> {
         self.control.queues.iter().map(|queue| &queue.doorbell)
+    }
+
+    /// Who carries requests out.
+    pub fn engine(&self) -> EngineKind {
+        self.engine
     }
 
     /// What the disk has done so far.

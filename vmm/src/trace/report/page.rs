@@ -55,14 +55,14 @@ fn facts(out: &mut String, trace: &Trace) -> std::fmt::Result {
         ("requests", format!("{complete} complete")),
         ("events", format!("{events}, {lost}")),
         ("host", about.host.clone()),
-        ("disks", about.disks.join(", ")),
+        ("machine", about.machine.clone()),
         ("one clock", about.clock.replace(" us", " µs")),
     ];
     writeln!(out, "<dl>")?;
     for (name, value) in facts {
         let value = Escaped(&value);
         let class = match name {
-            "host" | "one clock" => " class=\"long\"",
+            "events" | "host" | "machine" | "one clock" => " class=\"long\"",
             _ => "",
         };
         writeln!(out, "<div{class}><dt>{name}</dt><dd>{value}</dd></div>")?;

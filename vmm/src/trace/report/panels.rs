@@ -14,7 +14,7 @@ const FEWEST_REQUESTS: usize = 3;
 /// Askers that move less than this part of what the busiest moves are beside the point.
 const LEAST_SHARE: u64 = 20;
 /// How many typical lives of the slowest kind of request a window is long.
-const TYPICAL_LIVES: f64 = 2.2;
+const TYPICAL_LIVES: f64 = 3.0;
 
 /// Those who asked in the same way.
 pub struct Panel<'a> {
