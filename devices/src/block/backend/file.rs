@@ -5,8 +5,7 @@
 //! when it was opened, until somebody asks anew ([`Backend::refresh`]): an image that is truncated
 //! under the machine gives errors where bytes are missing, one that grows stays as large as it was.
 //!
-//! The image is locked (an open file description lock over all of it: shared for readers,
-//! exclusive for a writer) for as long as it is open.
+//! The image is locked for as long as it is open (`lock`).
 
 use std::fs::File;
 use std::io;
@@ -15,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::direct::Direct;
 use super::image::{self, OpenError};
+use super::lock;
 use super::mapped::Mapped;
 use super::now::Now;
 use super::{Backend, RawFile, Waits, hole, transfer};
@@ -47,7 +47,20 @@ impl FileBackend {
     /// [`OpenError`] says what is wrong with the image, and what to do.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let (file, capacity) = image::open(path, read_only, 0)?;
-        Ok(FileBackend {
+        Ok(FileBackend::cached(file, capacity, read_only))
+    }
+
+    /// Locks an image that is open already, and may have no name any more.
+    ///
+    /// # Errors
+    /// As for [`open`](FileBackend::open).
+    pub fn adopt(file: File, read_only: bool) -> Result<Self, OpenError> {
+        let capacity = image::adopt(&file, Path::new("(open)"), read_only)?;
+        Ok(FileBackend::cached(file, capacity, read_only))
+    }
+
+    fn cached(file: File, capacity: u64, read_only: bool) -> Self {
+        FileBackend {
             block_size: image::block_size(&file),
             mapped: Mapped::new(&file, capacity, Self::DEFAULT_MAPPED),
             file,
@@ -56,7 +69,7 @@ impl FileBackend {
             flush: Flush::default(),
             now: Now::new(),
             direct: None,
-        })
+        }
     }
 
     /// As [`open`](FileBackend::open), but what is read and written goes past the host's page cache
@@ -115,7 +128,7 @@ impl FileBackend {
 
 impl Drop for FileBackend {
     fn drop(&mut self) {
-        image::unlock(&self.file);
+        lock::unlock(&self.file);
     }
 }
 

@@ -1,17 +1,23 @@
 //! Opening a disk image: every reason why it cannot be a disk, told apart.
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Why an image cannot be used.
+use super::lock::lock;
+
+/// Is a block device read-only? From linux/fs.h; the libc crate does not have it.
+const BLKROGET: libc::Ioctl = 0x125e;
+
+/// Why an image cannot be used. What is advised leaves every byte of it alone.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is nothing at the path.
-    #[error("disk {0}: no such file; create one with `truncate -s 64M {0}`")]
+    #[error("disk {0}: no such file; create one with `truncate -s 64M {word}`", word = Quoted(.0))]
     Missing(PathBuf),
     /// The path names a directory.
     #[error("disk {0}: is a directory; name a disk image or a block device")]
@@ -20,18 +26,18 @@ pub enum OpenError {
     #[error("disk {0}: is neither a file nor a block device; name a disk image")]
     NotADisk(PathBuf),
     /// The file may not be read.
-    #[error("disk {0}: cannot be read; check its permissions with `ls -l {0}`")]
+    #[error("disk {0}: cannot be read; check its permissions with `ls -l {word}`", word = Quoted(.0))]
     NotReadable(PathBuf),
-    /// The file may be read, but not written.
+    /// The file or the block device may be read, but not written.
     #[error("disk {0}: cannot be written; make it writable or attach it with `readonly`")]
     NotWritable(PathBuf),
     /// There are no bytes.
-    #[error("disk {0}: is empty; give it a size with `truncate -s 64M {0}`")]
+    #[error("disk {0}: is empty; give it a size with `truncate -s 64M {word}`", word = Quoted(.0))]
     Empty(PathBuf),
     /// The size is not a whole number of sectors.
     #[error(
-        "disk {path}: its size of {size} bytes is not a multiple of 512; \
-         round it up with `truncate -s %512 {path}`"
+        "disk {path}: its size of {size} bytes is not a multiple of 512, as a raw image's is; \
+         give a copy of it that is padded with `truncate -s %512 COPY`"
     )]
     PartialSector {
         /// The image.
@@ -45,7 +51,7 @@ pub enum OpenError {
     /// The size is not a whole number of the blocks of direct I/O.
     #[error(
         "disk {path}: its size of {size} bytes is not a multiple of {block}, as direct I/O needs it; \
-         leave out `direct`, or round it up with `truncate -s %{block} {path}`"
+         leave out `direct`, or give a copy of it that is padded with `truncate -s %{block} COPY`"
     )]
     PartialBlock {
         /// The image.
@@ -78,10 +84,6 @@ pub(super) fn open(
     read_only: bool,
     flags: libc::c_int,
 ) -> Result<(File, u64), OpenError> {
-    let io_error = |error| OpenError::Io {
-        path: path.to_owned(),
-        error,
-    };
     // Asked before opening: opening a pipe or a terminal would have effects.
     let kind = path
         .metadata()
@@ -99,7 +101,21 @@ pub(super) fn open(
         .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | flags)
         .open(path)
         .map_err(|error| refused(path, error))?;
-    let size = size(&file).map_err(io_error)?;
+    // The kernel lets anybody open one that was set read-only, and refuses each write.
+    if !read_only && kind.is_block_device() && is_set_read_only(&file) {
+        return Err(OpenError::NotWritable(path.to_owned()));
+    }
+    let size = adopt(&file, path, read_only)?;
+    Ok((file, size))
+}
+
+/// Checks and locks an image that is open; returns its size in bytes. `path` is for messages.
+pub(super) fn adopt(file: &File, path: &Path, read_only: bool) -> Result<u64, OpenError> {
+    let io_error = |error| OpenError::Io {
+        path: path.to_owned(),
+        error,
+    };
+    let size = size(file).map_err(io_error)?;
     if size == 0 {
         return Err(OpenError::Empty(path.to_owned()));
     }
@@ -109,11 +125,19 @@ pub(super) fn open(
             size,
         });
     }
-    if !lock(&file, read_only).map_err(io_error)? {
+    if !lock(file, read_only).map_err(io_error)? {
         return Err(OpenError::Locked(path.to_owned()));
     }
-    forget_access_times(&file);
-    Ok((file, size))
+    forget_access_times(file);
+    Ok(size)
+}
+
+/// A block device, by `blockdev --setro` or by nature.
+fn is_set_read_only(device: &File) -> bool {
+    let mut is_set: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the call writes an int.
+    let asked = unsafe { libc::ioctl(device.as_raw_fd(), BLKROGET, &mut is_set) };
+    asked == 0 && is_set != 0
 }
 
 /// Reads no longer look at the clock to note when they were: of a read from the page cache that is
@@ -173,40 +197,39 @@ fn refused(path: &Path, error: io::Error) -> OpenError {
     }
 }
 
-/// Takes the lock that tells writers apart: shared for a reader, exclusive for a writer. False if
-/// somebody holds one that excludes ours.
-fn lock(file: &File, read_only: bool) -> io::Result<bool> {
-    let kind = if read_only {
-        libc::F_RDLCK
-    } else {
-        libc::F_WRLCK
-    };
-    let Err(error) = set_lock(file, kind) else {
-        return Ok(true);
-    };
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-        // File systems without locks: nobody else is excluded there either.
-        Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => Ok(true),
-        _ => Err(error),
+/// A path as a word for a shell.
+struct Quoted<'a>(&'a Path);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.0.to_string_lossy();
+        let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+        let path = match path.strip_prefix('-') {
+            Some(_) => format!("./{path}"),
+            None => path.into_owned(),
+        };
+        match path.chars().all(plain) {
+            true => f.write_str(&path),
+            false => write!(f, "'{}'", path.replace('\'', r"'\''")),
+        }
     }
 }
 
-/// Gives the lock back. Closing the file does so too, but not at once where an io_uring has it.
-pub(super) fn unlock(file: &File) {
-    // If there was none, there is none.
-    let _ = set_lock(file, libc::F_UNLCK);
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn set_lock(file: &File, kind: libc::c_int) -> io::Result<()> {
-    // SAFETY: flock is plain data; all zeros mean "from byte 0 to the end", and OFD locks require
-    // a zero pid.
-    let mut request: libc::flock = unsafe { std::mem::zeroed() };
-    request.l_type = kind as libc::c_short;
-    request.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: the descriptor is open and the pointer valid for the duration of the call.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    #[test]
+    fn what_is_advised_is_one_word_for_a_shell() {
+        for (path, word) in [
+            ("/a/b-c.img", "/a/b-c.img"),
+            ("a b", "'a b'"),
+            ("it's; rm x", r"'it'\''s; rm x'"),
+            ("-rf", "./-rf"),
+        ] {
+            assert_eq!(Quoted(Path::new(path)).to_string(), word);
+        }
+        let missing = OpenError::Missing("a b".into()).to_string();
+        assert!(missing.ends_with("`truncate -s 64M 'a b'`"), "{missing}");
     }
 }

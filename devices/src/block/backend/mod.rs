@@ -11,6 +11,7 @@ pub mod fault;
 pub mod file;
 mod hole;
 mod image;
+mod lock;
 mod mapped;
 pub mod memory;
 mod now;
