@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial as Uart, Trigger};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
@@ -63,7 +63,7 @@ impl Serial {
                 caller_waits: false,
             }),
             output: Mutex::new(output),
-            room: EventFd::new(EFD_NONBLOCK)?,
+            room: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })
     }
 

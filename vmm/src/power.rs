@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use iolite_devices::power::PowerControl;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::crash::Crash;
 
@@ -38,7 +38,7 @@ impl Power {
     pub fn new() -> io::Result<Self> {
         Ok(Power {
             stop: Mutex::new(None),
-            event: EventFd::new(EFD_NONBLOCK)?,
+            event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use iolite_devices_abi::blk;
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use super::config::{BlockConfig, BlockError};
 use super::config_space;
@@ -39,7 +39,8 @@ impl Control {
                 1 => config.name.clone(),
                 _ => format!("{}.{number}", config.name),
             };
-            let doorbell = EventFd::new(0).map_err(BlockError::system("create an eventfd"))?;
+            let doorbell =
+                EventFd::new(EFD_CLOEXEC).map_err(BlockError::system("create an eventfd"))?;
             let (disk, memory) = (Arc::clone(&disk), Arc::clone(&memory));
             let queue = RequestQueue::new(label, doorbell, disk, memory, Arc::clone(&notifier));
             queues.push(Arc::new(queue));
