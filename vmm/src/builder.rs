@@ -182,6 +182,10 @@ fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
             let image = FileBackend::open(path, spec.read_only)?;
             Arc::new(image.with_mapped(spec.mapped))
         }
+        Source::Open(file) => {
+            let file = file.0.try_clone().map_err(Error::host("cannot share a disk"))?;
+            Arc::new(FileBackend::adopt(file, spec.read_only)?)
+        }
         Source::Memory(bytes) => {
             let what = format!("cannot map a disk of {bytes} bytes");
             Arc::new(MemoryBackend::zeroed(*bytes).map_err(Error::host(what))?)

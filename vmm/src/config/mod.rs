@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use iolite_devices_abi::machine::VIRTIO_MMIO_WINDOWS;
 
-pub use disk::{DiskSpec, HELP as DISK_HELP, Source};
+pub use disk::{DiskSpec, HELP as DISK_HELP, OpenFile, Source, path_item};
 pub use injection::parse_latency;
 pub use units::{parse_duration, parse_size};
 
@@ -50,7 +50,7 @@ pub enum ConfigError {
     /// A disk with two paths.
     #[error("disk `{0}` names two files: give each disk its own -d")]
     DiskWithTwoPaths(String),
-    /// Two commas in a row, or one at the end.
+    /// A comma with nothing behind it.
     #[error("disk `{0}` has an empty key: remove a comma")]
     EmptyKey(String),
     /// A key that is there twice, and can only have one value.
@@ -95,6 +95,9 @@ pub enum ConfigError {
     TooManyDisks(usize),
 }
 
+/// What [`MachineConfig::files`] calls a disk.
+pub const DISK: &str = "a disk";
+
 /// A machine to be built.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
@@ -125,5 +128,24 @@ impl MachineConfig {
             return Err(ConfigError::TooManyDisks(disks));
         }
         Ok(())
+    }
+
+    /// The files that it is made of: what each is, and its path.
+    pub fn files(&self) -> Vec<(&'static str, PathBuf)> {
+        let file = |image: &Image| match image {
+            Image::File(path) => Some(path.clone()),
+            Image::BuiltIn(_) => None,
+        };
+        let disks = self.disks.iter().map(|disk| match &disk.source {
+            Source::Image(path) => Some(path.clone()),
+            _ => None,
+        });
+        let one = [
+            ("the kernel", file(&self.kernel)),
+            ("the initrd", self.initrd.clone()),
+            ("the system disk", self.system.as_ref().and_then(file)),
+        ];
+        let all = one.into_iter().chain(disks.map(|path| (DISK, path)));
+        all.filter_map(|(what, path)| Some((what, path?))).collect()
     }
 }

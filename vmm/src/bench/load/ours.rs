@@ -2,6 +2,7 @@
 //! slow disk more, and the bare loop in place of a device.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +11,7 @@ use iolite_guest_core::bench::Cell;
 use super::image::Image;
 use super::machine::{INIT, Machine};
 use super::subject::{Load, Sample};
+use crate::config::path_item;
 use crate::error::Error;
 
 /// The name of our vCPU's thread.
@@ -36,15 +38,16 @@ pub struct Disk {
 
 impl Disk {
     /// As `run --disk` wants it.
-    pub fn spec(&self) -> String {
+    pub fn spec(&self) -> OsString {
         let queues = match self.queues {
             1 => String::new(),
             count => format!("queues={count}"),
         };
-        let mut spec = format!("path={}", self.path.display());
+        let mut spec = path_item("path=", &self.path);
         for keys in [if self.direct { "direct" } else { "" }, &queues, &self.keys] {
             if !keys.is_empty() {
-                spec = format!("{spec},{keys}");
+                spec.push(",");
+                spec.push(keys);
             }
         }
         spec
@@ -109,9 +112,11 @@ impl Beside {
     /// As [`iolite`].
     pub fn start(disk: &Disk) -> Result<Beside, Error> {
         let slow = Image::prepare(None, Image::MIN_BYTES)?;
-        let spec = format!("path={},{SLOW_KEYS}", slow.path().display());
+        let mut spec = path_item("path=", &slow.path());
+        spec.push(",");
+        spec.push(SLOW_KEYS);
         let mut command = run(disk, "neighbour=/dev/vdc")?;
-        command.args(["--disk", &spec]);
+        command.arg("--disk").arg(&spec);
         Ok(Beside {
             machine: Machine::start(&disk.name, command, VCPU)?,
             _slow: slow,
@@ -132,7 +137,7 @@ impl Load for Beside {
 /// `more` is for the guest's program.
 fn run(disk: &Disk, more: &str) -> Result<Command, Error> {
     let mut command = this_program()?;
-    command.args(["run", "--disk", &disk.spec()]);
+    command.args(["run", "--disk"]).arg(disk.spec());
     command.args([
         "--cmdline",
         &format!("{INIT} queues={} {more}", disk.queues),

@@ -3,6 +3,7 @@
 //! chosen. The iothread polls as long as QEMU lets it by default (poll-max-ns=32768).
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -11,6 +12,7 @@ use std::process::Command;
 
 use super::machine::{INIT, Machine};
 use super::subject::{Load, Sample};
+use crate::config::path_item;
 use crate::error::Error;
 use crate::guest;
 use crate::loader::Image;
@@ -84,12 +86,16 @@ pub fn start(
     ]);
     command.args(["-append", &format!("{INIT} queues={queues}")]);
     command.arg("-kernel").arg(path(&kernel));
-    let system_drive = format!("file={},read-only=on", path(&system).display());
-    let disk = format!("file={},cache={cache},aio={aio}", disk.display());
+    let disk_keys = format!("cache={cache},aio={aio}");
     let more = format!(",iothread=io,num-queues={queues}");
-    for (name, drive, more) in [("system", system_drive, ""), ("disk", disk, &more)] {
-        let drive = format!("id={name},if=none,format=raw,file.locking=off,{drive}");
-        command.args(["-drive", &drive]);
+    for (name, file, keys, more) in [
+        ("system", &*path(&system), "read-only=on", ""),
+        ("disk", disk, &disk_keys, &more),
+    ] {
+        let keys = format!("id={name},if=none,format=raw,file.locking=off,{keys},");
+        let mut drive = OsString::from(keys);
+        drive.push(path_item("file=", file));
+        command.arg("-drive").arg(drive);
         let device = format!("virtio-blk-device,drive={name}{more}");
         command.args(["-device", &device]);
     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::ValueEnum;
 use iolite_guest_core::bench::{Cell, Measured};
@@ -109,7 +108,7 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
     for keys in &all_keys {
         let subject = Subject::Iolite(keys.clone());
         // A mistake in them should cost no time.
-        let disk = DiskSpec::from_str(&subject.disk("disk".into(), options).spec())?;
+        let disk = DiskSpec::parse(&subject.disk("disk".into(), options).spec())?;
         if disk.read_only && options.matrix.cells().iter().any(|cell| cell.cell().write) {
             return Err(ConfigError::BenchWritesReadOnly.into());
         }

@@ -4,8 +4,8 @@
 pub const HELP: &str = "\
 A disk and its keys; repeat for more. PATH is a raw image or a block
 device; mem:SIZE, a disk in memory, all zeros at first; or null:SIZE,
-which reads as zeros and forgets writes. SIGUSR1 tells the guest about
-images that have grown
+which reads as zeros and forgets writes. A comma in PATH is written
+twice. SIGUSR1 tells the guest about images that have grown
 
 readonly, ro     refuse writes
 direct           bypass the host's page cache (O_DIRECT)

@@ -1,11 +1,18 @@
-//! A disk as people name it: `PATH[,key[=value]]...`, with the keys of crosvm and Cloud Hypervisor.
+//! A disk as people name it: `PATH[,key[=value]]...`, with the keys of crosvm and Cloud Hypervisor. Two
+//! commas are one that belongs to the path.
 
 mod help;
 mod keys;
 
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::iter;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use iolite_devices::block::backend::file::FileBackend;
@@ -15,6 +22,9 @@ use iolite_devices::virtio::blk::{BlockConfig, Cache};
 
 use super::{ConfigError, parse_size};
 pub use help::HELP;
+
+/// What the path of a disk may be named with.
+const PATH: &[u8] = b"path=";
 
 /// One disk of the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,15 +62,29 @@ pub struct DiskSpec {
 pub enum Source {
     /// In an image: a file or a block device.
     Image(PathBuf),
+    /// In a file that is open, and may have no name.
+    Open(OpenFile),
     /// In memory: so many bytes, at first zeros, gone with the machine.
     Memory(u64),
     /// Nowhere: so many bytes that are always zeros.
     Null(u64),
 }
 
+/// A file that is open: equal to itself alone.
+#[derive(Clone, Debug)]
+pub struct OpenFile(pub Arc<File>);
+
+impl PartialEq for OpenFile {
+    fn eq(&self, other: &OpenFile) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for OpenFile {}
+
 impl Source {
-    fn parse(text: &str) -> Result<Self, ConfigError> {
-        match text.split_once(':') {
+    fn parse(text: &OsStr) -> Result<Self, ConfigError> {
+        match text.to_str().and_then(|text| text.split_once(':')) {
             Some(("mem", size)) => disk_size(size).map(Source::Memory),
             Some(("null", size)) => disk_size(size).map(Source::Null),
             _ => Ok(Source::Image(text.into())),
@@ -79,6 +103,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Source::Image(path) => path.display().fmt(f),
+            Source::Open(_) => f.write_str("an open file"),
             Source::Memory(bytes) => write!(f, "memory of {bytes} bytes"),
             Source::Null(bytes) => write!(f, "nothing of {bytes} bytes"),
         }
@@ -110,8 +135,47 @@ impl DiskSpec {
         }
     }
 
+    /// Takes a disk as people name it. Its path need not be UTF-8.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &OsStr) -> Result<Self, ConfigError> {
+        let whole = || text.to_string_lossy().into_owned();
+        let items = items(text);
+        let named = |item: &OsString| item.as_bytes().starts_with(PATH);
+        // The first item is the path, unless it is a key of a disk that names it as `path=`.
+        let is_first = !items.iter().skip(1).any(named);
+        let mut path = None;
+        let mut keys = Vec::new();
+        for (position, item) in items.iter().enumerate() {
+            let named = item.as_bytes().strip_prefix(PATH).map(OsStr::from_bytes);
+            let bare = (position == 0 && is_first).then_some(item.as_os_str());
+            match named.or(bare) {
+                Some(named) if path.replace(named).is_some() => {
+                    return Err(ConfigError::DiskWithTwoPaths(whole()));
+                }
+                Some(_) => {}
+                None => keys.push(item.to_string_lossy()),
+            }
+        }
+        let path = path.filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| ConfigError::DiskWithoutPath(whole()))?;
+        let mut disk = DiskSpec::of(Source::parse(path)?);
+        for (position, key) in keys.iter().enumerate() {
+            if key.is_empty() {
+                return Err(ConfigError::EmptyKey(whole()));
+            }
+            disk.set(key)?;
+            if let Some(name) = repeated(key, &keys[..position]) {
+                return Err(ConfigError::RepeatedKey(name.to_owned()));
+            }
+        }
+        disk.check_idle(&keys)?;
+        Ok(disk)
+    }
+
     /// Checks that every one of these keys does something.
-    fn check_idle(&self, keys: &[&str]) -> Result<(), ConfigError> {
+    fn check_idle(&self, keys: &[Cow<'_, str>]) -> Result<(), ConfigError> {
         let given = |name: &str| keys.iter().any(|key| key.split('=').next() == Some(name));
         let idle = |key, why| Err(ConfigError::IdleKey { key, why });
         if given("seed") && !self.has_random_choices() {
@@ -160,39 +224,34 @@ impl FromStr for DiskSpec {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let mut path = None;
-        let mut keys = Vec::new();
-        for (position, item) in text.split(',').enumerate() {
-            let named = item.strip_prefix("path=");
-            // The first item is the path, unless it is a key of a disk that names it as `path=`.
-            let bare = (position == 0 && !text.contains(",path=")).then_some(item);
-            match named.or(bare) {
-                Some(named) if path.replace(named).is_some() => {
-                    return Err(ConfigError::DiskWithTwoPaths(text.to_owned()));
-                }
-                Some(_) => {}
-                None => keys.push(item),
-            }
-        }
-        let path = path.filter(|path| !path.is_empty());
-        let path = path.ok_or_else(|| ConfigError::DiskWithoutPath(text.to_owned()))?;
-        let mut disk = DiskSpec::of(Source::parse(path)?);
-        for (position, key) in keys.iter().enumerate() {
-            if key.is_empty() {
-                return Err(ConfigError::EmptyKey(text.to_owned()));
-            }
-            disk.set(key)?;
-            if let Some(name) = repeated(key, &keys[..position]) {
-                return Err(ConfigError::RepeatedKey(name.to_owned()));
-            }
-        }
-        disk.check_idle(&keys)?;
-        Ok(disk)
+        DiskSpec::parse(text.as_ref())
     }
 }
 
+/// A path as one item of a list, with its commas: [`DiskSpec::parse`] takes it as `path=`, QEMU as
+/// `file=`.
+pub fn path_item(name: &str, path: &Path) -> OsString {
+    let bytes = path.as_os_str().as_bytes().iter();
+    let doubled = bytes.flat_map(|byte| iter::repeat_n(*byte, 1 + usize::from(*byte == b',')));
+    OsString::from_vec(name.bytes().chain(doubled).collect())
+}
+
+/// What is between commas. Two commas are one of the text, as in QEMU.
+fn items(text: &OsStr) -> Vec<OsString> {
+    let mut items = vec![Vec::new()];
+    let mut bytes = text.as_bytes().iter().peekable();
+    while let Some(byte) = bytes.next() {
+        if *byte == b',' && bytes.next_if_eq(&&b',').is_none() {
+            items.push(Vec::new());
+        } else if let Some(item) = items.last_mut() {
+            item.push(*byte);
+        }
+    }
+    items.into_iter().map(OsString::from_vec).collect()
+}
+
 /// The name of `key` if one of those `before` it has set the same. Failures add up.
-fn repeated<'a>(key: &'a str, before: &[&str]) -> Option<&'a str> {
+fn repeated<'a>(key: &'a str, before: &[Cow<'_, str>]) -> Option<&'a str> {
     let (name, _) = key.split_once('=')?;
     let mut values = before.iter().filter_map(|key| key.split_once('='));
     (name != "fail" && values.any(|(earlier, _)| earlier == name)).then_some(name)

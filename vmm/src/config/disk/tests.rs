@@ -53,9 +53,37 @@ fn each_key_is_given_once() {
     ] {
         assert_eq!(mistake(text), ConfigError::RepeatedKey(key.into()));
     }
-    for text in ["x,", "x,,ro", "x,ro,"] {
+    for text in ["x,", "x,ro,", "x,,,"] {
         assert_eq!(mistake(text), ConfigError::EmptyKey(text.into()));
     }
+}
+
+#[test]
+fn a_path_may_have_commas_and_need_not_be_utf_8() {
+    let read_only = |path: &[u8]| DiskSpec {
+        read_only: true,
+        ..DiskSpec::new(OsStr::from_bytes(path))
+    };
+    for (text, path) in [
+        ("a,,b,ro", b"a,b".as_slice()),
+        ("a,,,ro", b"a,"),
+        ("ro,path=,,a,,,,", b",a,,"),
+        ("a,,path=b,ro", b"a,path=b"),
+        ("a,,ro,ro", b"a,ro"),
+    ] {
+        assert_eq!(text.parse(), Ok(read_only(path)), "{text}");
+    }
+    for path in [b"\xff\xfe/x.img".as_slice(), b"a,b", b"mem:1M", b"path=x,,"] {
+        let mut text = path_item("path=", Path::new(OsStr::from_bytes(path)));
+        text.push(",ro");
+        let parsed = DiskSpec::parse(&text);
+        match path {
+            b"mem:1M" => assert_eq!(parsed.unwrap().source, Source::Memory(1 << 20)),
+            _ => assert_eq!(parsed, Ok(read_only(path)), "{text:?}"),
+        }
+    }
+    let key = DiskSpec::parse(OsStr::from_bytes(b"x,\xff"));
+    assert_eq!(key, Err(ConfigError::UnknownKey("\u{fffd}".into())));
 }
 
 #[test]
