@@ -170,7 +170,10 @@ fn a_disk_is_not_shared_with_a_writer() {
     let dir = TempDir::new().unwrap();
     let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
     let disk = file(&dir, "disk", &[0; 512]);
-    refused(&["run", &kernel, "-d", &disk, "-d", &disk], 10, &["in use"]);
+    let twice = ["run", &kernel, "-d", &disk, "-d", &disk];
+    refused(&twice, 10, &["another disk", "readonly"]);
+    let _reader = locked(&disk, libc::F_RDLCK, 0, 0);
+    refused(&["run", &kernel, "-d", &disk], 10, &["in use"]);
 }
 
 /// True where machines can be made; what fails later than that cannot be tested elsewhere.
@@ -316,5 +319,345 @@ fn results_that_cannot_be_written_are_code_4() {
         &["demo", "--json", "/nowhere/results.json"],
         4,
         &["/nowhere/results.json"],
+    );
+}
+
+/// What each of these files holds is the same afterwards.
+struct Untouched(Vec<(String, Vec<u8>)>);
+
+impl Untouched {
+    fn of(paths: &[&str]) -> Untouched {
+        let read = |path: &&str| ((*path).to_owned(), fs::read(path).unwrap());
+        Untouched(paths.iter().map(read).collect())
+    }
+
+    #[track_caller]
+    fn check(&self) {
+        for (path, content) in &self.0 {
+            assert!(fs::read(path).unwrap() == *content, "{path} has changed");
+        }
+    }
+}
+
+#[test]
+fn what_a_command_reads_is_no_output() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let [disk, initrd, system, hard, soft] =
+        ["disk", "initrd", "system", "hard", "soft"].map(|name| {
+            let path = dir.path().join(name);
+            path.to_str().unwrap().to_owned()
+        });
+    fs::write(&disk, [7; 512]).unwrap();
+    fs::write(&initrd, "initrd").unwrap();
+    fs::write(&system, [0; 1024]).unwrap();
+    fs::hard_link(&disk, &hard).unwrap();
+    std::os::unix::fs::symlink(&disk, &soft).unwrap();
+    let untouched = Untouched::of(&[&kernel, &disk, &initrd, &system]);
+    let run = [
+        "run", &kernel, "--initrd", &initrd, "--system", &system, "-d", &disk,
+    ];
+    for option in ["--trace", "--stats-json"] {
+        for (output, what) in [
+            (&disk, "a disk"),
+            (&hard, "a disk"),
+            (&soft, "a disk"),
+            (&kernel, "the kernel"),
+            (&initrd, "the initrd"),
+            (&system, "the system disk"),
+        ] {
+            let args = [&run[..], &[option, output]].concat();
+            refused(&args, 2, &[option, output, what]);
+        }
+    }
+    refused(
+        &[
+            "run",
+            &kernel,
+            "-d",
+            &(disk.clone() + ",ro"),
+            "--trace",
+            &disk,
+        ],
+        2,
+        &["a disk"],
+    );
+    for option in ["--json", "--trace"] {
+        refused(
+            &["demo", "--disk", &disk, option, &hard],
+            2,
+            &[option, &hard, "the disk"],
+        );
+    }
+    refused(
+        &["bench", "--disk", &disk, "--overwrite", "--json", &soft],
+        2,
+        &["the disk"],
+    );
+    refused(&["trace", "html", &disk, "-o", &hard], 2, &["the trace"]);
+    refused(&["trace", "picture", &disk, "-o", &disk], 2, &["the trace"]);
+    untouched.check();
+}
+
+#[test]
+fn a_file_is_one_output() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let old = file(&dir, "old", b"results of before");
+    let new = dir.path().join("new");
+    let new = new.to_str().unwrap();
+    for output in [&old, new] {
+        let twice = ["run", &kernel, "--trace", output, "--stats-json", output];
+        refused(&twice, 2, &["--stats-json", output, "--trace"]);
+        refused(
+            &["demo", "--trace", output, "--json", output],
+            2,
+            &["--trace", output, "--json"],
+        );
+    }
+    assert_eq!(fs::read(&old).unwrap(), b"results of before");
+    assert!(!Path::new(new).exists());
+    // What stdout and stderr were directed to is one more.
+    let log = fs::File::options().append(true).open(&old).unwrap();
+    let mut iolite = std::process::Command::new(env!("CARGO_BIN_EXE_iolite"));
+    iolite.args(["run", &kernel, "--trace", &old]).stdout(log);
+    let ended = iolite.output().unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("the file of stdout"), "{stderr}");
+    assert_eq!(fs::read(&old).unwrap(), b"results of before");
+}
+
+#[test]
+fn a_guests_console_is_no_output() {
+    for option in ["--trace", "--stats-json"] {
+        refused(
+            &["run", option, "-"],
+            2,
+            &[option, "console", "/dev/stdout"],
+        );
+    }
+    assert!(!Path::new("-").exists());
+}
+
+#[test]
+fn a_failed_start_leaves_results_alone() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let old = file(&dir, "old", b"results of before");
+    let new = dir.path().join("new");
+    let new = new.to_str().unwrap();
+    refused(
+        &[
+            "run",
+            "/nowhere/vmlinux",
+            "--trace",
+            &old,
+            "--stats-json",
+            new,
+        ],
+        8,
+        &[],
+    );
+    refused(
+        &[
+            "run",
+            &kernel,
+            "-d",
+            "/nowhere/disk",
+            "--stats-json",
+            &old,
+            "--trace",
+            new,
+        ],
+        10,
+        &[],
+    );
+    refused(
+        &["run", &kernel, "-m", "1M", "--trace", &old],
+        2,
+        &["too small"],
+    );
+    // It would be made by opening the output, and was no disk before.
+    refused(&["run", &kernel, "-d", new, "--trace", new], 2, &["a disk"]);
+    refused(
+        &[
+            "demo",
+            "--disk",
+            "/nowhere/disk",
+            "--json",
+            &old,
+            "--trace",
+            new,
+        ],
+        10,
+        &[],
+    );
+    refused(
+        &["bench", "--size", "1M", "--json", &old],
+        2,
+        &["too small"],
+    );
+    refused(
+        &["bench", "cost", "--guest", "/nowhere", "--json", &old],
+        10,
+        &[],
+    );
+    refused(&["trace", "html", "/nowhere/t.json", "-o", &old], 4, &[]);
+    refused(
+        &["trace", "html", &kernel, "-o", &old],
+        2,
+        &["is not a trace"],
+    );
+    refused(
+        &["trace", "html", &kernel, "-o", new],
+        2,
+        &["is not a trace"],
+    );
+    assert_eq!(fs::read(&old).unwrap(), b"results of before");
+    assert!(!Path::new(new).exists());
+}
+
+#[test]
+fn outputs_that_cannot_be_are_told_before_the_machine_runs() {
+    let dir = TempDir::new().unwrap();
+    // It would run for ever.
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).halt().elf());
+    let socket = dir.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let directory = dir.path().to_str().unwrap();
+    for output in [
+        "/nowhere/results",
+        directory,
+        &format!("{kernel}/results"),
+        socket.to_str().unwrap(),
+        "/dev/fd/77",
+        "/dev/stdin",
+    ] {
+        for option in ["--trace", "--stats-json"] {
+            refused(
+                &["run", &kernel, option, output],
+                4,
+                &[output, "cannot write"],
+            );
+        }
+        for command in [["demo", "--json"], ["bench", "--json"]] {
+            refused(
+                &[&command[..], &[output]].concat(),
+                4,
+                &[output, "cannot write"],
+            );
+        }
+        refused(&["bench", "cost", "--json", output], 4, &[output]);
+        refused(&["bench", "idle", "--json", output], 4, &[output]);
+        refused(&["trace", "html", &kernel, "-o", output], 4, &[output]);
+    }
+}
+
+/// Takes a lock of an open file description, as machines do.
+fn locked(path: &str, kind: i32, start: i64, len: i64) -> fs::File {
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let lock = libc::flock {
+        l_type: kind as i16,
+        l_whence: 0,
+        l_start: start,
+        l_len: len,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    file
+}
+
+#[test]
+fn what_somebody_has_locked_is_no_output() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let disk = file(&dir, "disk", &[7; 512]);
+    // A writer's, a reader's, and one of the bytes that QEMU locks.
+    for (kind, start, len) in [
+        (libc::F_WRLCK, 0, 0),
+        (libc::F_RDLCK, 0, 0),
+        (libc::F_RDLCK, 201, 1),
+    ] {
+        let _machine = locked(&disk, kind, start, len);
+        for args in [
+            &["run", &kernel, "--trace", &disk][..],
+            &["run", &kernel, "--stats-json", &disk],
+            &["demo", "--json", &disk],
+            &["trace", "html", &kernel, "-o", &disk],
+        ] {
+            refused(args, 4, &[&disk, "locked"]);
+        }
+    }
+    assert_eq!(fs::read(&disk).unwrap(), [7; 512]);
+}
+
+#[test]
+fn a_writable_disk_is_no_other_file_of_the_machine() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let system = file(&dir, "system", &[0; 1024]);
+    let run = ["run", &kernel, "--system", &system];
+    for (disk, what) in [(&kernel, "the kernel"), (&system, "the system disk")] {
+        let args = [&run[..], &["-d", disk]].concat();
+        refused(&args, 10, &[disk, what, "readonly"]);
+    }
+}
+
+#[test]
+fn advice_does_not_damage_files() {
+    let dir = TempDir::new().unwrap();
+    let kernel = file(&dir, "kernel", &Tiny::new(Entry::Pvh).reset().elf());
+    let text = file(&dir, "README.md", "not an archive\n".repeat(100).as_bytes());
+    let sectors = file(&dir, "sectors", &[b'x'; 1024]);
+    let mut tar = [0; 1000];
+    tar[257..262].copy_from_slice(b"ustar");
+    let tar = file(&dir, "cut.tar", &tar);
+    for (system, word) in [
+        (&text, "no ustar archive"),
+        (&sectors, "no ustar archive"),
+        (&tar, "cut off"),
+    ] {
+        refused(
+            &["run", &kernel, "--system", system],
+            10,
+            &[system, word, "programs.md"],
+        );
+    }
+    for args in [
+        ["run", &kernel, "-d", &text],
+        ["run", &kernel, "--system", &text],
+        ["demo", "--write", "--disk", &text],
+    ] {
+        let ended = Command::cargo_bin("iolite")
+            .unwrap()
+            .args(args)
+            .unwrap_err();
+        let stderr = String::from_utf8_lossy(&ended.as_output().unwrap().stderr).into_owned();
+        let advice = stderr.split('`').skip(1).step_by(2).collect::<Vec<_>>();
+        assert!(
+            !advice.iter().any(|command| command.contains("README")),
+            "{stderr}"
+        );
+    }
+    let spaces = dir.path().join("no such; file");
+    let spaces = spaces.to_str().unwrap();
+    refused(
+        &["run", &kernel, "-d", spaces],
+        10,
+        &[&format!("`truncate -s 64M '{spaces}'`")],
+    );
+}
+
+#[test]
+fn a_path_with_a_comma_is_a_disk() {
+    refused(
+        &["run", "-d", "/nowhere/a,,b.img,ro"],
+        10,
+        &["/nowhere/a,b.img", "no such file"],
     );
 }

@@ -1,6 +1,7 @@
 //! The only place where the parts of a machine are joined.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,9 +24,10 @@ use kvm_ioctls::{IoEventAddress, VmFd};
 use linux_loader::cmdline::Cmdline;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use crate::config::{DiskSpec, MachineConfig, Source};
+use crate::config::{DISK, DiskSpec, MachineConfig, Source};
 use crate::error::Error;
 use crate::exits::Buses;
+use crate::identity::Identity;
 use crate::kvm::KvmError;
 use crate::loader::{self, Image, LoaderError};
 use crate::memory::CMDLINE_BYTES;
@@ -138,6 +140,7 @@ type NamedBackend = (DiskSpec, Arc<dyn Backend>);
 
 /// Opens all disks, in the order in which the guest sees them.
 fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
+    check_shared(config)?;
     let mut backends: Vec<NamedBackend> = Vec::new();
     if let Some(system) = &config.system {
         let (path, backend): (_, Arc<dyn Backend>) = match system {
@@ -167,10 +170,53 @@ fn backends(config: &MachineConfig) -> Result<Vec<NamedBackend>, Error> {
 }
 
 fn system_image(path: &Path) -> Result<FileBackend, Error> {
-    FileBackend::open(path, true).map_err(|error| match error {
-        OpenError::Missing(path) => Error::NoSystemDisk(path),
-        error => error.into(),
-    })
+    let unfit = |what| Error::SystemDisk {
+        path: path.to_owned(),
+        what,
+    };
+    let opened = FileBackend::open(path, true);
+    match opened {
+        Err(OpenError::Missing(_)) => Err(unfit("no such file")),
+        // These have been looked at, and can be read without effects.
+        Ok(_) | Err(OpenError::PartialSector { .. }) if !is_ustar(path) => {
+            Err(unfit("is no ustar archive"))
+        }
+        Err(OpenError::PartialSector { .. }) => {
+            Err(unfit("is cut off: its size is not a multiple of 512"))
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// Does the file begin like an archive, also like one that is empty?
+fn is_ustar(path: &Path) -> bool {
+    let mut block = [0; 512];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut block));
+    read.is_ok() && (block[257..262] == *b"ustar" || block == [0; 512])
+}
+
+/// Is what the guest writes to a disk written to another file of the machine's?
+fn check_shared(config: &MachineConfig) -> Result<(), Error> {
+    let files = config.files();
+    for disk in config.disks.iter().filter(|disk| !disk.read_only) {
+        let Source::Image(path) = &disk.source else {
+            continue;
+        };
+        let identities = Identity::all_at(path);
+        let is_same = |path| {
+            Identity::all_at(path)
+                .iter()
+                .any(|file| identities.contains(file))
+        };
+        let same: Vec<_> = files.iter().filter(|(_, path)| is_same(path)).collect();
+        if same.len() > 1 {
+            let other = same.iter().find(|(what, _)| *what != DISK);
+            let what = other.map_or("another disk", |(what, _)| what);
+            let path = path.clone();
+            return Err(Error::SharedDisk { path, what });
+        }
+    }
+    Ok(())
 }
 
 fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
@@ -183,7 +229,10 @@ fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
             Arc::new(image.with_mapped(spec.mapped))
         }
         Source::Open(file) => {
-            let file = file.0.try_clone().map_err(Error::host("cannot share a disk"))?;
+            let file = file
+                .0
+                .try_clone()
+                .map_err(Error::host("cannot share a disk"))?;
             Arc::new(FileBackend::adopt(file, spec.read_only)?)
         }
         Source::Memory(bytes) => {

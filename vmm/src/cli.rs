@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use iolite_devices::block::inject::Latency;
 
@@ -16,6 +16,7 @@ use crate::config::{
 use crate::error::Error;
 use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
+use crate::output_file::Outputs;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
 use crate::{builder, check, console, demo, guest, logging, stats, trace};
@@ -82,7 +83,7 @@ struct Demo {
     /// The least time that each request takes, like 2ms, or 1ms-3ms for a random one
     #[arg(long, value_name = "TIME", value_parser = parse_latency)]
     latency: Option<Latency>,
-    /// Write the results to this file
+    /// Write the results to this file; - for stdout, and what is shown there to stderr
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Record the life of each request in this file; see 'iolite trace'
@@ -107,7 +108,13 @@ struct Run {
     /// A PVH or 64-bit ELF file; by default the built-in kernel with its system disk
     kernel: Option<PathBuf>,
     /// A disk image and its keys (--help lists them); repeat for more disks
-    #[arg(short, long = "disk", value_name = "PATH[,KEY[=VALUE]]...", long_help = DISK_HELP)]
+    #[arg(
+        short,
+        long = "disk",
+        value_name = "PATH[,KEY[=VALUE]]...",
+        value_parser = OsStringValueParser::new().try_map(|text| DiskSpec::parse(&text)),
+        long_help = DISK_HELP
+    )]
     disks: Vec<DiskSpec>,
     /// Guest memory, like 128M or 2G
     #[arg(short, long, value_name = "SIZE", default_value = DEFAULT_MEMORY, value_parser = parse_size)]
@@ -224,14 +231,17 @@ impl Run {
         let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
         let output =
             console::Output::new(power.clone()).map_err(Error::host("cannot use stdout"))?;
-        let trace = self
-            .trace
-            .as_deref()
-            .map(trace::Output::create)
-            .transpose()?;
-        let json = self.stats_json.clone();
-        let stats = stats::Options::new(self.stats, json, self.stats_interval)?;
-        let mut machine = builder::build(&self.config(), Box::new(output), power)?;
+        let (trace, json) = (self.trace.clone(), self.stats_json.clone());
+        let (table, interval) = (self.stats, self.stats_interval);
+        let config = self.config();
+        let mut outputs = Outputs::with_console(config.files());
+        let trace = outputs.open_some("--trace", trace.as_deref())?;
+        let stats = stats::Options {
+            table,
+            json: outputs.open_some("--stats-json", json.as_deref())?,
+            interval,
+        };
+        let mut machine = builder::build(&config, Box::new(output), power)?;
         machine.trace = trace;
         machine.stats = stats.are_wanted().then_some(stats);
         match machine.run(signals, timeout, true)? {

@@ -12,6 +12,7 @@ use crate::crash::Crash;
 use crate::kvm::KvmError;
 use crate::loader::LoaderError;
 use crate::memory::MemoryError;
+use crate::output_file::OutputError;
 use crate::trace::read::ReadError;
 
 /// Why a machine could not be built, or did not end well.
@@ -32,9 +33,27 @@ pub enum Error {
     /// A disk image cannot be used.
     #[error(transparent)]
     Image(#[from] OpenError),
-    /// There is no file for the system disk.
-    #[error("system disk {}: no such file; give a ustar archive (docs/programs.md)", .0.display())]
-    NoSystemDisk(PathBuf),
+    /// A file cannot be the system disk.
+    #[error("system disk {path}: {what}; give a ustar archive (docs/programs.md)")]
+    SystemDisk {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// What is written to a disk would be written to another file of the machine's.
+    #[error(
+        "disk {path}: is {what} as well; attach it with `readonly`, or give it a file of its own"
+    )]
+    SharedDisk {
+        /// The disk's file.
+        path: PathBuf,
+        /// What else it is: `the kernel`.
+        what: &'static str,
+    },
+    /// A file cannot be an output.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// A disk cannot be made.
     #[error("disk {name}: {source}")]
     Disk {

@@ -7,6 +7,7 @@
 use crate::crash::Crash;
 use crate::error::Error;
 use crate::loader::LoaderError;
+use crate::output_file::OutputError;
 use crate::trace::read::ReadError;
 
 /// Why the process ends.
@@ -61,11 +62,16 @@ impl From<&Error> for ExitCode {
             Error::Config(_) | Error::Memory(_) => ExitCode::Usage,
             Error::Trace(ReadError::Io(..)) => ExitCode::Host,
             Error::Trace(_) => ExitCode::Usage,
+            Error::Output(OutputError::Unfit { .. }) => ExitCode::Host,
+            Error::Output(_) => ExitCode::Usage,
             Error::Host { .. } | Error::Machine(_) => ExitCode::Host,
             Error::Kvm(_) => ExitCode::Kvm,
             Error::Loader(LoaderError::Cmdline(_)) => ExitCode::Usage,
             Error::Loader(_) => ExitCode::Kernel,
-            Error::Image(_) | Error::NoSystemDisk(_) | Error::Disk { .. } => ExitCode::Disk,
+            Error::Image(_)
+            | Error::SystemDisk { .. }
+            | Error::SharedDisk { .. }
+            | Error::Disk { .. } => ExitCode::Disk,
             Error::Crash(Crash::Host(_)) => ExitCode::Host,
             Error::Crash(_) => ExitCode::Crash,
             Error::Timeout(_) => ExitCode::Timeout,
@@ -86,8 +92,8 @@ Exit codes:
     0  the guest stopped cleanly (reset through port 0x64), or the demo passed
   odd  the guest wrote V to the exit port 0xf4: V * 2 + 1
     2  wrong usage: an option, a size, a disk key, too many disks, too little memory,
-       a file that is no trace
-    4  the host refused something
+       a file that is no trace, a file that is to be read and written
+    4  the host refused something, like a file that cannot be written
     6  /dev/kvm is missing or not usable
     8  the kernel or initrd cannot be loaded
    10  a disk cannot be attached

@@ -4,20 +4,26 @@
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 
+use crate::output_file::OutputFile;
+
 /// The output.
 pub struct Screen {
     silent: bool,
+    /// Stdout is for something else.
+    aside: bool,
     colour: bool,
     progress_bar: bool,
 }
 
 impl Screen {
-    /// The process's stdout and stderr.
-    pub fn of_this_process() -> Self {
+    /// The process's stdout and stderr; stderr alone if one of the outputs is stdout.
+    pub fn beside<'a>(outputs: impl IntoIterator<Item = &'a OutputFile>) -> Self {
+        let aside = outputs.into_iter().any(OutputFile::is_stdout);
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Screen {
             silent: false,
-            colour: io::stdout().is_terminal() && !no_colour,
+            aside,
+            colour: io::stdout().is_terminal() && !no_colour && !aside,
             progress_bar: io::stderr().is_terminal(),
         }
     }
@@ -27,6 +33,7 @@ impl Screen {
     pub fn silent() -> Self {
         Screen {
             silent: true,
+            aside: false,
             colour: false,
             progress_bar: false,
         }
@@ -47,9 +54,11 @@ impl Screen {
         self.print(&format!("{word:<6} {text}"));
     }
 
-    /// Shows a text on stdout. If nobody reads it, the exit code still says how it went.
+    /// Shows a text on stdout, or where it is shown instead. If nobody reads it, the exit code still says how it went.
     pub fn print(&self, text: &str) {
-        if !self.silent {
+        if self.aside {
+            self.note(text);
+        } else if !self.silent {
             let _ = writeln!(io::stdout(), "{text}");
         }
     }

@@ -66,6 +66,36 @@ impl Drop for Signals {
     }
 }
 
+/// While this is there, a signal that stops a machine ends the process at once: for a thread that may
+/// have to wait for ever, when there is no machine any more.
+pub struct AtOnce {
+    before: Option<SigSet>,
+}
+
+impl AtOnce {
+    /// From now on.
+    #[allow(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        let stops = [
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGQUIT,
+            Signal::SIGHUP,
+        ];
+        let before = SigSet::thread_get_mask().ok();
+        // It cannot fail for signals that there are.
+        let _ = SigSet::from_iter(stops).thread_unblock();
+        AtOnce { before }
+    }
+}
+
+impl Drop for AtOnce {
+    fn drop(&mut self) {
+        // It cannot fail for a mask that was the thread's.
+        let _ = self.before.map(|before| before.thread_set_mask());
+    }
+}
+
 fn is_ignored(signal: Signal) -> bool {
     // SAFETY: sigaction is plain data for which zero is valid; a null new action changes nothing.
     unsafe {

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::events;
 use crate::exits::Buses;
 use crate::kvm_stats::VcpuStats;
+use crate::output_file::OutputFile;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
 use crate::vcpu::Vcpu;
@@ -41,7 +42,7 @@ pub struct Machine {
     /// What it is made of, in a line for people.
     pub(crate) parts: String,
     /// Where to write the trace of a machine that was built for one.
-    pub trace: Option<trace::Output>,
+    pub trace: Option<OutputFile>,
     /// What is to be told of it, while it runs and in the end.
     pub stats: Option<stats::Options>,
 }

@@ -35,7 +35,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Idle {
-    /// Write the results to this file
+    /// Write the results to this file; - for stdout, and what is shown there to stderr
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ struct Cost {
     /// The directory of another guest than the built-in one, as guest/build --out makes it
     #[arg(long, value_name = "DIR")]
     guest: Option<PathBuf>,
-    /// Write the results to this file
+    /// Write the results to this file; - for stdout, and what is shown there to stderr
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -133,7 +133,7 @@ struct Load {
     /// Print the table in Markdown, a row for each cell
     #[arg(long)]
     markdown: bool,
-    /// Write the results to this file
+    /// Write the results to this file; - for stdout, and what is shown there to stderr
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

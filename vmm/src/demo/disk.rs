@@ -7,15 +7,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use iolite_devices::block::backend::OpenError;
 use iolite_devices::block::backend::file::FileBackend;
 use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, OpenFile, Source};
 use crate::error::Error;
 use crate::screen::{Screen, size};
 
@@ -28,7 +28,7 @@ const BLOCK_BYTES: usize = 256 * 1024;
 pub struct DemoDisk {
     /// None for the temporary disk, which has no name.
     path: Option<PathBuf>,
-    file: File,
+    file: Arc<File>,
     bytes: u64,
     /// The digest of what was generated, or of what was there before the guest wrote.
     before: Option<String>,
@@ -51,7 +51,7 @@ impl DemoDisk {
         let bytes = file.seek(SeekFrom::End(0)).map_err(cannot())?;
         let mut disk = DemoDisk {
             path: Some(path.to_owned()),
-            file,
+            file: Arc::new(file),
             bytes,
             before: None,
         };
@@ -79,10 +79,12 @@ impl DemoDisk {
         }
     }
 
-    /// Where the machine finds the disk. The temporary one has no name any more, but we hold it.
-    pub fn image(&self) -> PathBuf {
-        let held = || format!("/proc/self/fd/{}", self.file.as_raw_fd()).into();
-        self.path.clone().unwrap_or_else(held)
+    /// Where the machine finds the disk. The temporary one never had a name.
+    pub fn image(&self) -> Source {
+        match &self.path {
+            Some(path) => Source::Image(path.clone()),
+            None => Source::Open(OpenFile(Arc::clone(&self.file))),
+        }
     }
 
     /// The disk in a few words.
@@ -101,7 +103,7 @@ impl DemoDisk {
     /// If the disk cannot be read.
     pub fn digest(&self, screen: &Screen) -> Result<String, Error> {
         let cannot = || Error::host(format!("disk {} cannot be read", self.name()));
-        let mut file = &self.file;
+        let mut file = &*self.file;
         file.seek(SeekFrom::Start(0)).map_err(cannot())?;
         let mut progress = Progress::new(screen, "hashing on the host");
         let mut hasher = Sha256::new();
@@ -147,7 +149,7 @@ fn generate() -> io::Result<DemoDisk> {
     let before = Some(format!("{:x}", hasher.finalize()));
     Ok(DemoDisk {
         path: None,
-        file,
+        file: Arc::new(file),
         bytes: TEMPORARY_BYTES,
         before,
     })
@@ -169,11 +171,13 @@ impl SplitMix64 {
 mod tests {
     use super::*;
 
+    use std::os::unix::fs::FileExt;
+
     #[test]
     fn the_temporary_disk_has_the_digest_of_its_content() {
         let disk = generate().unwrap();
-        let content = std::fs::read(disk.image()).unwrap();
-        assert_eq!(content.len() as u64, TEMPORARY_BYTES);
+        let mut content = vec![0; TEMPORARY_BYTES as usize];
+        disk.file.read_exact_at(&mut content, 0).unwrap();
         assert_eq!(
             Some(format!("{:x}", Sha256::digest(&content)).as_str()),
             disk.digest_before()

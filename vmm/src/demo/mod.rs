@@ -12,7 +12,6 @@ mod protocol;
 mod table;
 mod watch;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -26,10 +25,10 @@ use crate::config::{DiskSpec, MachineConfig};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::guest;
+use crate::output_file::{OutputFile, Outputs};
 use crate::power::{Power, Stop};
 use crate::screen::Screen;
 use crate::signals::Signals;
-use crate::trace::Output;
 use disk::DemoDisk;
 use protocol::PathResult;
 use watch::{ConsoleLines, Watched};
@@ -103,10 +102,11 @@ impl Options {
 /// Whatever keeps the machine from running, and [`Error::Demo`] if the guest failed or a digest
 /// differs.
 pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
-    // Before the work, not after it: a mistake in the path should cost no time.
-    let json = options.json.as_ref().map(json_file).transpose()?;
-    let trace = options.trace.as_deref().map(Output::create).transpose()?;
-    let screen = Screen::of_this_process();
+    let disk = options.disk.iter().map(|path| ("the disk", path.clone()));
+    let mut outputs = Outputs::beside(disk.collect());
+    let json = outputs.open_some("--json", options.json.as_deref())?;
+    let trace = outputs.open_some("--trace", options.trace.as_deref())?;
+    let screen = Screen::beside(json.iter().chain(&trace));
     let disk = DemoDisk::prepare(options.disk.as_deref(), options.write, &screen)?;
     let slow = options
         .latency
@@ -135,18 +135,12 @@ pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
     let digest = disk.digest(&screen)?;
     screen.print(&table::render(&watched.paths, &digest, screen.colour()));
     screen.print(&format!("{digest}  {}", disk.name()));
-    if let Some((file, path)) = json {
-        json::write(file, &disk.name(), disk.bytes(), &digest, &watched.paths)
-            .map_err(Error::host(format!("cannot write {}", path.display())))?;
+    if let Some(output) = json {
+        let (name, bytes, paths) = (disk.name(), disk.bytes(), &watched.paths);
+        output.write(|out| json::write(out, &name, bytes, &digest, paths))?;
     }
     judge_digests(&disk, &digest, &watched.paths)?;
     Ok(ExitCode::Clean)
-}
-
-fn json_file(path: &PathBuf) -> Result<(File, PathBuf), Error> {
-    let file =
-        File::create(path).map_err(Error::host(format!("cannot write {}", path.display())))?;
-    Ok((file, path.clone()))
 }
 
 /// Runs the guest to its end, and returns what it said.
@@ -155,7 +149,7 @@ fn run_guest(
     disk: &DemoDisk,
     screen: &Screen,
     started: Instant,
-    trace: Option<Output>,
+    trace: Option<OutputFile>,
 ) -> Result<(Stop, Watched), Error> {
     let signals = Signals::take()?;
     let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
@@ -188,7 +182,7 @@ fn machine(options: &Options, disk: &DemoDisk) -> MachineConfig {
                 latency: options.latency,
                 ..Injection::default()
             },
-            ..DiskSpec::new(disk.image())
+            ..DiskSpec::of(disk.image())
         }],
         trace: options.trace.is_some(),
     }

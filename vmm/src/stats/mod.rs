@@ -11,10 +11,8 @@ mod live;
 mod table;
 mod times;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::iter;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use iolite_devices::trace::{self, EventLog};
@@ -22,6 +20,7 @@ use iolite_devices::virtio::blk::Counters;
 
 use crate::error::Error;
 use crate::kvm_stats::{Reading, VcpuStats};
+use crate::output_file::OutputFile;
 use crate::trace::clock::Start;
 use crate::vm::Disk;
 use live::Live;
@@ -33,32 +32,12 @@ pub struct Options {
     /// A table on stderr at the end.
     pub table: bool,
     /// The same as JSON in this file.
-    pub json: Option<(File, PathBuf)>,
+    pub json: Option<OutputFile>,
     /// A line on stderr this often.
     pub interval: Option<Duration>,
 }
 
 impl Options {
-    /// Creates the file at `json`.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn new(
-        table: bool,
-        json: Option<PathBuf>,
-        interval: Option<Duration>,
-    ) -> Result<Options, Error> {
-        let json = json.map(|path| {
-            let cannot = Error::host(format!("cannot write {}", path.display()));
-            File::create(&path).map_err(cannot).map(|file| (file, path))
-        });
-        Ok(Options {
-            table,
-            json: json.transpose()?,
-            interval,
-        })
-    }
-
     /// Is anything wanted at all?
     pub fn are_wanted(&self) -> bool {
         self.table || self.json.is_some() || self.interval.is_some()
@@ -190,8 +169,7 @@ impl Session {
             let _ = io::stderr().write_all(table::render(&report).as_bytes());
         }
         match self.options.json {
-            Some((file, path)) => json::write(file, &report)
-                .map_err(Error::host(format!("cannot write {}", path.display()))),
+            Some(output) => output.write(|out| json::write(out, &report)),
             None => Ok(()),
         }
     }

@@ -1,6 +1,5 @@
 //! `iolite trace`: what can be made of a trace file.
 
-use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,18 +10,19 @@ use super::read::{self, ReadError};
 use super::{report, summary, timeline};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::output_file::{OutputFile, Outputs};
 
 /// The views of a trace.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Say for each path where the time of its requests went
     Summary {
-        /// A file that --trace wrote
+        /// A file that --trace wrote; - for stdin
         file: PathBuf,
     },
     /// Print the requests, a line each, as biosnoop does
     Timeline {
-        /// A file that --trace wrote
+        /// A file that --trace wrote; - for stdin
         file: PathBuf,
         /// Print every moment of each request instead, as blkparse does
         #[arg(long)]
@@ -30,17 +30,17 @@ pub enum Command {
     },
     /// Make a page of it that needs no network: lanes, waterfalls, histograms, where the time went
     Html {
-        /// A file that --trace wrote
+        /// A file that --trace wrote; - for stdin
         file: PathBuf,
-        /// Where to write the page
+        /// Where to write the page; - for stdout
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
     /// Draw the lanes of programs and disks as an SVG file
     Picture {
-        /// A file that --trace wrote
+        /// A file that --trace wrote; - for stdin
         file: PathBuf,
-        /// Where to write the picture
+        /// Where to write the picture; - for stdout
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
@@ -64,20 +64,28 @@ pub fn run(command: &Command) -> Result<ExitCode, Error> {
             })
         }
         Command::Html { file, output } => {
-            let trace = read::read(file)?;
-            write_file(output, &report::page(&trace))
+            let output = open(file, output)?;
+            let page = report::page(&read::read(file)?);
+            write(output, &page)
         }
         Command::Picture { file, output } => {
-            let trace = read::read(file)?;
-            let picture = report::picture(&trace);
+            let output = open(file, output)?;
+            let picture = report::picture(&read::read(file)?);
             let picture = picture.ok_or_else(|| ReadError::Empty(file.display().to_string()))?;
-            write_file(output, &picture)
+            write(output, &picture)
         }
     }
 }
 
-fn write_file(path: &Path, text: &str) -> Result<ExitCode, Error> {
-    fs::write(path, text).map_err(Error::host(format!("cannot write {}", path.display())))?;
+/// Opens what is to be made of the trace in `file`.
+fn open(file: &Path, output: &Path) -> Result<OutputFile, Error> {
+    let stdin = Path::new("/dev/stdin");
+    let input = if file == "-" { stdin } else { file };
+    Outputs::beside(vec![("the trace", input.to_owned())]).open("-o", output)
+}
+
+fn write(output: OutputFile, text: &str) -> Result<ExitCode, Error> {
+    output.write(|out| out.write_all(text.as_bytes()))?;
     Ok(ExitCode::Clean)
 }
 

@@ -32,4 +32,4 @@ mod tests;
 pub mod timeline;
 
 pub use clock::offset;
-pub use session::{Output, Session};
+pub use session::Session;

@@ -42,11 +42,14 @@ pub enum ReadError {
     CutOff(String),
 }
 
-/// Reads the trace in the file at `path`.
+/// Reads the trace in the file at `path`, or on stdin for `-`.
 ///
 /// # Errors
 /// [`ReadError`].
 pub fn read(path: &Path) -> Result<Trace, ReadError> {
+    if path == "-" {
+        return read_from(io::stdin().lock(), "(stdin)");
+    }
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| ReadError::Io(name.clone(), error))?;
     read_from(BufReader::with_capacity(1 << 20, file), &name)

@@ -1,58 +1,27 @@
 //! A trace on its way: from before the guest's first instruction to the file.
 //!
 //! While the machine runs, what is in the rings of both sides is taken into memory every few
-//! milliseconds (`watch`); at the end all of it is put together and written. The file is opened first
-//! of all: a mistake in its path should cost no time.
+//! milliseconds (`watch`); at the end all of it is put together and written.
 
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use iolite_devices::trace::{self, EventLog};
 use vm_memory::GuestMemoryMmap;
 
 use super::clock::{Offset, Start};
-use super::model::{About, Trace};
+use super::model::About;
 use super::raw::{GuestEvent, Recording};
 use super::ring::Reader;
 use super::{about, assemble, chrome};
 use crate::error::Error;
+use crate::output_file::OutputFile;
 
 /// How many bytes of events are kept. A busy disk has 56 for each request.
 const MAX_BYTES: usize = 64 << 20;
 
-/// A file that a trace will be written to.
-#[derive(Debug)]
-pub struct Output {
-    file: File,
-    path: PathBuf,
-}
-
-impl Output {
-    /// Creates the file at `path`.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn create(path: &Path) -> Result<Self, Error> {
-        let file =
-            File::create(path).map_err(Error::host(format!("cannot write {}", path.display())))?;
-        Ok(Output {
-            file,
-            path: path.to_owned(),
-        })
-    }
-
-    fn write(self, trace: &Trace) -> Result<(), Error> {
-        let out = BufWriter::with_capacity(1 << 20, self.file);
-        let cannot = Error::host(format!("cannot write {}", self.path.display()));
-        chrome::write(out, trace).map_err(cannot)
-    }
-}
-
 /// A trace that is being recorded.
 pub struct Session {
-    output: Output,
+    output: OutputFile,
     machine: String,
     start: Start,
     offset: Offset,
@@ -68,7 +37,7 @@ impl Session {
     /// For what the guest with this memory and the device's threads do from now on. `machine` says in a
     /// line what it is made of; `offset` is that of the vCPU's clock.
     pub fn new(
-        output: Output,
+        output: OutputFile,
         machine: String,
         memory: Arc<GuestMemoryMmap>,
         offset: Offset,
@@ -139,6 +108,6 @@ impl Session {
             tsc_offset: offset,
             clock: self.offset.found,
         };
-        self.output.write(&trace)
+        self.output.write(|out| chrome::write(out, &trace))
     }
 }

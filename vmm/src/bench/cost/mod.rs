@@ -9,8 +9,6 @@
 mod marks;
 mod table;
 
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +21,9 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::guest;
 use crate::loader::Image;
+use crate::output_file::Outputs;
 use crate::power::{Power, Stop};
+use crate::screen::Screen;
 use crate::signals::Signals;
 use marks::{MarkedConsole, Marks};
 
@@ -82,8 +82,9 @@ struct Results<'a> {
 /// Whatever keeps the machine from running, and [`Error::Bench`] if the guest does not come to its
 /// end.
 pub fn run(options: &Options) -> Result<ExitCode, Error> {
-    // Before the work, not after it: a mistake in the path should cost no time.
-    let json = options.json.as_ref().map(json_file).transpose()?;
+    let mut outputs = Outputs::beside(files(options));
+    let json = outputs.open_some("--json", options.json.as_deref())?;
+    let screen = Screen::beside(&json);
     let disk = tempfile::NamedTempFile::new()
         .and_then(|file| file.as_file().set_len(DISK_BYTES).map(|()| file))
         .map_err(Error::host("cannot make a temporary disk of 20 MiB"))?;
@@ -103,23 +104,20 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
         }
     }
     let costs = marks.costs().map_err(Error::Bench)?;
-    let _ = io::stdout().write_all(table::render(&costs).as_bytes());
-    if let Some((file, path)) = json {
+    screen.print(table::render(&costs).trim_end());
+    if let Some(output) = json {
         let results = Results {
             schema: "iolite-bench-cost/1",
             costs: &costs,
         };
-        serde_json::to_writer_pretty(file, &results)
-            .map_err(io::Error::from)
-            .map_err(Error::host(format!("cannot write {}", path.display())))?;
+        output.write(|out| Ok(serde_json::to_writer_pretty(out, &results)?))?;
     }
     Ok(ExitCode::Clean)
 }
 
-fn json_file(path: &PathBuf) -> Result<(File, PathBuf), Error> {
-    let file =
-        File::create(path).map_err(Error::host(format!("cannot write {}", path.display())))?;
-    Ok((file, path.clone()))
+/// What the machine is made of, but for its temporary disk.
+fn files(options: &Options) -> Vec<(&'static str, PathBuf)> {
+    machine(options, PathBuf::new()).files()
 }
 
 fn run_guest(options: &Options, disk: PathBuf, marks: &Arc<Mutex<Marks>>) -> Result<Stop, Error> {

@@ -9,12 +9,12 @@
 mod kernel;
 mod process;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::env;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, fs::File};
 
 use process::Memory;
 use serde_json::json;
@@ -22,6 +22,8 @@ use serde_json::json;
 use crate::columns;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::output_file::Outputs;
+use crate::screen::Screen;
 
 /// How often the start is timed; the median is shown.
 const STARTS: usize = 9;
@@ -56,14 +58,8 @@ struct Idle {
 /// # Errors
 /// [`Error::Bench`] if a machine does not do as it should, [`Error::Host`].
 pub fn run(options: &Options) -> Result<ExitCode, Error> {
-    // Before the work, not after it: a mistake in the path should cost no time.
-    let json = options.json.as_ref().map(|path| {
-        let cannot = || Error::host(format!("cannot write {}", path.display()));
-        File::create(path)
-            .map_err(cannot())
-            .map(|file| (file, cannot()))
-    });
-    let json = json.transpose()?;
+    let json = Outputs::beside(Vec::new()).open_some("--json", options.json.as_deref())?;
+    let screen = Screen::beside(&json);
     let start_ms = start()?;
     let (memory, wake_ups) = rest()?;
     let idle = Idle {
@@ -71,10 +67,9 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
         memory,
         wake_ups,
     };
-    // If nobody reads it, the exit code still says how it went.
-    let _ = io::stdout().write_all(idle.table().as_bytes());
-    if let Some((mut file, cannot)) = json {
-        writeln!(file, "{:#}", idle.json()).map_err(cannot)?;
+    screen.print(idle.table().trim_end());
+    if let Some(output) = json {
+        output.write(|out| writeln!(out, "{:#}", idle.json()))?;
     }
     Ok(ExitCode::Clean)
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use iolite_devices::block::backend::file::FileBackend;
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices::virtio::blk::bare::BareDisk;
 use iolite_devices::virtio::mmio::VirtioMmio;
@@ -29,6 +30,8 @@ const MEMORY_BYTES: u64 = 128 << 20;
 /// Whatever keeps the machine from running.
 pub fn run(disk: &Path, direct: bool) -> Result<ExitCode, Error> {
     let cannot = || Error::host(format!("cannot open {}", disk.display()));
+    // It has the lock.
+    let _image = FileBackend::open(disk, false)?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

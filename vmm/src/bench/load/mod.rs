@@ -23,7 +23,6 @@ mod results;
 mod subject;
 mod table;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::output_file::Outputs;
 use crate::screen::Screen;
 use image::Image;
 pub use matrix::{Access, Matrix, Wait};
@@ -69,13 +69,10 @@ pub struct Options {
 /// # Errors
 /// [`Error::Bench`] if a machine failed or a disk held what it should not; [`Error::Host`].
 pub fn run(options: &Options) -> Result<ExitCode, Error> {
-    // Before the work, not after it: a mistake in the path should cost no time.
-    let json = options.json.as_ref().map(|path| {
-        let cannot = Error::host(format!("cannot write {}", path.display()));
-        File::create(path).map_err(cannot)
-    });
-    let json = json.transpose()?;
-    let screen = Screen::of_this_process();
+    let disk = options.disk.iter().map(|path| ("the disk", path.clone()));
+    let mut outputs = Outputs::beside(disk.collect());
+    let json = outputs.open_some("--json", options.json.as_deref())?;
+    let screen = Screen::beside(&json);
     let subjects = subject::all(options)?;
     let cells = options.matrix.cells();
     let image = Image::prepare(options.disk.as_deref(), options.size)?;
@@ -100,9 +97,8 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
     } else {
         table::render(&results)
     });
-    if let (Some(file), Some(path)) = (json, &options.json) {
-        json::write(file, &results, options, &image)
-            .map_err(Error::host(format!("cannot write {}", path.display())))?;
+    if let Some(output) = json {
+        output.write(|out| json::write(out, &results, options, &image))?;
     }
     Ok(ExitCode::Clean)
 }
