@@ -25,6 +25,8 @@ mod demo;
 mod disks;
 #[path = "whole_vm/ends.rs"]
 mod ends;
+#[path = "whole_vm/files.rs"]
+mod files;
 #[path = "whole_vm/log.rs"]
 mod log;
 #[path = "whole_vm/microvm.rs"]
@@ -51,6 +53,7 @@ fn main() {
         demo::tests(),
         disks::tests(),
         ends::tests(),
+        files::tests(),
         console::tests(),
         log::tests(),
         order::tests(),
