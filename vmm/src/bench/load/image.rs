@@ -59,6 +59,14 @@ impl Image {
         Ok(image)
     }
 
+    /// Keeps others away for a subject that does not.
+    ///
+    /// # Errors
+    /// [`Error::Image`] if somebody has it.
+    pub fn lock(&self) -> Result<FileBackend, Error> {
+        Ok(FileBackend::open(&self.path(), false)?)
+    }
+
     /// The image's size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -150,7 +158,11 @@ mod tests {
         let content = std::fs::read(file.path()).unwrap();
         assert!(content.iter().all(|byte| *byte == 0));
         drop(machine);
-        assert!(Image::prepare(Some(file.path()), 0).is_ok());
+        let image = Image::prepare(Some(file.path()), 0).unwrap();
+        let locked = image.lock().unwrap();
+        assert!(FileBackend::open(file.path(), true).is_err());
+        drop(locked);
+        assert!(FileBackend::open(file.path(), true).is_ok());
     }
 
     #[test]

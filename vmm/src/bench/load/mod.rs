@@ -132,6 +132,7 @@ fn measure(
             }
             // A write to a page that is dirty already costs less: all begin with clean ones.
             image.sync()?;
+            let _lock = subject.locks_nothing().then(|| image.lock()).transpose()?;
             let mut load = subject.start(image, options)?;
             for (cell, shape) in cells.iter().enumerate() {
                 seed += 1;

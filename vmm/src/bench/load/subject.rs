@@ -173,6 +173,12 @@ impl Subject {
         }
     }
 
+    /// Does it have the image without a lock? (QEMU is told to, as the image may have no name.)
+    pub fn locks_nothing(&self) -> bool {
+        use Subject::{HostMapping, HostThreads, HostUring, Qemu};
+        matches!(self, Qemu(_) | HostUring | HostThreads | HostMapping)
+    }
+
     /// The disk of ours that it has, of the image at `path`.
     fn disk(&self, path: PathBuf, options: &Options) -> ours::Disk {
         ours::Disk {
