@@ -11,4 +11,5 @@ pub mod engine;
 pub mod gate;
 pub mod inject;
 pub mod request;
+mod retries;
 pub mod source;

@@ -8,9 +8,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 
 use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
+
+use super::transfer;
+use crate::block::retries::patiently;
 
 /// The range loses its place on the disk, and reads as zeros.
 const PUNCH: libc::c_int = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -42,20 +44,17 @@ fn allocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result
     let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    loop {
+    patiently(|| {
         // SAFETY: the descriptor is open during the call, which takes nothing but numbers.
         if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } == 0 {
             return Ok(true);
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV) => {
-                return Ok(false);
-            }
-            _ => return Err(error),
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV) => Ok(false),
+            _ => Err(error),
         }
-    }
+    })
 }
 
 /// Zeros to write.
@@ -64,7 +63,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 fn write(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
     while len > 0 {
         let piece = &ZEROS[..len.min(ZEROS.len() as u64) as usize];
-        file.write_all_at(piece, offset)?;
+        transfer::write_bytes(file, offset, piece)?;
         offset += piece.len() as u64;
         len -= piece.len() as u64;
     }
@@ -74,7 +73,7 @@ fn write(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{FileExt, MetadataExt};
 
     const LEN: usize = 1 << 20;
 

@@ -1,5 +1,5 @@
 //! Moving all of a request's bytes between a file and memory, however many system calls it takes:
-//! short transfers are continued, interrupted ones repeated, long ones split.
+//! short transfers are continued, those that the host puts off repeated for a while, long ones split.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use vm_memory::VolatileSlice;
 
 use crate::block::buffers::GuestBuffers;
+use crate::block::retries::Retries;
 
 /// The most pieces that one `preadv` or `pwritev` takes (IOV_MAX of Linux).
 const IOV_MAX: usize = 1024;
@@ -37,6 +38,16 @@ pub(super) fn write_slice(file: &File, offset: u64, memory: VolatileSlice<'_>) -
     unsafe { write_iovecs(file, offset, &[iovec_of(memory)]) }
 }
 
+/// Writes `bytes` to `file` from byte `offset` on.
+pub(super) fn write_bytes(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let iovec = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the bytes stay borrowed, and are only read.
+    unsafe { write_iovecs(file, offset, &[iovec]) }
+}
+
 fn iovec_of(memory: VolatileSlice<'_>) -> libc::iovec {
     libc::iovec {
         iov_base: memory.ptr_guard_mut().as_ptr().cast(),
@@ -56,7 +67,7 @@ unsafe fn read_iovecs(file: &File, offset: u64, iovecs: &[libc::iovec]) -> io::R
 }
 
 /// # Safety
-/// As for [`read_iovecs`].
+/// The iovecs point into mapped memory, which nobody changes through a Rust reference.
 unsafe fn write_iovecs(file: &File, offset: u64, iovecs: &[libc::iovec]) -> io::Result<()> {
     let fd = file.as_raw_fd();
     let end = io::ErrorKind::WriteZero;
@@ -76,6 +87,7 @@ fn transfer_all(
     transfer: impl Fn(*const libc::iovec, libc::c_int, libc::off_t) -> isize,
 ) -> io::Result<()> {
     let mut rest = Rest::new(iovecs);
+    let mut retries = Retries::default();
     while let Some(iovecs) = rest.next_batch() {
         let at = libc::off_t::try_from(offset)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -84,16 +96,9 @@ fn transfer_all(
             done if done > 0 => {
                 rest.advance(done as usize);
                 offset += done as u64;
+                retries.progress();
             }
-            _ => {
-                let error = io::Error::last_os_error();
-                match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    // A file that is not ready (FUSE, a network): let others run, try again.
-                    io::ErrorKind::WouldBlock => std::thread::yield_now(),
-                    _ => return Err(error),
-                }
-            }
+            _ => retries.pause_after(io::Error::last_os_error())?,
         }
     }
     Ok(())
@@ -205,6 +210,23 @@ mod tests {
         assert_eq!(buffers.copy_to(&mut read), 1024);
         assert_eq!(read, content[1024..2048]);
         assert!(calls.get() > 1024 / 7);
+    }
+
+    #[test]
+    fn what_is_put_off_for_ever_ends_the_transfer() {
+        let mut buffers = GuestBuffers::new(memory());
+        buffers.push(GuestAddress(0), 512).unwrap();
+        for number in [libc::EINTR, libc::EAGAIN] {
+            let calls = Cell::new(0);
+            let put_off = |_, _, _| {
+                calls.set(calls.get() + 1);
+                fails(number)
+            };
+            let end = io::ErrorKind::WriteZero;
+            let result = transfer_all(0, buffers.iovecs(), end, put_off);
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(number));
+            assert!((10..50).contains(&calls.get()), "{} calls", calls.get());
+        }
     }
 
     #[test]
