@@ -19,14 +19,14 @@ use crate::block::source::{InFlight, Pulled, RequestSource};
 
 /// A source of reads, one sector each, that records what comes back.
 #[derive(Default)]
-struct List {
+pub(super) struct List {
     waiting: Mutex<VecDeque<Request>>,
     ended: Mutex<Vec<(u16, Outcome)>>,
     changed: Condvar,
 }
 
 impl List {
-    fn add(&self, tags: std::ops::Range<u16>) {
+    pub(super) fn add(&self, tags: std::ops::Range<u16>) {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
         let memory = Arc::new(memory);
         for tag in tags {
@@ -45,7 +45,7 @@ impl List {
         }
     }
 
-    fn wait_for(&self, count: usize) -> Vec<(u16, Outcome)> {
+    pub(super) fn wait_for(&self, count: usize) -> Vec<(u16, Outcome)> {
         let ended = self.ended.lock().unwrap();
         let limit = Duration::from_secs(10);
         let (ended, _) = self

@@ -8,8 +8,13 @@
 //!
 //! The thread sleeps in io_uring_enter when requests are in flight. Then the doorbell is polled by the
 //! ring as well, so that either wakes it.
+//!
+//! If io_uring_enter fails and goes on failing, the ring is given up, and workers do everything. What
+//! the kernel has not taken goes to them. What it has taken ends without us, and is waited for: until
+//! then the kernel may write to guest memory, and no process can make it stop.
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -22,6 +27,7 @@ use super::workers::Workers;
 use super::{Engine, Turn, serve};
 use crate::block::backend::{Backend, RawFile};
 use crate::block::request::{Kind, Outcome, Request};
+use crate::block::retries::Retries;
 use crate::block::source::{InFlight, RequestSource};
 use crate::trace::{self, Point};
 
@@ -33,6 +39,8 @@ const IOV_MAX: usize = 1024;
 const MAX_BYTES: u64 = (1 << 31) - 4096;
 /// The registered file.
 const FILE: types::Fixed = types::Fixed(0);
+/// How often a ring that was given up is looked at, in milliseconds.
+const LOOK: libc::c_int = 1;
 
 /// Whether the host lets us have an io_uring for `entries` requests at once. Sysctls, seccomp filters
 /// and limits may stand against it.
@@ -77,10 +85,10 @@ impl Uring {
     /// Ends what has ended. True if something has.
     fn reap(&mut self) -> bool {
         let mut any = false;
-        while let Some((request, whole)) = self.ring.next_ended() {
+        while let Some((request, done)) = self.ring.next_ended() {
             any = true;
             let in_flight = InFlight::resume(&*self.source, request);
-            if whole {
+            if done {
                 in_flight.finish(Outcome::Done);
             } else {
                 self.workers.hand_over(in_flight);
@@ -97,7 +105,8 @@ impl Engine for Uring {
             return if reaped { Turn::Busy } else { Turn::Elsewhere };
         }
         let (source, ring, workers) = (&*self.source, &mut self.ring, &self.workers);
-        let turn = serve(source, &self.executor, |in_flight| {
+        let executor = &self.executor;
+        let turn = serve(source, executor, |in_flight| {
             if let Err(refused) = ring.start(in_flight.hand_over()) {
                 workers.hand_over(InFlight::resume(source, refused));
             }
@@ -141,6 +150,12 @@ struct Ring {
     slots: Box<[Option<Request>]>,
     free: Vec<u16>,
     in_flight: usize,
+    /// What the kernel may not have taken yet, oldest first.
+    pushed: VecDeque<u64>,
+    /// Of io_uring_enter.
+    retries: Retries,
+    /// It is never called again.
+    given_up: bool,
 }
 
 impl Ring {
@@ -164,17 +179,20 @@ impl Ring {
             slots: (0..entries).map(|_| None).collect(),
             free: (0..entries).rev().collect(),
             in_flight: 0,
+            pushed: VecDeque::with_capacity(usize::from(entries) + 1),
+            retries: Retries::default(),
+            given_up: false,
         })
     }
 
     /// Whether nothing will complete.
     fn is_idle(&self) -> bool {
-        self.in_flight == 0 && !self.armed
+        self.in_flight == 0 && (!self.armed || self.given_up)
     }
 
     /// Starts a request with the next [`submit`](Ring::submit), or gives it back.
     fn start(&mut self, request: Request) -> Result<(), Request> {
-        if !self.takes(&request) {
+        if self.given_up || !self.takes(&request) {
             return Err(request);
         }
         let Some(number) = self.free.pop() else {
@@ -190,6 +208,7 @@ impl Ring {
             self.free.push(number);
             return slot.take().map_or(Ok(()), Err);
         }
+        self.pushed.push_back(number.into());
         self.in_flight += 1;
         self.trace.event(Point::Begun, tag, 0, 0);
         log::debug!("{} #{id} started in the io_uring", self.name);
@@ -206,59 +225,111 @@ impl Ring {
 
     /// Starts what was pushed.
     fn submit(&mut self) {
-        if self.ring.submission().is_empty() {
+        if self.given_up || self.ring.submission().is_empty() {
             return;
         }
-        // What is not taken now is taken with the next call.
-        if let Err(error) = self.ring.submit() {
-            log::debug!("{}: io_uring_enter: {error}", self.name);
-        }
+        let result = self.ring.submit();
+        self.has_entered(result);
     }
 
     /// Sleeps until something has ended, or the doorbell rings.
     fn wait(&mut self) {
+        if self.given_up {
+            return self.look_out();
+        }
         if !self.armed {
             let fd = types::Fd(self.doorbell.as_raw_fd());
             let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
             // SAFETY: the eventfd belongs to this ring and is closed after it.
             let pushed = unsafe { self.ring.submission().push(&poll.user_data(DOORBELL)) };
             self.armed = pushed.is_ok();
+            self.pushed.extend(self.armed.then_some(DOORBELL));
         }
         // Woken for nothing: the caller looks, and comes back.
-        if let Err(error) = self.ring.submit_and_wait(1) {
-            log::debug!("{}: io_uring_enter: {error}", self.name);
+        let result = self.ring.submit_and_wait(1);
+        self.has_entered(result);
+    }
+
+    /// Takes note of what came of io_uring_enter. What the kernel has not taken it takes the next time,
+    /// unless there have been too many.
+    fn has_entered(&mut self, result: io::Result<usize>) {
+        let left = self.ring.submission().len();
+        self.pushed.drain(..self.pushed.len().saturating_sub(left));
+        let Err(error) = result else {
+            self.retries = Retries::default();
+            return;
+        };
+        log::debug!("{}: io_uring_enter: {error}", self.name);
+        if let Err(error) = self.retries.pause_after(error) {
+            let name = &self.name;
+            log::warn!("{name}: io_uring_enter: {error}: workers do without it from now on");
+            self.given_up = true;
         }
     }
 
-    /// A request that has ended, and whether all of it was done.
+    /// Sleeps for a moment, or until the doorbell rings: completions come without a call, and tell nobody.
+    fn look_out(&self) {
+        let mut doorbell = libc::pollfd {
+            fd: self.doorbell.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: there is one pollfd, which the call reads and writes.
+        if unsafe { libc::poll(&mut doorbell, 1, LOOK) } > 0 {
+            // It is readable, and nobody else reads it.
+            let _ = self.doorbell.read();
+        }
+    }
+
+    /// A request that has ended, and whether all of it was done. Otherwise it is what is left to do.
     fn next_ended(&mut self) -> Option<(Request, bool)> {
+        if let Some(request) = self.take_back() {
+            return Some((request, false));
+        }
         loop {
             let completion = self.ring.completion().next()?;
             if completion.user_data() == DOORBELL {
                 self.armed = false;
                 // It is readable, and nobody else reads it; unless the kernel had no memory to poll.
-                if completion.result() > 0 {
+                if completion.result() > 0 && !self.given_up {
                     let _ = self.doorbell.read();
                 }
                 continue;
             }
-            let number = completion.user_data() as u16;
-            let slot = self.slots.get_mut(usize::from(number));
-            let Some(request) = slot.and_then(Option::take) else {
+            let Some(request) = self.take(completion.user_data()) else {
                 continue;
             };
-            self.free.push(number);
-            self.in_flight -= 1;
             let whole = i64::from(completion.result()) == request.buffers.len() as i64;
             let (name, id, result) = (&self.name, request.id, completion.result());
             if whole {
                 self.trace.event(Point::Ended, request.tag, 0, 0);
                 log::debug!("{name} #{id} finished: {result} bytes");
-            } else {
-                log::debug!("{name} #{id} is left to a worker: {result}");
+                return Some((request, true));
             }
-            return Some((request, whole));
+            log::debug!("{name} #{id} is left to a worker: {result}");
+            return Some((request, false));
         }
+    }
+
+    /// A request that the kernel has not taken and never will.
+    fn take_back(&mut self) -> Option<Request> {
+        while self.given_up
+            && let Some(number) = self.pushed.pop_front()
+        {
+            if let Some(request) = self.take(number) {
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    /// Empties the slot of this number, if there is such a one.
+    fn take(&mut self, number: u64) -> Option<Request> {
+        let number = u16::try_from(number).ok()?;
+        let request = self.slots.get_mut(usize::from(number))?.take()?;
+        self.free.push(number);
+        self.in_flight -= 1;
+        Some(request)
     }
 }
 
@@ -313,3 +384,6 @@ fn entry(request: &Request) -> squeue::Entry {
             .build(),
     }
 }
+
+#[cfg(test)]
+mod tests;
