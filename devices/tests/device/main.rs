@@ -7,6 +7,7 @@
 mod concurrency;
 mod configuration;
 mod driver;
+mod durability;
 mod engines;
 mod host;
 mod injection;
@@ -25,6 +26,7 @@ mod rows_register;
 mod rows_request;
 mod rows_ring;
 mod rows_setup;
+mod scenario;
 mod table;
 mod test_disk;
 mod trace_times;

@@ -3,16 +3,17 @@
 //! Transfers go straight between the file and guest memory; what is in the page cache and often read is
 //! copied from a mapping (`mapped`). The capacity is what the image had
 //! when it was opened, until somebody asks anew ([`Backend::refresh`]): an image that is truncated
-//! under the machine gives errors where bytes are missing, one that grows stays as large as it was.
+//! under the machine gives errors where bytes are missing, one that
+//! grows stays as large as it was. What is durable is so by `flush`.
 //!
 //! The image is locked for as long as it is open (`lock`).
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::direct::Direct;
+use super::flush::Flush;
 use super::image::{self, OpenError};
 use super::lock;
 use super::mapped::Mapped;
@@ -28,8 +29,8 @@ pub struct FileBackend {
     file: File,
     capacity: u64,
     block_size: u32,
-    read_only: bool,
-    flush: Flush,
+    /// None if it is read-only.
+    flush: Option<Flush>,
     now: Now,
     /// What is read from a mapping.
     mapped: Option<Mapped>,
@@ -63,10 +64,9 @@ impl FileBackend {
         FileBackend {
             block_size: image::block_size(&file),
             mapped: Mapped::new(&file, capacity, Self::DEFAULT_MAPPED),
+            flush: flush_of(path, &file, read_only)?,
             file,
             capacity,
-            read_only,
-            flush: Flush::default(),
             now: Now::new(),
             direct: None,
         }
@@ -91,10 +91,9 @@ impl FileBackend {
         }
         Ok(FileBackend {
             block_size: image::block_size(&file).max(block as u32),
+            flush: flush_of(path, &file, read_only)?,
             file,
             capacity,
-            read_only,
-            flush: Flush::default(),
             now: Now::new(),
             mapped: None,
             direct: Some(direct),
@@ -119,11 +118,19 @@ impl FileBackend {
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        match self.read_only {
+        match self.read_only() {
             true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             false => Ok(()),
         }
     }
+}
+
+fn flush_of(path: &Path, file: &File, read_only: bool) -> Result<Option<Flush>, OpenError> {
+    let flush = (!read_only).then(|| Flush::of(file)).transpose();
+    flush.map_err(|error| OpenError::Io {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 impl Drop for FileBackend {
@@ -148,7 +155,7 @@ impl Backend for FileBackend {
     }
 
     fn read_only(&self) -> bool {
-        self.read_only
+        self.flush.is_none()
     }
 
     fn raw_file(&self) -> Option<RawFile<'_>> {
@@ -186,7 +193,7 @@ impl Backend for FileBackend {
     }
 
     fn write_now(&self, offset: u64, buffers: &GuestBuffers) -> bool {
-        !self.read_only && self.now.write(&self.file, offset, buffers)
+        !self.read_only() && self.now.write(&self.file, offset, buffers)
     }
 
     fn read(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()> {
@@ -229,37 +236,7 @@ impl Backend for FileBackend {
     }
 
     fn flush(&self) -> io::Result<()> {
-        if self.read_only {
-            return Ok(());
-        }
-        self.flush.run(|| self.file.sync_data())
-    }
-}
-
-/// Remembers whether a flush failed: the kernel has dropped what could not be written and would
-/// report success the next time, so the promise of a flush can never be kept again.
-#[derive(Default)]
-struct Flush {
-    failed: AtomicBool,
-}
-
-impl Flush {
-    fn run(&self, sync: impl Fn() -> io::Result<()>) -> io::Result<()> {
-        if self.failed.load(Ordering::Acquire) {
-            return Err(io::Error::other(
-                "an earlier flush failed: writes may be lost",
-            ));
-        }
-        loop {
-            match sync() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.failed.store(true, Ordering::Release);
-                    return Err(error);
-                }
-                Ok(()) => return Ok(()),
-            }
-        }
+        self.flush.as_ref().map_or(Ok(()), Flush::run)
     }
 }
 
@@ -292,17 +269,6 @@ mod tests {
         let error = backend.read(512, &buffers).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(backend.capacity(), 0x1_0000);
-    }
-
-    #[test]
-    fn a_failed_flush_stays_failed() {
-        let flush = Flush::default();
-        assert!(flush.run(|| Ok(())).is_ok());
-        let error = flush
-            .run(|| Err(io::Error::from_raw_os_error(libc::EIO)))
-            .unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EIO));
-        assert!(flush.run(|| Ok(())).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod direct;
 pub mod fault;
 pub mod file;
+mod flush;
 mod hole;
 mod image;
 mod lock;

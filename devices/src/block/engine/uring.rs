@@ -4,7 +4,8 @@
 //!
 //! What a ring does not take (flushes, discards, backends without a file) goes to `workers`. So do
 //! requests that did not end as they should, cut short or with an error: the worker does them again
-//! from the beginning, and finds out what is wrong.
+//! from the beginning, and finds out what is wrong. A write that must be durable is a write in the ring,
+//! and then a flush by a worker: only the backend knows what it can promise.
 //!
 //! The thread sleeps in io_uring_enter when requests are in flight. Then the doorbell is polled by the
 //! ring as well, so that either wakes it.
@@ -296,15 +297,19 @@ impl Ring {
                 }
                 continue;
             }
-            let Some(request) = self.take(completion.user_data()) else {
+            let Some(mut request) = self.take(completion.user_data()) else {
                 continue;
             };
             let whole = i64::from(completion.result()) == request.buffers.len() as i64;
+            let durable = matches!(request.kind, Kind::Write { durable: true });
             let (name, id, result) = (&self.name, request.id, completion.result());
-            if whole {
+            if whole && !durable {
                 self.trace.event(Point::Ended, request.tag, 0, 0);
                 log::debug!("{name} #{id} finished: {result} bytes");
                 return Some((request, true));
+            }
+            if whole {
+                request.kind = Kind::Flush;
             }
             log::debug!("{name} #{id} is left to a worker: {result}");
             return Some((request, false));
@@ -373,12 +378,9 @@ fn entry(request: &Request) -> squeue::Entry {
     let iovecs = request.buffers.iovecs();
     let (pieces, count, offset) = (iovecs.as_ptr(), iovecs.len() as u32, request.offset);
     match request.kind {
-        Kind::Write { durable } => {
-            // Durable when it completes: as if an fdatasync followed.
-            let flags = if durable { libc::RWF_DSYNC } else { 0 };
-            let write = opcode::Writev::new(FILE, pieces, count).offset(offset);
-            write.rw_flags(flags).build()
-        }
+        Kind::Write { .. } => opcode::Writev::new(FILE, pieces, count)
+            .offset(offset)
+            .build(),
         _ => opcode::Readv::new(FILE, pieces, count)
             .offset(offset)
             .build(),
