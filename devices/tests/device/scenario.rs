@@ -1,5 +1,5 @@
 //! File systems as bad as a test wants them, for those who may mount: a disk that loses what is written
-//! to it. Everything is unmounted and let go of when the value is dropped.
+//! to it, and an overlay. Everything is unmounted and let go of when the value is dropped.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -96,6 +96,44 @@ impl Drop for LossyDisk {
         if let Some(device) = self.device.take() {
             let _ = run("losetup", &["--detach", &device], &[]);
         }
+    }
+}
+
+/// An overlay over a directory with one file, `image`.
+pub struct Overlay {
+    directory: TempDir,
+}
+
+impl Overlay {
+    /// With these bytes in the file.
+    pub fn new(bytes: &[u8]) -> io::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().to_owned();
+        run("mount", &["-t", "tmpfs", "none"], &[&path])?;
+        let overlay = Overlay { directory };
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(path.join(name))?;
+        }
+        fs::write(path.join("lower/image"), bytes)?;
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| path.join(name));
+        let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+        let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        let arguments = ["-t", "overlay", "-o", &layers, "none"];
+        run("mount", &arguments, &[&path.join("merged")])?;
+        Ok(overlay)
+    }
+
+    /// Where the file is.
+    pub fn image(&self) -> PathBuf {
+        self.directory.path().join("merged/image")
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let path = self.directory.path();
+        let _ = run("umount", &[], &[&path.join("merged")]);
+        let _ = run("umount", &[], &[path]);
     }
 }
 

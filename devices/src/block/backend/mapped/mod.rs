@@ -9,10 +9,11 @@
 //! To touch a page that is not in the page cache is to wait for the disk, so a window is mapped only
 //! while all of it is there. A page that the kernel takes away later keeps one reader waiting; after such
 //! a read the window is looked at again. A mapping shows the file as it is on this host: what is written
-//! is seen at once. What is discarded is not read from a mapping any more: on tmpfs that would allocate
+//! is seen at once, on file systems where that is [so](coherent); others are not mapped. What is discarded is not read from a mapping any more: on tmpfs that would allocate
 //! it again. Pages that are cut off cannot be read; the rest of the file's last page could, so the size
 //! of the file is asked for now and then.
 
+mod coherent;
 mod copy;
 mod election;
 mod window;
@@ -58,11 +59,11 @@ struct Slot {
 
 impl Mapped {
     /// For `file` of `bytes` bytes, of which `most` may be mapped at once. Nothing is mapped yet. None if
-    /// nothing ever can be: the system refuses it, does not say what is in the page cache, or `most` is
-    /// less than a window.
+    /// nothing ever can be: the system refuses it, does not say what is in the page cache, a mapping may
+    /// show old bytes, or `most` is less than a window.
     pub(super) fn new(file: &File, bytes: u64, most: u64) -> Option<Self> {
         let most = (most / WINDOW).checked_ilog2()?;
-        if !window::page_cache_is_visible(file) {
+        if !coherent::is_coherent(file) || !window::page_cache_is_visible(file) {
             return None;
         }
         let slots = bytes.div_ceil(WINDOW).max(FEWEST_SLOTS);
