@@ -142,10 +142,18 @@ fn an_image_that_is_truncated_under_the_machine() {
         "half a sector"
     );
     assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_IOERR, 1));
-    // A write inside the capacity brings the file back to that length, never further.
+    // A write would bring the file back to its length, with zeros where other bytes were.
+    std::thread::sleep(Duration::from_millis(1));
+    for sector in [10, 20, 63] {
+        assert_eq!(driver.request(T_OUT, sector, &[r(DATA, 512)]), (S_IOERR, 1));
+    }
+    assert_eq!(driver.request(T_OUT, 9, &[r(DATA, 512)]), (S_OK, 1));
+    let size = || file.as_file().metadata().unwrap().len();
+    assert_eq!(size(), 10 * 512 + 100);
+    file.as_file().set_len(64 * 512).unwrap();
     assert_eq!(driver.request(T_OUT, 63, &[r(DATA, 512)]), (S_OK, 1));
-    assert_eq!(file.as_file().metadata().unwrap().len(), 64 * 512);
     assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_OK, 513));
+    assert_eq!(size(), 64 * 512);
 }
 
 /// The file system of most containers replaces a file that is opened for writing by a copy.

@@ -3,7 +3,7 @@
 //! Transfers go straight between the file and guest memory; what is in the page cache and often read is
 //! copied from a mapping (`mapped`). The capacity is what the image had
 //! when it was opened, until somebody asks anew ([`Backend::refresh`]): an image that is truncated
-//! under the machine gives errors where bytes are missing, one that
+//! under the machine gives errors where bytes are missing, for reads and for writes (`end`); one that
 //! grows stays as large as it was. What is durable is so by `flush`.
 //!
 //! The image is locked for as long as it is open (`lock`).
@@ -13,6 +13,7 @@ use std::io;
 use std::path::Path;
 
 use super::direct::Direct;
+use super::end::End;
 use super::flush::Flush;
 use super::image::{self, OpenError};
 use super::lock;
@@ -29,6 +30,7 @@ pub struct FileBackend {
     file: File,
     capacity: u64,
     block_size: u32,
+    end: End,
     /// None if it is read-only.
     flush: Option<Flush>,
     now: Now,
@@ -67,6 +69,7 @@ impl FileBackend {
             flush: flush_of(path, &file, read_only)?,
             file,
             capacity,
+            end: End::new(capacity),
             now: Now::new(),
             direct: None,
         }
@@ -94,6 +97,7 @@ impl FileBackend {
             flush: flush_of(path, &file, read_only)?,
             file,
             capacity,
+            end: End::new(capacity),
             now: Now::new(),
             mapped: None,
             direct: Some(direct),
@@ -117,10 +121,16 @@ impl FileBackend {
         }
     }
 
-    fn check_writable(&self) -> io::Result<()> {
-        match self.read_only() {
-            true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-            false => Ok(()),
+    /// Whether the `len` bytes from `offset` on may be changed, and are there.
+    fn check_writable(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.read_only() {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        match self.reaches(offset + len) {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "somebody has cut the image off before this",
+            )),
         }
     }
 }
@@ -170,6 +180,10 @@ impl Backend for FileBackend {
         })
     }
 
+    fn reaches(&self, end: u64) -> bool {
+        self.end.is_behind(&self.file, end)
+    }
+
     fn waits(&self) -> Waits {
         match self.direct {
             // What is not in the page cache has to come from the disk.
@@ -193,7 +207,8 @@ impl Backend for FileBackend {
     }
 
     fn write_now(&self, offset: u64, buffers: &GuestBuffers) -> bool {
-        !self.read_only() && self.now.write(&self.file, offset, buffers)
+        self.check_writable(offset, buffers.len()).is_ok()
+            && self.now.write(&self.file, offset, buffers)
     }
 
     fn read(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()> {
@@ -204,7 +219,7 @@ impl Backend for FileBackend {
     }
 
     fn write(&self, offset: u64, buffers: &GuestBuffers) -> io::Result<()> {
-        self.check_writable()?;
+        self.check_writable(offset, buffers.len())?;
         match &self.direct {
             Some(direct) => direct.write(&self.file, offset, buffers),
             None => transfer::write(&self.file, offset, buffers),
@@ -212,7 +227,7 @@ impl Backend for FileBackend {
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.check_writable()?;
+        self.check_writable(offset, len)?;
         match &self.direct {
             Some(direct) => direct.discard(&self.file, offset, len),
             None => {
@@ -224,7 +239,7 @@ impl Backend for FileBackend {
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-        self.check_writable()?;
+        self.check_writable(offset, len)?;
         match &self.direct {
             Some(direct) => direct.write_zeroes(&self.file, offset, len, unmap),
             None => {
@@ -246,6 +261,8 @@ mod tests {
     use std::sync::Arc;
 
     use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+    use super::super::mapped::mapped_bytes;
 
     fn memory() -> Arc<GuestMemoryMmap> {
         Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap())
@@ -269,6 +286,49 @@ mod tests {
         let error = backend.read(512, &buffers).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(backend.capacity(), 0x1_0000);
+    }
+
+    #[test]
+    fn what_is_given_back_is_not_mapped_any_more() {
+        type Change = fn(&FileBackend) -> io::Result<()>;
+        let changes: [Change; 3] = [
+            |backend| backend.discard(8192, 4096),
+            |backend| backend.write_zeroes(8192, 4096, true),
+            |backend| backend.write_zeroes(8192, 4096, false),
+        ];
+        for change in changes {
+            let (_file, backend, _) = disk();
+            if backend.mapped.is_none() {
+                return; // Not on this file system.
+            }
+            let mut buffers = GuestBuffers::new(memory());
+            buffers.push(GuestAddress(0), 512).unwrap();
+            let mapped = || {
+                (0..64).for_each(|_| assert!(backend.read_now(0, &buffers)));
+                mapped_bytes(&backend.file)
+            };
+            assert!(mapped() > 0);
+            change(&backend).unwrap();
+            assert_eq!(mapped_bytes(&backend.file), 0);
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_does_not_grow_again() {
+        let (file, backend, _) = disk();
+        file.as_file().set_len(4096).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let mut buffers = GuestBuffers::new(memory());
+        buffers.push(GuestAddress(0), 1024).unwrap();
+        for offset in [3584, 4096, 0x8000] {
+            assert!(!backend.write_now(offset, &buffers));
+            assert!(backend.write(offset, &buffers).is_err());
+            for unmap in [false, true] {
+                assert!(backend.write_zeroes(offset, 1024, unmap).is_err());
+            }
+        }
+        assert!(backend.write_now(3072, &buffers));
+        assert_eq!(file.as_file().metadata().unwrap().len(), 4096);
     }
 
     #[test]

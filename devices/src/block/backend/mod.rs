@@ -7,6 +7,7 @@
 //! itself, which saves waking a worker.
 
 mod direct;
+mod end;
 pub mod fault;
 pub mod file;
 mod flush;
@@ -129,5 +130,11 @@ pub trait Backend: Send + Sync {
     /// an engine does not take, or what fails, comes by the other methods.
     fn raw_file(&self) -> Option<RawFile<'_>> {
         None
+    }
+
+    /// Whether the [`raw_file`](Backend::raw_file) still has each byte before byte `end`: engines that
+    /// write to it themselves ask, for a write beyond its end would make it longer.
+    fn reaches(&self, _end: u64) -> bool {
+        true
     }
 }

@@ -55,6 +55,11 @@ impl Executor {
         self.backend.waits() != Waits::Always
     }
 
+    /// Whether the backend's file still has all of the request's bytes.
+    pub(super) fn is_inside(&self, request: &Request) -> bool {
+        self.backend.reaches(request.offset + request.buffers.len())
+    }
+
     /// Carries a request out if it need not wait for the disk; otherwise it is to be carried out as if
     /// nothing had been tried.
     pub(super) fn try_now(&self, request: &Request) -> Option<Outcome> {

@@ -108,7 +108,11 @@ impl Engine for Uring {
         let (source, ring, workers) = (&*self.source, &mut self.ring, &self.workers);
         let executor = &self.executor;
         let turn = serve(source, executor, |in_flight| {
-            if let Err(refused) = ring.start(in_flight.hand_over()) {
+            let started = match executor.is_inside(in_flight.request()) {
+                true => ring.start(in_flight.hand_over()),
+                false => Err(in_flight.hand_over()),
+            };
+            if let Err(refused) = started {
                 workers.hand_over(InFlight::resume(source, refused));
             }
             !workers.is_full()

@@ -19,11 +19,10 @@ mod election;
 mod window;
 
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use super::image;
+use super::end::End;
 use super::now::is_small;
 use crate::block::buffers::GuestBuffers;
 use crate::ticks;
@@ -31,21 +30,19 @@ use copy::Copier;
 use election::Election;
 use window::{WINDOW, Window};
 
+#[cfg(test)]
+pub(super) use window::mapped_bytes;
+
 /// What takes longer may have waited for the disk.
 const QUICK: u64 = ticks::roughly(Duration::from_micros(50));
 /// As many slots as this, if they may be, leave some for a file that grows.
 const FEWEST_SLOTS: u64 = 32;
-/// For how long the file is taken to be as large as it was.
-const FRESH: u64 = ticks::roughly(Duration::from_micros(50));
 
 /// The windows of a file.
 pub(super) struct Mapped {
     copier: Copier,
     slots: Box<[Slot]>,
-    /// The file's size in bytes.
-    size: AtomicU64,
-    /// When that was asked for, in ticks.
-    asked: AtomicU64,
+    end: End,
 }
 
 /// Where one window of many is mapped; away from others, which other threads lock.
@@ -71,8 +68,7 @@ impl Mapped {
         Some(Mapped {
             copier: Copier::new()?,
             slots: (0..slots).map(|_| Slot::default()).collect(),
-            size: AtomicU64::new(bytes),
-            asked: AtomicU64::new(ticks::now()),
+            end: End::new(bytes),
         })
     }
 
@@ -92,7 +88,7 @@ impl Mapped {
             return false;
         };
         let start = ticks::now();
-        if offset + buffers.len() > self.size(file, start) {
+        if offset + buffers.len() > self.end.size(file, start) {
             return false;
         }
         let done = window.copy(self.copier, at, buffers);
@@ -130,18 +126,6 @@ impl Mapped {
             let mut mapped = slot.window.write().unwrap_or_else(PoisonError::into_inner);
             mapped.take_if(|window| forgotten.contains(&window.number()));
         }
-    }
-
-    /// The file's size in bytes, as it was a moment ago.
-    #[inline]
-    fn size(&self, file: &File, now: u64) -> u64 {
-        // A counter that has been set back is no reason to believe what was.
-        if now.wrapping_sub(self.asked.load(Ordering::Relaxed)) > FRESH {
-            let size = image::known_size(file).unwrap_or(u64::MAX);
-            self.size.store(size, Ordering::Relaxed);
-            self.asked.store(now, Ordering::Relaxed);
-        }
-        self.size.load(Ordering::Relaxed)
     }
 
     fn slot(&self, number: u64) -> &Slot {
@@ -334,8 +318,10 @@ mod tests {
         mapped.forget(WINDOW - 1, 1);
         assert!(!mapped.read(&file, 0, &buffers));
         assert!(mapped.read(&file, WINDOW, &buffers));
+        assert_eq!(mapped_bytes(&file), WINDOW);
         mapped.forget(0, SIZE);
         assert!(!mapped.read(&file, WINDOW, &buffers));
+        assert_eq!(mapped_bytes(&file), 0);
     }
 
     #[test]
@@ -364,11 +350,27 @@ mod tests {
             mapped.vote(&file, WINDOW, &buffers);
         }
         assert!(!mapped.read(&file, 0, &buffers), "replaced");
+        assert_eq!(mapped_bytes(&file), WINDOW, "who was replaced is mapped");
         assert!(mapped.read(&file, WINDOW, &buffers));
         assert_eq!(
             memory.read_obj::<u8>(GuestAddress(1)).unwrap(),
             byte(WINDOW)
         );
+    }
+
+    #[test]
+    fn what_is_not_all_there_any_more_is_let_go() {
+        let file = file();
+        let mapped = Mapped::new(&file, SIZE, SIZE).unwrap();
+        vote(&mapped, &file, 0);
+        vote(&mapped, &file, WINDOW);
+        assert_eq!(mapped_bytes(&file), 2 * WINDOW);
+        // Behind the back of the size that is remembered.
+        file.set_len(4096).unwrap();
+        mapped.slot(1).look_again(&file);
+        assert_eq!(mapped_bytes(&file), WINDOW);
+        drop(mapped);
+        assert_eq!(mapped_bytes(&file), 0);
     }
 
     #[test]

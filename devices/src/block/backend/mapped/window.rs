@@ -75,6 +75,21 @@ pub(super) fn page_cache_is_visible(file: &File) -> bool {
     matches!(behind(), Ok(false))
 }
 
+/// How many bytes of `file` are mapped in this process.
+#[cfg(test)]
+pub(in crate::block::backend) fn mapped_bytes(file: &File) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let number = file.metadata().unwrap().ino().to_string();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let bytes = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let address = |digits| u64::from_str_radix(digits, 16).ok();
+        (fields.nth(3)? == number).then_some(address(end)? - address(start)?)
+    };
+    maps.lines().filter_map(bytes).sum()
+}
+
 /// A part of a file in memory, to be read.
 struct Mapping {
     start: NonNull<u8>,
