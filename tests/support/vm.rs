@@ -93,27 +93,36 @@ impl Iolite {
     pub fn injecting(self, image: &Path, fault: &str) -> Self {
         let image = image.to_string_lossy();
         let fault = format!("--inject=pread64,preadv:{fault}");
-        self.under_strace(&[
+        let options = [
             "--trace-path",
             &image,
             "--trace=pread64,preadv,preadv2",
             "--inject=preadv2:error=EAGAIN",
             &fault,
-        ])
+        ];
+        self.under_strace("/dev/null".as_ref(), &options)
     }
 
     /// Has the host refuse an io_uring, as a sysctl or a container may.
     pub fn without_io_uring(self) -> Self {
-        self.under_strace(&[
+        let options = [
             "--trace=io_uring_setup",
             "--inject=io_uring_setup:error=EPERM",
-        ])
+        ];
+        self.under_strace("/dev/null".as_ref(), &options)
     }
 
-    fn under_strace(self, options: &[&str]) -> Self {
+    /// The same command line under strace, which writes down in `log` the `calls`, in their order and
+    /// with the paths of their files.
+    pub fn recording(self, calls: &str, log: &Path) -> Self {
+        let calls = format!("--trace={calls}");
+        self.under_strace(log, &["--decode-fds=path", "--string-limit=200", &calls])
+    }
+
+    fn under_strace(self, log: &Path, options: &[&str]) -> Self {
         let mut strace = Command::new("strace");
-        strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
-        strace.arg("--seccomp-bpf").args(options);
+        strace.args(["--follow-forks", "--quiet=all", "--seccomp-bpf"]);
+        strace.arg("--output").arg(log).args(options);
         strace
             .arg(self.command.get_program())
             .args(self.command.get_args());
