@@ -69,7 +69,7 @@ impl Watched {
     /// How many flushes there were, and whether sector `sector` was full of `byte` at the last one.
     #[track_caller]
     fn assert_flushed(&self, count: usize, sector: usize, byte: u8) {
-        let flushed = self.flushed.lock().unwrap();
+        let flushed = self.flushed.lock().unwrap().clone();
         assert_eq!(flushed.len(), count);
         let sector = flushed.last().map(|bytes| &bytes[512 * sector..][..512]);
         assert!(sector.is_none_or(|sector| sector == [byte; 512]));

@@ -3,9 +3,9 @@
 //! registered, so the kernel does not look it up for each request.
 //!
 //! What a ring does not take (flushes, discards, backends without a file) goes to `workers`. So do
-//! requests that did not end as they should, cut short or with an error: the worker does them again
-//! from the beginning, and finds out what is wrong. A write that must be durable is a write in the ring,
-//! and then a flush by a worker: only the backend knows what it can promise.
+//! writes that must be durable: only the backend can promise it, and those who wait share its flushes.
+//! And so do requests that did not end as they should, cut short or with an error: the worker does them
+//! again from the beginning, and finds out what is wrong.
 //!
 //! The thread sleeps in io_uring_enter when requests are in flight. Then the doorbell is polled by the
 //! ring as well, so that either wakes it.
@@ -286,7 +286,7 @@ impl Ring {
         }
     }
 
-    /// A request that has ended, and whether all of it was done. Otherwise it is what is left to do.
+    /// A request that has ended, and whether all of it was done.
     fn next_ended(&mut self) -> Option<(Request, bool)> {
         if let Some(request) = self.take_back() {
             return Some((request, false));
@@ -301,19 +301,15 @@ impl Ring {
                 }
                 continue;
             }
-            let Some(mut request) = self.take(completion.user_data()) else {
+            let Some(request) = self.take(completion.user_data()) else {
                 continue;
             };
             let whole = i64::from(completion.result()) == request.buffers.len() as i64;
-            let durable = matches!(request.kind, Kind::Write { durable: true });
             let (name, id, result) = (&self.name, request.id, completion.result());
-            if whole && !durable {
+            if whole {
                 self.trace.event(Point::Ended, request.tag, 0, 0);
                 log::debug!("{name} #{id} finished: {result} bytes");
                 return Some((request, true));
-            }
-            if whole {
-                request.kind = Kind::Flush;
             }
             log::debug!("{name} #{id} is left to a worker: {result}");
             return Some((request, false));
@@ -362,7 +358,7 @@ impl Terms {
     fn allow(&self, request: &Request) -> bool {
         let direction = match request.kind {
             Kind::Read => true,
-            Kind::Write { .. } => self.writes,
+            Kind::Write { durable } => self.writes && !durable,
             _ => false,
         };
         let mut pieces = request.buffers.iovecs().iter();
