@@ -1,5 +1,6 @@
 //! File systems as bad as a test wants them, for those who may mount: a disk that loses what is written
-//! to it, and an overlay. Everything is unmounted and let go of when the value is dropped.
+//! to it, and an overlay. They are mounted for the calling thread and its children alone, and are gone
+//! with them, however the test ends.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,35 +22,24 @@ pub fn or_skip<T>(made: io::Result<T>, what: &str) -> Option<T> {
 /// of this ext4 has taken since then finds no room when it is written back: what was lost is an I/O
 /// error of a flush, as from a drive that is broken.
 pub struct LossyDisk {
-    directory: TempDir,
-    device: Option<String>,
-    mounted: Vec<PathBuf>,
+    mounts: Mounts,
 }
 
 impl LossyDisk {
     /// With an image of `bytes` bytes. The ext4 has places for all of them, which have none in the tmpfs.
     pub fn new(bytes: u64) -> io::Result<Self> {
-        let mut disk = LossyDisk {
-            directory: tempfile::tempdir()?,
-            device: None,
-            mounted: Vec::new(),
-        };
-        let [below, ext4] = ["below", "ext4"].map(|name| disk.directory.path().join(name));
-        fs::create_dir(&below)?;
-        fs::create_dir(&ext4)?;
+        let mut mounts = Mounts::new()?;
         let size = format!("size={}", 2 * bytes + (16 << 20));
-        disk.mount(&["-t", "tmpfs", "-o", &size, "none"], &below)?;
+        let below = mounts.add("below", &["-t", "tmpfs", "-o", &size, "none"])?;
         let backing = below.join("backing");
         File::create(&backing)?.set_len(bytes + (16 << 20))?;
         let device = run("losetup", &["--find", "--show"], &[&backing])?;
-        let device = device.trim_end().to_owned();
-        disk.device = Some(device.clone());
-        // Whoever had it before may have made it read-only.
-        run("blockdev", &["--setrw"], &[device.as_ref()])?;
-        let features = ["-O", "^has_journal", "-E", "lazy_itable_init=0"];
-        let block = ["-q", "-F", "-b", "4096"];
-        run("mkfs.ext4", &[block, features].concat(), &[device.as_ref()])?;
-        disk.mount(&["-t", "ext4", "-o", "noatime", &device], &ext4)?;
+        let device = device.trim_end();
+        let made = mounts.add_ext4(device);
+        // It goes on until it is unmounted.
+        run("losetup", &["--detach", device], &[])?;
+        made?;
+        let disk = LossyDisk { mounts };
         fs::write(disk.image(), vec![MARK; bytes as usize])?;
         run("sync", &["-f"], &[&disk.image()])?;
         punch_marks(&backing)?;
@@ -58,12 +48,12 @@ impl LossyDisk {
 
     /// Where the image is.
     pub fn image(&self) -> PathBuf {
-        self.directory.path().join("ext4/image")
+        self.mounts.at("ext4/image")
     }
 
     /// Leaves room for `bytes` bytes that are not on the disk yet.
     pub fn fill_up(&self, bytes: u64) -> io::Result<()> {
-        let mut filler = File::create(self.directory.path().join("below/filler"))?;
+        let mut filler = File::create(self.mounts.at("below/filler"))?;
         let zeros = vec![0; 1 << 20];
         while let Ok(done @ 1..) = filler.write(&zeros) {
             let _ = done;
@@ -79,61 +69,84 @@ impl LossyDisk {
         run("dd", &[&input, "iflag=nocache", "count=0"], &[])?;
         fs::read(self.image())
     }
-
-    fn mount(&mut self, arguments: &[&str], at: &Path) -> io::Result<()> {
-        run("mount", arguments, &[at])?;
-        self.mounted.push(at.to_owned());
-        Ok(())
-    }
-}
-
-impl Drop for LossyDisk {
-    fn drop(&mut self) {
-        // Lazily: an io_uring keeps its file for a while after it was closed.
-        for at in self.mounted.drain(..).rev() {
-            let _ = run("umount", &["--lazy"], &[&at]);
-        }
-        if let Some(device) = self.device.take() {
-            let _ = run("losetup", &["--detach", &device], &[]);
-        }
-    }
 }
 
 /// An overlay over a directory with one file, `image`.
 pub struct Overlay {
-    directory: TempDir,
+    mounts: Mounts,
 }
 
 impl Overlay {
     /// With these bytes in the file.
     pub fn new(bytes: &[u8]) -> io::Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let path = directory.path().to_owned();
-        run("mount", &["-t", "tmpfs", "none"], &[&path])?;
-        let overlay = Overlay { directory };
-        for name in ["lower", "upper", "work", "merged"] {
-            fs::create_dir(path.join(name))?;
+        let mut mounts = Mounts::new()?;
+        let layers = mounts.add("layers", &["-t", "tmpfs", "none"])?;
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| layers.join(name));
+        for layer in [&lower, &upper, &work] {
+            fs::create_dir(layer)?;
         }
-        fs::write(path.join("lower/image"), bytes)?;
-        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| path.join(name));
+        fs::write(lower.join("image"), bytes)?;
         let (lower, upper, work) = (lower.display(), upper.display(), work.display());
         let layers = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-        let arguments = ["-t", "overlay", "-o", &layers, "none"];
-        run("mount", &arguments, &[&path.join("merged")])?;
-        Ok(overlay)
+        mounts.add("merged", &["-t", "overlay", "-o", &layers, "none"])?;
+        Ok(Overlay { mounts })
     }
 
     /// Where the file is.
     pub fn image(&self) -> PathBuf {
-        self.directory.path().join("merged/image")
+        self.mounts.at("merged/image")
     }
 }
 
-impl Drop for Overlay {
+/// What is mounted in a directory.
+struct Mounts {
+    directory: TempDir,
+    places: Vec<PathBuf>,
+}
+
+impl Mounts {
+    /// Nothing yet. From now on the calling thread sees other mounts than the rest of the system.
+    fn new() -> io::Result<Self> {
+        // SAFETY: it changes what paths of this thread mean, and no memory.
+        #[allow(unsafe_code)]
+        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        run("mount", &["--make-rprivate", "/"], &[])?;
+        Ok(Mounts {
+            directory: tempfile::tempdir()?,
+            places: Vec::new(),
+        })
+    }
+
+    fn add(&mut self, name: &str, arguments: &[&str]) -> io::Result<PathBuf> {
+        let place = self.at(name);
+        fs::create_dir(&place)?;
+        run("mount", arguments, &[&place])?;
+        self.places.push(place.clone());
+        Ok(place)
+    }
+
+    fn add_ext4(&mut self, device: &str) -> io::Result<PathBuf> {
+        // Whoever had it before may have made it read-only.
+        run("blockdev", &["--setrw"], &[device.as_ref()])?;
+        let features = ["-O", "^has_journal", "-E", "lazy_itable_init=0"];
+        let block = ["-q", "-F", "-b", "4096"];
+        run("mkfs.ext4", &[block, features].concat(), &[device.as_ref()])?;
+        self.add("ext4", &["-t", "ext4", "-o", "noatime", device])
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+}
+
+impl Drop for Mounts {
     fn drop(&mut self) {
-        let path = self.directory.path();
-        let _ = run("umount", &[], &[&path.join("merged")]);
-        let _ = run("umount", &[], &[path]);
+        for place in self.places.iter().rev() {
+            // Lazily: an io_uring keeps its file for a while after it was closed.
+            let _ = run("umount", &["--lazy"], &[place]);
+        }
     }
 }
 
