@@ -14,6 +14,7 @@ use iolite_devices::exit::{self, ExitPort};
 use iolite_devices::i8042::{self, I8042};
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices::serial::Serial;
+use iolite_devices::throttle::Budget;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
 use iolite_devices_abi::machine::{
     COM1_IRQ, COM1_PORT, COM1_PORTS, EXIT_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_FIRST_IRQ,
@@ -94,10 +95,11 @@ pub fn build_with(
 
     let mut mmio = Bus::new();
     let mut disks = Vec::new();
+    let budget = Budget::default();
     let mut parts = format!("{} of memory", size(config.memory));
     for (index, (spec, backend)) in backends.into_iter().enumerate() {
         let bytes = backend.capacity();
-        let disk = attach(&vm, &memory, index, &spec, backend, &mut mmio)?;
+        let disk = attach(&vm, &memory, index, &spec, backend, &budget, &mut mmio)?;
         parts.push_str(&part(&disk, &spec, bytes));
         disks.push(disk);
     }
@@ -279,6 +281,7 @@ fn attach(
     index: usize,
     spec: &DiskSpec,
     backend: Arc<dyn Backend>,
+    budget: &Budget,
     mmio: &mut Bus,
 ) -> Result<Disk, Error> {
     let name = disk_name(index);
@@ -295,6 +298,7 @@ fn attach(
         cache: spec.cache,
         block_size: spec.block_size,
         injection: spec.injection.clone(),
+        budget: budget.clone(),
     };
     let interrupt = Arc::new(irq::line(vm, line)?);
     let device =

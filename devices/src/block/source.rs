@@ -123,9 +123,9 @@ impl AnswerDue<'_> {
 impl Drop for AnswerDue<'_> {
     fn drop(&mut self) {
         if !self.given {
+            self.give(Outcome::Failed);
             let id = self.id;
             log::error!("request {id} was dropped unfinished: it fails (please report this bug)");
-            self.give(Outcome::Failed);
         }
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use vm_memory::GuestAddress;
 
+use crate::lines::Lines;
+
 /// A split virtqueue as its driver has set it up, checked: the size is a power of two up to
 /// QueueNumMax; the three parts are aligned, and each lies in one region of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +58,9 @@ pub trait VirtioDevice: Send + Sync {
     /// inactive.
     fn settle(&self, features: u64);
 
-    /// The driver is set up: the device is live from now on. Called only while inactive.
-    fn activate(&self, activation: Activation);
+    /// The driver is set up: the device is live from now on. Called only while inactive. What there is
+    /// to say goes to `lines`: the caller holds a lock.
+    fn activate(&self, activation: Activation, lines: &mut Lines);
 
     /// The driver says that `queue`, which exists, has available buffers. Called only while
     /// active.
@@ -69,7 +72,14 @@ pub trait VirtioDevice: Send + Sync {
 
     /// A queue of a live device that was released is set up again. Called only where RING_RESET was
     /// offered.
-    fn activate_queue(&self, _queue: u16, _layout: &QueueLayout, _features: u64) {}
+    fn activate_queue(
+        &self,
+        _queue: u16,
+        _layout: &QueueLayout,
+        _features: u64,
+        _lines: &mut Lines,
+    ) {
+    }
 
     /// Pops nothing from any queue any more; what is in flight is finished.
     fn stop(&self);

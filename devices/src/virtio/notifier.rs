@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use iolite_devices_abi::mmio::{INTERRUPT_CONFIG_CHANGE, INTERRUPT_USED_RING};
 
 use crate::interrupt::Interrupt;
-use crate::throttle::Throttle;
+use crate::lines::Lines;
+use crate::throttle::{Budget, Throttle};
 
 /// Sends notifications to the driver.
 pub struct Notifier {
+    /// The device's, for log lines.
+    name: String,
     interrupt: Arc<dyn Interrupt>,
     interrupt_status: AtomicU32,
     needs_reset: AtomicBool,
@@ -18,31 +21,32 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// A notifier with nothing pending that raises `interrupt`.
-    pub fn new(interrupt: Arc<dyn Interrupt>) -> Self {
+    /// A notifier with nothing pending that raises `interrupt`, for the device called `name`.
+    pub fn new(name: &str, interrupt: Arc<dyn Interrupt>, budget: &Budget) -> Self {
         Notifier {
             interrupt,
             interrupt_status: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
-            failures: Throttle::default(),
+            name: name.to_owned(),
+            failures: budget.share(name),
         }
     }
 
     /// Sends a used buffer notification.
-    pub fn used_buffer(&self) {
-        self.raise(INTERRUPT_USED_RING);
+    pub(crate) fn used_buffer(&self, lines: &mut Lines) {
+        self.raise(INTERRUPT_USED_RING, lines);
     }
 
     /// Sends a configuration change notification (virtio 1.2, section 2.3).
-    pub fn config_changed(&self) {
-        self.raise(INTERRUPT_CONFIG_CHANGE);
+    pub(crate) fn config_changed(&self, lines: &mut Lines) {
+        self.raise(INTERRUPT_CONFIG_CHANGE, lines);
     }
 
     /// Sets DEVICE_NEEDS_RESET and sends a configuration change notification (virtio 1.2, section
     /// 2.1.2), once until the next reset.
-    pub fn fail(&self) {
+    pub(crate) fn fail(&self, lines: &mut Lines) {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
-            self.raise(INTERRUPT_CONFIG_CHANGE);
+            self.raise(INTERRUPT_CONFIG_CHANGE, lines);
         }
     }
 
@@ -73,13 +77,11 @@ impl Notifier {
     }
 
     /// The driver's handler reads InterruptStatus, so the bit comes before the edge.
-    fn raise(&self, bit: u32) {
+    fn raise(&self, bit: u32, lines: &mut Lines) {
         self.interrupt_status.fetch_or(bit, Ordering::AcqRel);
         if let Err(error) = self.interrupt.trigger() {
-            self.failures.warn(
-                module_path!(),
-                format_args!("an interrupt cannot be raised: {error}"),
-            );
+            let what = format_args!("{}: an interrupt cannot be raised: {error}", self.name);
+            self.failures.warn(lines, module_path!(), what);
         }
     }
 }

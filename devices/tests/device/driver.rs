@@ -185,17 +185,28 @@ impl Driver {
 
     /// A machine with a disk that may not be possible.
     pub fn try_cold(backend: Arc<dyn Backend>, config: BlockConfig) -> Result<Self, BlockError> {
+        let edges = Arc::new(Edges::default());
+        let mut driver = Self::with_interrupt(backend, config, edges.clone())?;
+        driver.edges = edges;
+        Ok(driver)
+    }
+
+    /// A machine with an interrupt line of the test's own.
+    pub fn with_interrupt(
+        backend: Arc<dyn Backend>,
+        config: BlockConfig,
+        interrupt: Arc<dyn Interrupt>,
+    ) -> Result<Self, BlockError> {
         let ranges = RAM.map(|(base, len)| (GuestAddress(base), len));
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
-        let edges = Arc::new(Edges::default());
         let size = config.queue_size;
-        let device = BlockDevice::new(memory.clone(), backend, config, edges.clone())?;
+        let device = BlockDevice::new(memory.clone(), backend, config, interrupt)?;
         let window = device.bus_device();
         Ok(Driver {
             memory,
             device,
             window,
-            edges,
+            edges: Arc::default(),
             size,
             avail_idx: 0,
             used_seen: 0,

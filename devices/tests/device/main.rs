@@ -13,6 +13,7 @@ mod host;
 mod injection;
 mod integrity;
 mod limits;
+mod logs;
 mod model;
 mod other_driver;
 mod queue_reset;

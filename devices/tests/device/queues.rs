@@ -21,14 +21,14 @@ const LANES: u64 = 1 << 20;
 const LANE: u64 = 1 << 16;
 
 /// A queue as its driver sees it.
-struct Lane {
-    number: u16,
-    base: u64,
+pub struct Lane {
+    pub number: u16,
+    pub base: u64,
     sent: u16,
 }
 
 impl Lane {
-    fn new(number: u16) -> Self {
+    pub fn new(number: u16) -> Self {
         let base = LANES + LANE * u64::from(number);
         Lane {
             number,
@@ -37,7 +37,7 @@ impl Lane {
         }
     }
 
-    fn place(&self, driver: &Driver) {
+    pub fn place(&self, driver: &Driver) {
         driver.memory_fill(self.base, 0x4000, 0);
         driver.write(reg::QUEUE_SEL, self.number.into());
         assert_eq!(driver.read(reg::QUEUE_NUM_MAX), u32::from(QUEUE_SIZE));
@@ -50,7 +50,7 @@ impl Lane {
     }
 
     /// Reads `sector` into the queue's own memory.
-    fn send(&mut self, driver: &Driver, sector: u64) {
+    pub fn send(&mut self, driver: &Driver, sector: u64) {
         let header = self.base + 0x3000;
         driver.put(header, [u64::from(T_IN), sector]);
         driver.put(self.base + 0x3800, UNTOUCHED);
@@ -66,20 +66,20 @@ impl Lane {
         self.set_avail_idx(driver, self.sent);
     }
 
-    fn set_avail_idx(&self, driver: &Driver, index: u16) {
+    pub fn set_avail_idx(&self, driver: &Driver, index: u16) {
         let addr = GuestAddress(self.base + 0x1002);
         driver.memory.store(index, addr, Ordering::Release).unwrap();
         driver.write(reg::QUEUE_NOTIFY, self.number.into());
     }
 
-    fn is_answered(&self, driver: &Driver) -> bool {
+    pub fn is_answered(&self, driver: &Driver) -> bool {
         let addr = GuestAddress(self.base + 0x2002);
         let used: u16 = driver.memory.load(addr, Ordering::Acquire).unwrap();
         used == self.sent
     }
 
     #[track_caller]
-    fn assert_read(&self, driver: &Driver, sector: u64) {
+    pub fn assert_read(&self, driver: &Driver, sector: u64) {
         assert!(
             eventually(|| self.is_answered(driver)),
             "queue {}: no answer",
@@ -100,12 +100,12 @@ fn several() -> BlockConfig {
 }
 
 fn set_up(driver: &Driver) -> Vec<Lane> {
-    set_up_with(driver, FEATURES | F_MQ)
+    set_up_with(driver, QUEUES, FEATURES | F_MQ)
 }
 
-fn set_up_with(driver: &Driver, features: u64) -> Vec<Lane> {
+pub fn set_up_with(driver: &Driver, queues: u16, features: u64) -> Vec<Lane> {
     driver.negotiate(features);
-    let lanes: Vec<_> = (0..QUEUES).map(Lane::new).collect();
+    let lanes: Vec<_> = (0..queues).map(Lane::new).collect();
     for lane in &lanes {
         lane.place(driver);
     }
@@ -205,7 +205,7 @@ fn a_queue_that_is_taken_away_is_drained_alone() {
 #[test]
 fn a_queue_that_is_reset_leaves_the_others_alone() {
     let (driver, faults) = holding();
-    let mut lanes = set_up_with(&driver, FEATURES | F_MQ | F_RING_RESET);
+    let mut lanes = set_up_with(&driver, QUEUES, FEATURES | F_MQ | F_RING_RESET);
     faults.hold();
     lanes[1].send(&driver, 7);
     assert!(eventually(|| faults.held() == 1));

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::block::backend::{Backend, Waits};
 use crate::block::request::{Kind, Outcome, Request};
 use crate::block::source::InFlight;
+use crate::lines::Lines;
 use crate::throttle::Throttle;
 use crate::ticks;
 use crate::trace::{Point, Queue};
@@ -41,12 +42,12 @@ impl fmt::Display for Place {
 
 impl Executor {
     /// For the disk called `name`.
-    pub(super) fn new(name: &str, backend: Arc<dyn Backend>) -> Self {
+    pub(super) fn new(name: &str, backend: Arc<dyn Backend>, failures: Throttle) -> Self {
         Executor {
             name: name.to_owned(),
             trace: Queue::labelled(name),
             backend,
-            failures: Throttle::default(),
+            failures,
         }
     }
 
@@ -61,16 +62,16 @@ impl Executor {
     }
 
     /// Carries a request out if it need not wait for the disk; otherwise it is to be carried out as if
-    /// nothing had been tried.
-    pub(super) fn try_now(&self, request: &Request) -> Option<Outcome> {
-        let outcome = self.attempt(request)?;
+    /// nothing had been tried. The lines are for when the request has ended.
+    pub(super) fn try_now(&self, request: &Request) -> Option<(Outcome, Lines)> {
+        let (outcome, lines) = self.attempt(request)?;
         let (name, id) = (&self.name, request.id);
         log::debug!("{name} #{id} started on {}", Place::QueueThread);
         log::debug!("{name} #{id} finished: {outcome:?}, at once");
-        Some(outcome)
+        Some((outcome, lines))
     }
 
-    fn attempt(&self, request: &Request) -> Option<Outcome> {
+    fn attempt(&self, request: &Request) -> Option<(Outcome, Lines)> {
         let (offset, buffers) = (request.offset, &request.buffers);
         self.guarded(request, |backend| match (backend.waits(), request.kind) {
             (Waits::Never, _) => Some(carry_out(backend, request)),
@@ -89,19 +90,21 @@ impl Executor {
         let start = log::log_enabled!(log::Level::Debug).then(Instant::now);
         let request = in_flight.request();
         let outcome = self.guarded(request, |backend| Some(carry_out(backend, request)));
-        let outcome = outcome.unwrap_or(Outcome::Failed);
+        let (outcome, lines) = outcome.unwrap_or((Outcome::Failed, Lines::default()));
         if let Some(start) = start {
             let us = start.elapsed().as_micros();
             log::debug!("{name} #{id} finished: {outcome:?}, {us} us");
         }
         in_flight.finish(outcome);
+        // A drain does not wait for who reads the log.
+        drop(lines);
     }
 
     fn guarded(
         &self,
         request: &Request,
         call: impl FnOnce(&dyn Backend) -> Option<io::Result<()>>,
-    ) -> Option<Outcome> {
+    ) -> Option<(Outcome, Lines)> {
         // Unwind safety: the request is only read, and a backend that panicked is the same to us
         // as one that returned an error half-way: it has to keep its own promises to later calls.
         let begun = self.trace.time_after(Point::Parsed, request.tag);
@@ -110,20 +113,21 @@ impl Executor {
             let times = [begun, ticks::end_after(begun)];
             self.trace.pair(times, Point::Ended, request.tag, 0, 0);
         }
-        match done {
+        let lines = match done {
             Ok(None) => return None,
-            Ok(Some(Ok(()))) => return Some(Outcome::Done),
-            Ok(Some(Err(error))) => self.complain(request, format_args!("{error}")),
-            Err(_) => self.complain(
+            Ok(Some(Ok(()))) => return Some((Outcome::Done, Lines::default())),
+            Ok(Some(Err(error))) => self.complaint(request, format_args!("{error}")),
+            Err(_) => self.complaint(
                 request,
                 format_args!("the backend panicked (please report this bug)"),
             ),
-        }
-        Some(Outcome::Failed)
+        };
+        Some((Outcome::Failed, lines))
     }
 
     #[cold]
-    fn complain(&self, request: &Request, why: std::fmt::Arguments<'_>) {
+    fn complaint(&self, request: &Request, why: fmt::Arguments<'_>) -> Lines {
+        let mut lines = Lines::default();
         let Request {
             id,
             kind,
@@ -132,6 +136,7 @@ impl Executor {
             ..
         } = request;
         self.failures.warn(
+            &mut lines,
             module_path!(),
             format_args!(
                 "{} #{id}: {kind:?} of {} bytes at {offset} failed: {why}",
@@ -139,6 +144,7 @@ impl Executor {
                 buffers.len()
             ),
         );
+        lines
     }
 }
 

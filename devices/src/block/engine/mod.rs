@@ -99,10 +99,13 @@ fn serve<'a>(
     for number in 1..=MAX_TURN {
         let more = number < MAX_TURN;
         let next = match executor.try_now(request.request()) {
-            Some(outcome) if more => request.finish_and_pull(outcome),
-            Some(outcome) => {
+            Some((outcome, lines)) if more && lines.is_empty() => request.finish_and_pull(outcome),
+            Some((outcome, lines)) => {
                 request.finish(outcome);
-                None
+                drop(lines);
+                more.then(|| InFlight::pull(source))
+                    .flatten()
+                    .map(|(next, _)| next)
             }
             None if start(request) && more => InFlight::pull(source).map(|(next, _)| next),
             None => None,

@@ -12,6 +12,7 @@ use super::workers::Workers;
 use super::{Engine, Turn, serve};
 use crate::block::backend::Backend;
 use crate::block::source::RequestSource;
+use crate::throttle::Throttle;
 
 /// The queue's thread and workers.
 pub struct Pool {
@@ -27,14 +28,15 @@ impl Pool {
     ///
     /// # Errors
     /// If the system refuses a thread; those already started are ended.
-    pub fn new(
+    pub(crate) fn new(
         name: &str,
         workers: usize,
         source: Arc<dyn RequestSource>,
         backend: Arc<dyn Backend>,
+        throttle: Throttle,
         doorbell: &EventFd,
     ) -> io::Result<Self> {
-        let executor = Arc::new(Executor::new(name, backend));
+        let executor = Arc::new(Executor::new(name, backend, throttle));
         let (from, by) = (Arc::clone(&source), Arc::clone(&executor));
         Ok(Pool {
             workers: Workers::start(name, workers, from, by, doorbell)?,

@@ -7,6 +7,7 @@ use super::executor::{Executor, Place};
 use super::{Engine, Turn, serve};
 use crate::block::backend::Backend;
 use crate::block::source::RequestSource;
+use crate::throttle::Throttle;
 
 /// The queue's thread alone.
 pub struct Sync {
@@ -16,8 +17,13 @@ pub struct Sync {
 
 impl Sync {
     /// For the disk called `name`.
-    pub fn new(name: &str, source: Arc<dyn RequestSource>, backend: Arc<dyn Backend>) -> Self {
-        let executor = Executor::new(name, backend);
+    pub(crate) fn new(
+        name: &str,
+        source: Arc<dyn RequestSource>,
+        backend: Arc<dyn Backend>,
+        throttle: Throttle,
+    ) -> Self {
+        let executor = Executor::new(name, backend, throttle);
         Sync { source, executor }
     }
 }

@@ -16,6 +16,7 @@ use crate::block::backend::{Backend, Waits};
 use crate::block::buffers::GuestBuffers;
 use crate::block::request::{Completion, Kind, Outcome, Request};
 use crate::block::source::{InFlight, Pulled, RequestSource};
+use crate::throttle::{Budget, Throttle};
 
 /// A source of reads, one sector each, that records what comes back.
 #[derive(Default)]
@@ -77,12 +78,24 @@ impl RequestSource for List {
     }
 }
 
+fn throttle() -> Throttle {
+    Budget::default().share("test")
+}
+
 fn pool(workers: usize) -> (Pool, Arc<List>, Arc<Faults>) {
     let (list, faults) = (Arc::new(List::default()), Arc::new(Faults::default()));
     let disk = Arc::new(MemoryBackend::zeroed(1 << 20).unwrap());
     let backend = Arc::new(FaultBackend::new(disk, faults.clone()));
     let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
-    let pool = Pool::new("test", workers, list.clone(), backend, &doorbell).unwrap();
+    let pool = Pool::new(
+        "test",
+        workers,
+        list.clone(),
+        backend,
+        throttle(),
+        &doorbell,
+    )
+    .unwrap();
     (pool, list, faults)
 }
 
@@ -208,7 +221,7 @@ impl Backend for HalfCached {
 fn hits_overtake_misses() {
     let (list, disk) = (Arc::new(List::default()), HalfCached::new());
     let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
-    let mut pool = Pool::new("test", 4, list.clone(), disk.clone(), &doorbell).unwrap();
+    let mut pool = Pool::new("test", 4, list.clone(), disk.clone(), throttle(), &doorbell).unwrap();
     list.add(0..4);
     let turns = [pool.turn(), pool.turn()];
     let hits = list.ended.lock().unwrap().clone();
@@ -222,7 +235,7 @@ fn hits_overtake_misses() {
 fn pulling_stops_while_the_workers_have_enough() {
     let (list, disk) = (Arc::new(List::default()), HalfCached::new());
     let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
-    let mut pool = Pool::new("test", 2, list.clone(), disk.clone(), &doorbell).unwrap();
+    let mut pool = Pool::new("test", 2, list.clone(), disk.clone(), throttle(), &doorbell).unwrap();
     // All of them miss.
     for n in 0..20 {
         list.add(2 * n + 1..2 * n + 2);
@@ -290,7 +303,7 @@ fn workers_are_named_and_receive_no_signals() {
     }
     let (list, probe) = (Arc::new(List::default()), Arc::new(Probe(Mutex::new(None))));
     let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
-    let mut pool = Pool::new("vdx", 1, list.clone(), probe.clone(), &doorbell).unwrap();
+    let mut pool = Pool::new("vdx", 1, list.clone(), probe.clone(), throttle(), &doorbell).unwrap();
     list.add(0..1);
     assert_eq!(pool.turn(), Turn::Elsewhere);
     list.wait_for(1);

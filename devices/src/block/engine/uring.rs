@@ -30,6 +30,7 @@ use crate::block::backend::{Backend, RawFile};
 use crate::block::request::{Kind, Outcome, Request};
 use crate::block::retries::Retries;
 use crate::block::source::{InFlight, RequestSource};
+use crate::throttle::Throttle;
 use crate::trace::{self, Point};
 
 /// Which completion is the doorbell's; requests have the number of their slot.
@@ -64,16 +65,17 @@ impl Uring {
     ///
     /// # Errors
     /// If the system has no io_uring for us, or refuses a thread.
-    pub fn new(
+    pub(crate) fn new(
         name: &str,
         entries: u16,
         workers: usize,
         source: Arc<dyn RequestSource>,
         backend: Arc<dyn Backend>,
+        throttle: Throttle,
         doorbell: &EventFd,
     ) -> io::Result<Self> {
         let ring = Ring::new(name, entries, backend.raw_file(), doorbell)?;
-        let executor = Arc::new(Executor::new(name, backend));
+        let executor = Arc::new(Executor::new(name, backend, throttle));
         let (from, by) = (Arc::clone(&source), Arc::clone(&executor));
         Ok(Uring {
             workers: Workers::start(name, workers, from, by, doorbell)?,

@@ -25,6 +25,7 @@ use iolite_devices_abi::status::{F_INDIRECT_DESC, F_VERSION_1};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::ring_memory::RingMemory;
+use crate::lines::Lines;
 use crate::thread;
 use crate::virtio::device::{Activation, VirtioDevice};
 use crate::virtio::notifier::Notifier;
@@ -116,7 +117,7 @@ impl VirtioDevice for BareDisk {
 
     fn settle(&self, _features: u64) {}
 
-    fn activate(&self, activation: Activation) {
+    fn activate(&self, activation: Activation, _lines: &mut Lines) {
         let layout = activation.queues.into_iter().flatten().next();
         let ring = layout.and_then(|layout| RingMemory::find(&self.memory, &layout));
         let Some(ring) = ring else { return };
@@ -181,7 +182,7 @@ impl Poller {
             next = next.wrapping_add(1);
             self.ring.set_used_idx(next);
             if self.ring.avail_flags() & AVAIL_F_NO_INTERRUPT == 0 {
-                self.notifier.used_buffer();
+                self.notifier.used_buffer(&mut Lines::default());
             }
         }
     }

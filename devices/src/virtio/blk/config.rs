@@ -8,6 +8,7 @@ use iolite_devices_abi::blk::SECTOR_SIZE;
 use crate::block::backend::Backend;
 use crate::block::engine::Kind as EngineKind;
 use crate::block::inject::{Injection, Which};
+use crate::throttle::Budget;
 
 /// The largest QueueNumMax.
 const MAX_QUEUE_SIZE: u16 = 1024;
@@ -45,6 +46,8 @@ pub struct BlockConfig {
     pub block_size: u32,
     /// How slow and faulty the disk is on purpose.
     pub injection: Injection,
+    /// How much may be said about what the guest does wrong: one for all disks of a machine.
+    pub budget: Budget,
 }
 
 /// When a completed write is durable.
@@ -83,6 +86,7 @@ impl BlockConfig {
             cache: Cache::default(),
             block_size: Self::DEFAULT_BLOCK_SIZE,
             injection: Injection::default(),
+            budget: Budget::default(),
         }
     }
 

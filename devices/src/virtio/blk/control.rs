@@ -2,7 +2,6 @@
 //! queues, from activation to reset.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use iolite_devices_abi::blk;
@@ -13,6 +12,7 @@ use super::config::{BlockConfig, BlockError};
 use super::config_space;
 use super::disk::Disk;
 use super::queue::RequestQueue;
+use crate::lines::{Lines, Lock};
 use crate::virtio::device::{Activation, QueueLayout, VirtioDevice};
 use crate::virtio::notifier::Notifier;
 
@@ -21,9 +21,18 @@ pub(super) struct Control {
     pub(super) queues: Vec<Arc<RequestQueue>>,
     pub(super) disk: Arc<Disk>,
     notifier: Arc<Notifier>,
-    /// There is a driver that is to hear of changes.
-    live: AtomicBool,
+    listener: Lock<Listener>,
     queue_sizes: Vec<u16>,
+}
+
+/// Who is to hear of a change.
+#[derive(Default)]
+struct Listener {
+    /// There is a driver.
+    live: bool,
+    /// Something has changed since the last reset, and no driver has heard of it: the one that sets
+    /// the device up now may have read what was before.
+    unheard: bool,
 }
 
 impl Control {
@@ -42,7 +51,8 @@ impl Control {
             let doorbell =
                 EventFd::new(EFD_CLOEXEC).map_err(BlockError::system("create an eventfd"))?;
             let (disk, memory) = (Arc::clone(&disk), Arc::clone(&memory));
-            let queue = RequestQueue::new(label, doorbell, disk, memory, Arc::clone(&notifier));
+            let (notifier, budget) = (Arc::clone(&notifier), &config.budget);
+            let queue = RequestQueue::new(label, doorbell, disk, memory, notifier, budget);
             queues.push(Arc::new(queue));
         }
         Ok(Control {
@@ -50,7 +60,7 @@ impl Control {
             queues,
             disk,
             notifier,
-            live: AtomicBool::new(false),
+            listener: Lock::new(Listener::default()),
         })
     }
 
@@ -58,10 +68,14 @@ impl Control {
         self.queues.get(usize::from(number))
     }
 
-    /// Tells the driver of a change, if there is one.
+    /// Tells the driver of a change: now, or when there is one. Locked until it is told, so that
+    /// nothing comes after a reset.
     pub(super) fn notify_change(&self) {
-        if self.live.load(Ordering::Acquire) {
-            self.notifier.config_changed();
+        let mut listener = self.listener.lock();
+        if listener.live {
+            self.notifier.config_changed(&mut listener.lines);
+        } else {
+            listener.unheard = true;
         }
     }
 }
@@ -92,16 +106,23 @@ impl VirtioDevice for Control {
     }
 
     fn settle(&self, features: u64) {
+        if features == 0 {
+            self.listener.lock().unheard = false;
+        }
         self.disk.settle(features);
     }
 
-    fn activate(&self, activation: Activation) {
-        self.live.store(true, Ordering::Release);
+    fn activate(&self, activation: Activation, lines: &mut Lines) {
         let Activation { features, queues } = activation;
         for (queue, layout) in self.queues.iter().zip(&queues) {
             if let Some(layout) = layout {
-                queue.activate(layout, features);
+                queue.activate(layout, features, lines);
             }
+        }
+        let mut listener = self.listener.lock();
+        listener.live = true;
+        if std::mem::take(&mut listener.unheard) {
+            self.notifier.config_changed(lines);
         }
     }
 
@@ -116,9 +137,9 @@ impl VirtioDevice for Control {
         self.queue(queue).is_none_or(|queue| queue.deactivate(wait))
     }
 
-    fn activate_queue(&self, queue: u16, layout: &QueueLayout, features: u64) {
+    fn activate_queue(&self, queue: u16, layout: &QueueLayout, features: u64, lines: &mut Lines) {
         if let Some(queue) = self.queue(queue) {
-            queue.activate(layout, features);
+            queue.activate(layout, features, lines);
         }
     }
 
@@ -129,7 +150,7 @@ impl VirtioDevice for Control {
     }
 
     fn reset(&self, wait: Duration) -> bool {
-        self.live.store(false, Ordering::Release);
+        self.listener.lock().live = false;
         self.stop();
         let end = Instant::now() + wait;
         let mut drained = true;

@@ -56,7 +56,7 @@ impl BlockDevice {
         let engine = config.engine.unwrap_or_else(suiting);
         log::debug!("{}: engine={engine}", config.name);
         let disk = Arc::new(Disk::new(&config, &*backend));
-        let notifier = Arc::new(Notifier::new(interrupt));
+        let notifier = Arc::new(Notifier::new(&config.name, interrupt, &config.budget));
         let control = Control::new(disk, &config, Arc::clone(&memory), Arc::clone(&notifier))?;
         let control = Arc::new(control);
         let device = BlockDevice {
@@ -65,6 +65,7 @@ impl BlockDevice {
                 memory,
                 control.clone(),
                 notifier,
+                &config.budget,
             )),
             control,
             backend,
@@ -93,14 +94,17 @@ impl BlockDevice {
             queue_size,
             ..
         } = config;
+        let throttle = config.budget.share(&config.name);
         let engine = injector.engine(number, label, queue.clone(), bell, |source| {
             let backend = Arc::clone(&self.backend);
             Ok(match self.engine {
-                EngineKind::Pool => Box::new(Pool::new(label, workers, source, backend, bell)?),
+                EngineKind::Pool => {
+                    Box::new(Pool::new(label, workers, source, backend, throttle, bell)?)
+                }
                 EngineKind::Uring => Box::new(Uring::new(
-                    label, queue_size, workers, source, backend, bell,
+                    label, queue_size, workers, source, backend, throttle, bell,
                 )?),
-                EngineKind::Sync => Box::new(Sync::new(label, source, backend)),
+                EngineKind::Sync => Box::new(Sync::new(label, source, backend, throttle)),
             })
         });
         let engine = engine.map_err(BlockError::system(match self.engine {

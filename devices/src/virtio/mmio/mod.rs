@@ -11,7 +11,8 @@
 
 mod queues;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use iolite_devices_abi::mmio as reg;
@@ -24,7 +25,8 @@ use super::device::{Activation, VirtioDevice};
 use super::notifier::Notifier;
 use super::registers::{Phase, Registers, half};
 use crate::bus::BusDevice;
-use crate::throttle::Throttle;
+use crate::lines::{Guard, Lines, Lock, debug_later};
+use crate::throttle::{Budget, Throttle};
 
 /// How long a vCPU waits for requests in flight when the driver resets the device.
 pub const RESET_WAIT: Duration = Duration::from_millis(50);
@@ -38,21 +40,23 @@ pub struct VirtioMmio {
     memory: Arc<GuestMemoryMmap>,
     device: Arc<dyn VirtioDevice>,
     notifier: Arc<Notifier>,
-    registers: Mutex<Registers>,
+    registers: Lock<Registers>,
     /// What the guest did wrong.
     complaints: Throttle,
 }
 
 impl VirtioMmio {
-    /// A window for `device`, which notifies through `notifier`. `name` is for log lines.
+    /// A window for `device`, which notifies through `notifier`. `name` is for log lines, of which
+    /// there may be as many as `budget` says.
     pub fn new(
         name: &str,
         memory: Arc<GuestMemoryMmap>,
         device: Arc<dyn VirtioDevice>,
         notifier: Arc<Notifier>,
+        budget: &Budget,
     ) -> Self {
-        let registers = Mutex::new(Registers::after_reset(&*device));
-        let complaints = Throttle::default();
+        let registers = Lock::new(Registers::after_reset(&*device));
+        let complaints = budget.share(name);
         VirtioMmio {
             name: name.to_owned(),
             memory,
@@ -63,11 +67,8 @@ impl VirtioMmio {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Registers> {
-        let mut registers = self
-            .registers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> Guard<'_, Registers> {
+        let mut registers = self.registers.lock();
         match registers.phase {
             Phase::Draining if self.device.reset(Duration::ZERO) => {
                 self.finish_reset(&mut registers);
@@ -122,7 +123,7 @@ impl VirtioMmio {
     }
 
     /// The device status field. Steps up in order, FAILED at any time, 0 at any time.
-    fn write_status(&self, registers: &mut Registers, value: u32) {
+    fn write_status(&self, registers: &mut Guard<'_, Registers>, value: u32) {
         if value == 0 {
             return self.reset(registers);
         }
@@ -140,15 +141,15 @@ impl VirtioMmio {
             ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
         ];
         if !in_order.contains(&steps) || steps & registers.status != registers.status {
-            return self.complain(format_args!(
-                "status {value:#x} does not follow {:#x}: ignored",
-                registers.status
-            ));
+            let status = registers.status;
+            let what = format_args!("status {value:#x} does not follow {status:#x}: ignored");
+            return self.complain(&mut registers.lines, what);
         }
         if value & FAILED != 0 {
             registers.status |= FAILED;
             self.device.stop();
-            return self.complain(format_args!("the driver gave up (FAILED)"));
+            let what = format_args!("the driver gave up (FAILED)");
+            return self.complain(&mut registers.lines, what);
         }
         let new = steps & !registers.status;
         if new & DRIVER_OK != 0 {
@@ -165,21 +166,21 @@ impl VirtioMmio {
         }
     }
 
-    fn features_acceptable(&self, registers: &Registers) -> bool {
+    fn features_acceptable(&self, registers: &mut Guard<'_, Registers>) -> bool {
         let accepted = registers.driver_features;
         let offered = self.device.device_features();
         if accepted & !offered != 0 {
-            self.complain(format_args!(
-                "the driver accepts features that are not offered: {:#x}",
-                accepted & !offered
-            ));
+            let alien = accepted & !offered;
+            let what = format_args!("the driver accepts features that are not offered: {alien:#x}");
+            self.complain(&mut registers.lines, what);
         } else if accepted & F_VERSION_1 == 0 {
-            self.complain(format_args!("the driver does not accept VERSION_1"));
+            let what = format_args!("the driver does not accept VERSION_1");
+            self.complain(&mut registers.lines, what);
         }
         accepted & !offered == 0 && accepted & F_VERSION_1 != 0
     }
 
-    fn activate(&self, registers: &mut Registers) {
+    fn activate(&self, registers: &mut Guard<'_, Registers>) {
         if self.notifier.needs_reset() {
             return;
         }
@@ -192,24 +193,31 @@ impl VirtioMmio {
                 Err(error) => return self.refuse_queue(registers, &error),
             }
         }
-        log::debug!("{}: live, features {features:#x}", self.name);
+        let (registers, lines) = registers.split();
+        debug_later!(lines, "{}: live, features {features:#x}", self.name);
         registers.status |= DRIVER_OK;
         registers.phase = Phase::Live;
-        self.device.activate(Activation { features, queues });
+        self.device.activate(Activation { features, queues }, lines);
     }
 
-    fn reset(&self, registers: &mut Registers) {
+    fn reset(&self, registers: &mut Guard<'_, Registers>) {
         let inactive = registers.phase == Phase::SetUp || self.device.reset(RESET_WAIT);
         if inactive {
             self.finish_reset(registers);
         } else {
-            log::debug!("{}: reset goes on while requests are in flight", self.name);
+            let (registers, lines) = registers.split();
+            debug_later!(
+                lines,
+                "{}: reset goes on while requests are in flight",
+                self.name
+            );
             registers.phase = Phase::Draining;
         }
     }
 
-    fn finish_reset(&self, registers: &mut Registers) {
-        log::debug!("{}: reset", self.name);
+    fn finish_reset(&self, registers: &mut Guard<'_, Registers>) {
+        let (registers, lines) = registers.split();
+        debug_later!(lines, "{}: reset", self.name);
         *registers = Registers::after_reset(&*self.device);
         self.notifier.reset();
         self.device.settle(0);
@@ -223,9 +231,9 @@ impl VirtioMmio {
         }
     }
 
-    fn complain(&self, what: std::fmt::Arguments<'_>) {
-        self.complaints
-            .warn(module_path!(), format_args!("{}: {what}", self.name));
+    fn complain(&self, lines: &mut Lines, what: fmt::Arguments<'_>) {
+        let line = format_args!("{}: {what}", self.name);
+        self.complaints.warn(lines, module_path!(), line);
     }
 }
 

@@ -16,6 +16,7 @@ use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::status::{F_RING_RESET, FAILED};
 
 use super::{RESET_WAIT, VirtioMmio};
+use crate::lines::Guard;
 use crate::virtio::registers::{Phase, Registers};
 use crate::virtio::setup::{Holder, QueueRegisters, SetupError};
 
@@ -30,7 +31,12 @@ impl VirtioMmio {
     }
 
     /// A write to any other register of the queue.
-    pub(super) fn write_queue(&self, registers: &mut Registers, offset: u64, value: u32) {
+    pub(super) fn write_queue(
+        &self,
+        registers: &mut Guard<'_, Registers>,
+        offset: u64,
+        value: u32,
+    ) {
         match (offset, value) {
             (reg::QUEUE_READY, 0) => self.disable(registers),
             (reg::QUEUE_READY, 1) => self.enable(registers),
@@ -55,10 +61,11 @@ impl VirtioMmio {
         }
     }
 
-    fn enable(&self, registers: &mut Registers) {
+    fn enable(&self, registers: &mut Guard<'_, Registers>) {
         let (phase, number) = (registers.phase, registers.queue_number());
         let features = registers.driver_features;
-        let Some(queue) = registers.free_queue() else {
+        let (free, lines) = registers.split();
+        let Some(queue) = free.free_queue() else {
             return;
         };
         let layout = match queue.check(&self.memory) {
@@ -68,11 +75,11 @@ impl VirtioMmio {
         queue.ready = true;
         if phase == Phase::Live {
             queue.holder = Holder::Device;
-            self.device.activate_queue(number, &layout, features);
+            self.device.activate_queue(number, &layout, features, lines);
         }
     }
 
-    fn place(&self, registers: &mut Registers, offset: u64, value: u32) {
+    fn place(&self, registers: &mut Guard<'_, Registers>, offset: u64, value: u32) {
         // Section 4.2.2.2: the driver does not touch these while the queue is ready.
         let Some(queue) = registers.free_queue() else {
             return;
@@ -130,10 +137,11 @@ impl VirtioMmio {
         }
     }
 
-    pub(super) fn refuse_queue(&self, registers: &Registers, error: &SetupError) {
-        self.complain(format_args!("{error}: the device needs a reset"));
+    pub(super) fn refuse_queue(&self, registers: &mut Guard<'_, Registers>, error: &SetupError) {
+        let (registers, lines) = registers.split();
+        self.complain(lines, format_args!("{error}: the device needs a reset"));
         match registers.phase {
-            Phase::Live => self.notifier.fail(),
+            Phase::Live => self.notifier.fail(lines),
             // No notification is due before DRIVER_OK.
             Phase::SetUp | Phase::Draining => self.notifier.fail_silently(),
         }

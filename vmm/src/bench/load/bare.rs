@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use iolite_devices::block::backend::file::FileBackend;
 use iolite_devices::interrupt::Interrupt;
+use iolite_devices::throttle::Budget;
 use iolite_devices::virtio::blk::bare::BareDisk;
 use iolite_devices::virtio::mmio::VirtioMmio;
 use iolite_devices::virtio::notifier::Notifier;
@@ -53,10 +54,11 @@ pub fn run(disk: &Path, direct: bool) -> Result<ExitCode, Error> {
     let output = console::Output::new(power.clone()).map_err(Error::host("cannot use stdout"))?;
     let bare = |memory: Arc<_>, interrupt: Arc<dyn Interrupt>| {
         let file = file.try_clone().map_err(cannot())?;
-        let notifier = Arc::new(Notifier::new(interrupt));
+        let budget = Budget::default();
+        let notifier = Arc::new(Notifier::new("vdb", interrupt, &budget));
         let device = BareDisk::new(Arc::clone(&memory), file, bytes, Arc::clone(&notifier));
         let device = Arc::new(device);
-        Ok(Arc::new(VirtioMmio::new("vdb", memory, device, notifier)) as _)
+        Ok(Arc::new(VirtioMmio::new("vdb", memory, device, notifier, &budget)) as _)
     };
     let machine = builder::build_with(&config, Box::new(output), power, Some(&bare))?;
     match machine.run(signals, None, true)? {

@@ -11,14 +11,16 @@
 //!
 //! Whoever holds something of the ring (a head, a request) is inside the [`Gate`]. To stop is to
 //! close the gate; once it is empty too, no thread touches the ring or the guest memory of any
-//! request, and the ring can go.
+//! request, and the ring can go. Who writes to the log has left: what is to be said of a request that
+//! was answered on the spot, or of the ring, is written outside the lock and outside the gate.
 
 mod answers;
 mod publish;
 mod pull;
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC};
@@ -33,7 +35,8 @@ use super::ring::Ring;
 use crate::block::gate::Gate;
 use crate::block::request::Completion;
 use crate::block::source::{Pulled, RequestSource};
-use crate::throttle::Throttle;
+use crate::lines::{Lines, Lock};
+use crate::throttle::{Budget, Throttle};
 use crate::trace::{self, Point};
 use crate::virtio::device::QueueLayout;
 use crate::virtio::notifier::Notifier;
@@ -48,7 +51,7 @@ pub struct RequestQueue {
     ram: Ram,
     notifier: Arc<Notifier>,
     gate: Gate,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// The queue's thread is in a turn: interrupts are decided on at its end.
     in_turn: AtomicBool,
     /// Something was published in this turn.
@@ -86,16 +89,18 @@ impl RequestQueue {
         disk: Arc<Disk>,
         memory: Arc<GuestMemoryMmap>,
         notifier: Arc<Notifier>,
+        budget: &Budget,
     ) -> Self {
         RequestQueue {
             trace: trace::Queue::labelled(&label),
+            complaints: budget.share(&disk.name),
             label,
             doorbell,
             disk,
             ram: Ram::new(memory),
             notifier,
             gate: Gate::closed(),
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 active: None,
                 last_id: 0,
                 chain: Vec::new(),
@@ -104,23 +109,25 @@ impl RequestQueue {
             in_turn: AtomicBool::new(false),
             undecided: AtomicBool::new(false),
             counters: Live::default(),
-            complaints: Throttle::default(),
         }
     }
 
     /// The driver is set up: requests may be pulled from now on.
-    pub(super) fn activate(&self, layout: &QueueLayout, features: u64) {
+    pub(super) fn activate(&self, layout: &QueueLayout, features: u64, lines: &mut Lines) {
         let event_idx = features & F_EVENT_IDX != 0;
         let Some(ring) = Ring::new(self.ram.memory(), layout, event_idx) else {
             // The transport has checked the layout against the same memory.
-            return self.notifier.fail();
+            return self.notifier.fail(lines);
         };
         let table = ring.table(features & F_INDIRECT_DESC != 0);
-        self.lock().active = Some(Active {
+        let mut state = self.state.lock();
+        state.active = Some(Active {
             ring,
             table,
             features,
         });
+        // Under the lock, as `rest` looks: a thread that is awake must not take a ring that holds
+        // something for one that was stopped, and sleep with notifications off.
         self.gate.open();
     }
 
@@ -135,7 +142,7 @@ impl RequestQueue {
         self.gate.close();
         let drained = self.gate.wait_until_empty(wait);
         if drained {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.active = None;
             state.unsaid.clear();
         }
@@ -144,7 +151,7 @@ impl RequestQueue {
 
     /// The queue's thread polls from now on: the driver is asked for no notifications.
     pub(super) fn attend(&self) {
-        if let Some(active) = &mut self.lock().active {
+        if let Some(active) = &mut self.state.lock().active {
             active.ring.attend();
         }
     }
@@ -152,7 +159,7 @@ impl RequestQueue {
     /// The queue's thread is about to sleep. True if there is something to pull already; otherwise
     /// the driver notifies of the next buffer.
     pub(super) fn rest(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         self.decide(&mut state);
         match &mut state.active {
             // Should the ring be broken, the next pop says so.
@@ -182,22 +189,18 @@ impl RequestQueue {
     /// Decides about an interrupt for all that was completed. After a turn nothing is left out: a
     /// worker that saw the turn and left the decision to its end had the lock before us.
     pub(super) fn decide_now(&self) {
-        self.decide(&mut self.lock());
+        self.decide(&mut self.state.lock());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn complain(&self, what: std::fmt::Arguments<'_>) {
-        self.complaints
-            .warn(module_path!(), format_args!("{}: {what}", self.label));
+    fn complain(&self, lines: &mut Lines, what: fmt::Arguments<'_>) {
+        let line = format_args!("{}: {what}", self.label);
+        self.complaints.warn(lines, module_path!(), line);
     }
 }
 
 impl RequestSource for RequestQueue {
     fn next(&self) -> Option<Pulled> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Who polls mostly finds nothing: that is not worth a way through the gate. Under the lock the
         // ring is there, or is gone.
         let active = state.active.as_mut();
@@ -208,16 +211,17 @@ impl RequestSource for RequestQueue {
     }
 
     fn complete(&self, completion: Completion) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let was_in_flight = self.finish(&mut state, completion, trace::now_if_on());
-        drop(state);
+        let lines = state.release();
         if was_in_flight {
             self.gate.leave();
         }
+        drop(lines);
     }
 
     fn exchange(&self, completion: Completion) -> Option<Pulled> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // One time for three moments: it has ended, it is used, and one that waited is popped.
         let now = self.trace.time_after(Point::Ended, completion.tag);
         // The next request takes the place of this one inside the gate.

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
+use log::Level;
+
 use super::{Active, RequestQueue, State};
 use crate::block::request::Completion;
+use crate::lines::{Guard, debug_later};
 use crate::trace::Point;
 use crate::virtio::blk::completion::Answer;
 
@@ -13,15 +16,18 @@ impl RequestQueue {
     #[inline]
     pub(super) fn finish(
         &self,
-        state: &mut State,
+        state: &mut Guard<'_, State>,
         completion: Completion,
         now: Option<u64>,
     ) -> bool {
         let Completion { id, tag, outcome } = completion;
         let active = state.active.as_ref();
         let Some(pending) = active.and_then(|active| active.ring.pending(tag)) else {
-            let name = &self.label;
-            log::error!("{name} #{id} completed twice (please report this bug)");
+            let what = format_args!(
+                "{} #{id} completed twice (please report this bug)",
+                self.label
+            );
+            state.lines.add(Level::Error, module_path!(), what);
             return false;
         };
         self.counters.count_outcome(pending, outcome);
@@ -34,14 +40,15 @@ impl RequestQueue {
     #[inline]
     pub(super) fn publish(
         &self,
-        state: &mut State,
+        state: &mut Guard<'_, State>,
         id: u64,
         head: u16,
         answer: Answer,
         now: Option<u64>,
     ) {
         // A broken queue is stopped: the driver gets nothing back until it has reset the device.
-        let Some(active) = &mut state.active else {
+        let (held, lines) = state.split();
+        let Some(active) = &mut held.active else {
             return;
         };
         if self.notifier.needs_reset() {
@@ -56,8 +63,12 @@ impl RequestQueue {
         active.ring.publish(head, answer.len());
         if log::log_enabled!(log::Level::Debug) {
             let (len, code) = (answer.len(), answer.code());
-            log::debug!("{} #{id} used: len {len}, status {code:?}", self.label);
-            state.unsaid.push(id);
+            debug_later!(
+                lines,
+                "{} #{id} used: len {len}, status {code:?}",
+                self.label
+            );
+            held.unsaid.push(id);
         }
         if self.in_turn.load(Ordering::Relaxed) {
             self.undecided.store(true, Ordering::Relaxed);
@@ -68,8 +79,9 @@ impl RequestQueue {
 
     /// Sends an interrupt if the driver wants one for what was published since the last decision.
     /// The lock is held until it is sent, so that none comes after a reset.
-    pub(super) fn decide(&self, state: &mut State) {
+    pub(super) fn decide(&self, state: &mut Guard<'_, State>) {
         self.undecided.store(false, Ordering::Relaxed);
+        let (state, lines) = state.split();
         let Some(Active { ring, .. }) = &mut state.active else {
             return;
         };
@@ -84,14 +96,14 @@ impl RequestQueue {
             self.trace.event(decided, 0, 0, 0);
         }
         if sent {
-            self.notifier.used_buffer();
+            self.notifier.used_buffer(lines);
         }
         self.counters.interrupts_sent.add(sent.into());
         let suppressed = published.saturating_sub(sent.into());
         self.counters.interrupts_suppressed.add(suppressed);
         for id in state.unsaid.drain(..) {
             let what = if sent { "sent" } else { "suppressed" };
-            log::debug!("{} #{id} interrupt {what}", self.label);
+            debug_later!(lines, "{} #{id} interrupt {what}", self.label);
         }
     }
 }

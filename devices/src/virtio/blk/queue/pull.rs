@@ -1,10 +1,9 @@
 //! From a head in the available ring to a request in flight.
 
-use std::sync::MutexGuard;
-
 use super::{RequestQueue, State};
 use crate::block::request::{Kind, Request};
 use crate::block::source::Pulled;
+use crate::lines::{Guard, Lines, debug_later};
 use crate::trace::{self, Point};
 use crate::virtio::blk::chain::{self, ChainError};
 use crate::virtio::blk::completion::Pending;
@@ -33,7 +32,7 @@ impl RequestQueue {
     #[inline]
     pub(super) fn pull<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: Guard<'a, State>,
         mut now: Option<u64>,
     ) -> Option<Pulled> {
         // The gate is asked for every head: a driver that refills the ring with requests that are
@@ -44,22 +43,31 @@ impl RequestQueue {
                 Ok(Step::Answered) => {
                     // There may be no end to these, nor to the turn.
                     self.decide(&mut state);
-                    drop(state);
-                    state = self.lock();
+                    let lines = state.release();
+                    if !lines.is_empty() {
+                        self.gate.leave();
+                        drop(lines);
+                        if !self.gate.enter() {
+                            return None;
+                        }
+                    }
+                    state = self.state.lock();
                 }
                 Ok(Step::Empty) => break,
-                Err(broken) => self.break_down(&broken),
+                Err(broken) => self.break_down(&broken, &mut state.lines),
             }
         }
-        drop(state);
+        let lines = state.release();
         self.gate.leave();
+        drop(lines);
         None
     }
 
     /// One head: a request to carry out, or one that is answered already, or none.
     #[inline]
-    fn step(&self, state: &mut State, now: Option<u64>) -> Result<Step, Broken> {
-        let Some(active) = &mut state.active else {
+    fn step(&self, state: &mut Guard<'_, State>, now: Option<u64>) -> Result<Step, Broken> {
+        let (held, lines) = state.split();
+        let Some(active) = &mut held.active else {
             return Ok(Step::Empty);
         };
         let Some(Popped { head, waited, more }) = active.ring.pop()? else {
@@ -69,21 +77,21 @@ impl RequestQueue {
         let popped = now.filter(|_| waited).or_else(trace::now_if_on);
         let in_flight = active.ring.in_flight();
         self.counters.max_in_flight.at_least(in_flight.into());
-        state.last_id += 1;
-        let id = state.last_id;
-        chain::walk(&self.ram, &active.table, head, &mut state.chain)?;
+        held.last_id += 1;
+        let id = held.last_id;
+        chain::walk(&self.ram, &active.table, head, &mut held.chain)?;
         let limits = self.disk.limits(active.features);
-        match request::parse(&self.ram, &state.chain, limits) {
+        match request::parse(&self.ram, &held.chain, limits) {
             Parsed::Transfer(transfer) => {
                 self.trace_parsed(popped, head, &transfer);
-                let request = self.begin(&mut active.ring, id, head, transfer);
+                let request = self.begin(&mut active.ring, id, head, transfer, lines);
                 Ok(Step::Pulled(Pulled { request, more }))
             }
             other => {
                 if let Some(popped) = popped {
                     self.trace.event_at(popped, Point::Popped, head, 0, 0);
                 }
-                let answer = self.answer_now(id, other);
+                let answer = self.answer_now(id, other, lines);
                 self.publish(state, id, head, answer, trace::now_if_on());
                 Ok(Step::Answered)
             }
@@ -103,7 +111,14 @@ impl RequestQueue {
 
     /// A transfer becomes a request in flight.
     #[inline]
-    fn begin(&self, ring: &mut Ring, id: u64, head: u16, transfer: Transfer) -> Request {
+    fn begin(
+        &self,
+        ring: &mut Ring,
+        id: u64,
+        head: u16,
+        transfer: Transfer,
+        lines: &mut Lines,
+    ) -> Request {
         let Transfer {
             kind,
             offset,
@@ -112,7 +127,10 @@ impl RequestQueue {
             status,
         } = transfer;
         let name = &self.label;
-        log::debug!("{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}");
+        debug_later!(
+            lines,
+            "{name} #{id} popped: head {head}, {kind:?} at {offset}, {buffers:?}"
+        );
         self.counters.count_popped(kind);
         ring.start(
             head,
@@ -133,10 +151,10 @@ impl RequestQueue {
     }
 
     /// Stops the queue until the next reset.
-    fn break_down(&self, why: &Broken) {
+    fn break_down(&self, why: &Broken, lines: &mut Lines) {
         self.gate.close();
-        self.complain(format_args!("{why}: the device needs a reset"));
-        self.notifier.fail();
+        self.complain(lines, format_args!("{why}: the device needs a reset"));
+        self.notifier.fail(lines);
     }
 }
 
