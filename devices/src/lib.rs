@@ -12,6 +12,8 @@
 pub mod block;
 pub mod bus;
 pub mod exit;
+#[cfg(test)]
+mod first_write;
 pub mod i8042;
 pub mod interrupt;
 pub mod lines;

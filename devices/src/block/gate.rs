@@ -92,6 +92,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::first_write::{Page, at_first_write};
     use std::sync::Arc;
     use std::thread;
 
@@ -127,6 +128,23 @@ mod tests {
             "nobody told that the gate is empty"
         );
         leaver.join().unwrap();
+    }
+
+    /// The gate is closed, and found empty, just before somebody who enters is counted: who looked
+    /// first and is counted afterwards slips in.
+    #[test]
+    fn nobody_slips_in_behind_a_close() {
+        let page = Box::new(Page(Gate::closed()));
+        let gate = &page.0;
+        gate.open();
+        let close = || {
+            gate.close();
+            assert!(gate.is_empty());
+        };
+        assert!(!at_first_write(&raw const *page, close, || gate.enter()));
+        assert!(gate.is_empty());
+        gate.open();
+        assert!(gate.enter());
     }
 
     #[test]

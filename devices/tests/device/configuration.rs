@@ -203,15 +203,32 @@ fn a_disk_that_grows_tells_its_driver() {
 }
 
 #[test]
-fn nobody_is_told_before_there_is_a_driver() {
+fn a_driver_is_told_when_it_is_there_of_what_changed_meanwhile() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(512 * 64).unwrap();
     let backend = Arc::new(FileBackend::open(file.path(), false).unwrap());
-    let driver = Driver::cold(backend, config());
+    let mut driver = Driver::cold(backend, config());
     driver.negotiate(FEATURES);
     file.as_file().set_len(512 * 65).unwrap();
     driver.device.resize().unwrap();
     assert_eq!(driver.edges.count(), 0);
     assert_eq!(driver.read(reg::INTERRUPT_STATUS), 0);
     assert_eq!(sectors(&driver), 65);
+    // It may have read the capacity before.
+    driver.clear_rings();
+    driver.place_queue(DESC, AVAIL, USED);
+    driver.driver_ok();
+    assert_eq!(driver.edges.count(), 1);
+    assert_eq!(
+        driver.read(reg::INTERRUPT_STATUS),
+        reg::INTERRUPT_CONFIG_CHANGE
+    );
+    // Once; and what was before a reset is known after it.
+    driver.assert_recovers();
+    assert_eq!(driver.edges.count(), 2, "but for the read");
+    driver.write(reg::STATUS, 0);
+    file.as_file().set_len(512 * 66).unwrap();
+    driver.device.resize().unwrap();
+    driver.start(FEATURES);
+    assert_eq!(driver.read(reg::INTERRUPT_STATUS), 0);
 }

@@ -11,6 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::fault::{Effect, FaultBackend, Faults, Operation};
+use iolite_devices::block::backend::{Backend, Waits};
+use iolite_devices::block::buffers::GuestBuffers;
+use iolite_devices::block::engine::Kind as Engine;
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices::throttle::Budget;
 use iolite_devices::virtio::blk::BlockConfig;
@@ -34,6 +37,7 @@ fn the_lines_of_a_machine_are_few() {
 fn nobody_waits_for_a_logger() {
     in_a_process_of_its_own("stuck_in_the_queue");
     in_a_process_of_its_own("stuck_in_the_engine");
+    in_a_process_of_its_own("stuck_in_the_engine_at_once");
     in_a_process_of_its_own("stuck_in_a_broken_ring");
     in_a_process_of_its_own("stuck_in_the_window");
     in_a_process_of_its_own("stuck_without_interrupts");
@@ -167,6 +171,65 @@ fn stuck_in_the_engine() {
     assert_nobody_else_is(&driver, &mut lanes[1]);
 }
 
+/// A disk that fails at once, on the queue's thread.
+struct Broken;
+
+impl Backend for Broken {
+    fn capacity(&self) -> u64 {
+        SECTORS * 512
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read(&self, offset: u64, _: &GuestBuffers) -> io::Result<()> {
+        match offset {
+            0 => Err(io::Error::other("broken")),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, _: u64, _: &GuestBuffers) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::Never
+    }
+}
+
+#[test]
+#[ignore = "the child of a test"]
+fn stuck_in_the_engine_at_once() {
+    log_at(Level::Warn);
+    let config = BlockConfig {
+        queues: 2,
+        ..config()
+    };
+    let driver = ManuallyDrop::new(Driver::cold(Arc::new(Broken), config));
+    let mut lanes = set_up_with(&driver, 2, FEATURES_MQ);
+    block_the_logger();
+    lanes[0].send(&driver, 0);
+    assert!(eventually(|| lanes[0].is_answered(&driver)));
+    assert!(eventually(|| LOGGER.kept.load(Ordering::SeqCst) > 0));
+    lanes[1].send(&driver, 1);
+    assert!(eventually(|| lanes[1].is_answered(&driver)));
+    driver.write(reg::STATUS, 0);
+    assert!(
+        eventually(|| driver.status() == 0),
+        "the drain does not end"
+    );
+}
+
 #[test]
 #[ignore = "the child of a test"]
 fn stuck_in_a_broken_ring() {
@@ -207,7 +270,9 @@ fn stuck_without_interrupts() {
         queues: 2,
         ..config()
     };
-    let driver = Driver::with_interrupt(memory_disk(), config, Arc::new(Cut));
+    // Workers raise interrupts too.
+    let backend = Arc::new(FaultBackend::new(memory_disk(), Arc::default()));
+    let driver = Driver::with_interrupt(backend, config, Arc::new(Cut));
     let driver = ManuallyDrop::new(driver.unwrap());
     let mut lanes = set_up_with(&driver, 2, FEATURES_MQ);
     block_the_logger();
@@ -219,19 +284,29 @@ fn stuck_without_interrupts() {
     assert!(eventually(|| driver.status() == 0));
 }
 
-/// With -v each request is told of while it is in flight: who tells it is stuck with it. The others
-/// are not, and no lock is held.
+/// With -v each request is told of while it is in flight: who tells it is stuck with it. Others are
+/// not, in the same queue either: no lock is held.
 #[test]
 #[ignore = "the child of a test"]
 fn stuck_while_everything_is_told() {
-    log_at(Level::Debug);
-    let (driver, mut lanes) = disk("vdl", 2, Arc::default(), &Budget::default());
+    log_at(Level::Warn);
+    let faults = Arc::new(Faults::default());
+    let (driver, mut lanes) = disk("vdl", 2, faults.clone(), &Budget::default());
+    let two_at_once = engine() != Engine::Sync;
+    if two_at_once {
+        faults.hold();
+        lanes[0].send_at(&driver, 1, 3);
+        assert!(eventually(|| faults.held() == 1));
+    }
     block_the_logger();
+    log::set_max_level(LevelFilter::Debug);
     lanes[0].send(&driver, 1);
     assert!(eventually(|| LOGGER.kept.load(Ordering::SeqCst) == 1));
     log::set_max_level(LevelFilter::Warn);
+    faults.release();
     lanes[1].send(&driver, 2);
     lanes[1].assert_read(&driver, 2);
+    assert!(!two_at_once || eventually(|| lanes[0].used(&driver) == 1));
     // The request in flight is never finished; the vCPU that resets it goes on all the same.
     let start = Instant::now();
     driver.write(reg::STATUS, 0);

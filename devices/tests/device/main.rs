@@ -28,6 +28,7 @@ mod rows_request;
 mod rows_ring;
 mod rows_setup;
 mod scenario;
+mod sleep;
 mod table;
 mod test_disk;
 mod trace_times;

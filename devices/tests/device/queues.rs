@@ -51,6 +51,11 @@ impl Lane {
 
     /// Reads `sector` into the queue's own memory.
     pub fn send(&mut self, driver: &Driver, sector: u64) {
+        self.send_at(driver, sector, 0);
+    }
+
+    /// [`send`](Lane::send) with another head.
+    pub fn send_at(&mut self, driver: &Driver, sector: u64, head: u16) {
         let header = self.base + 0x3000;
         driver.put(header, [u64::from(T_IN), sector]);
         driver.put(self.base + 0x3800, UNTOUCHED);
@@ -59,9 +64,9 @@ impl Lane {
             w(self.base + 0x4000, 512),
             w(self.base + 0x3800, 1),
         ];
-        driver.chain_in(self.base, 0, &pieces);
+        driver.chain_in(self.base, head, &pieces);
         let slot = u64::from(self.sent % QUEUE_SIZE);
-        driver.put(self.base + 0x1004 + 2 * slot, 0u16);
+        driver.put(self.base + 0x1004 + 2 * slot, head);
         self.sent += 1;
         self.set_avail_idx(driver, self.sent);
     }
@@ -72,10 +77,14 @@ impl Lane {
         driver.write(reg::QUEUE_NOTIFY, self.number.into());
     }
 
-    pub fn is_answered(&self, driver: &Driver) -> bool {
+    /// How many were answered.
+    pub fn used(&self, driver: &Driver) -> u16 {
         let addr = GuestAddress(self.base + 0x2002);
-        let used: u16 = driver.memory.load(addr, Ordering::Acquire).unwrap();
-        used == self.sent
+        driver.memory.load(addr, Ordering::Acquire).unwrap()
+    }
+
+    pub fn is_answered(&self, driver: &Driver) -> bool {
+        self.used(driver) == self.sent
     }
 
     #[track_caller]

@@ -128,6 +128,9 @@ fn row_21_reset_drains_what_is_in_flight() {
     driver.write(reg::STATUS, ACKNOWLEDGE);
     driver.write(reg::QUEUE_SEL, 5);
     assert_ne!(driver.status(), ACKNOWLEDGE);
+    let before = driver.status();
+    driver.write(reg::STATUS, before | FAILED);
+    assert_eq!(driver.status(), before);
     faults.release();
     assert!(eventually(|| driver.status() == 0));
     // From here on the memory is the driver's alone.

@@ -113,3 +113,50 @@ impl Attendant {
         turn
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::request::Request;
+    use crate::block::source::RequestSource;
+    use crate::virtio::blk::queue::tests::Bench;
+
+    /// An engine whose worker has one request, and ends it in the last turn before the sleep.
+    struct LateWorker {
+        queue: Arc<RequestQueue>,
+        request: Request,
+        turns: u32,
+    }
+
+    impl Engine for LateWorker {
+        fn turn(&mut self) -> Turn {
+            self.turns += 1;
+            if self.turns == 2 {
+                self.queue.end_unseen(&self.request);
+            }
+            Turn::Elsewhere
+        }
+    }
+
+    #[test]
+    fn what_the_last_turn_does_not_see_is_decided_on_before_the_sleep() {
+        let mut bench = Bench::live();
+        bench.send(0);
+        let request = bench.queue.next().map(|pulled| pulled.request).unwrap();
+        // This one is for workers, and they have enough to do.
+        bench.send(3);
+        let engine = LateWorker {
+            queue: Arc::clone(&bench.queue),
+            request,
+            turns: 0,
+        };
+        let mut attendant = Attendant {
+            queue: Arc::clone(&bench.queue),
+            engine: Box::new(engine),
+            polling: Polling::new(Duration::ZERO),
+            stop: Arc::default(),
+        };
+        attendant.attend();
+        assert_eq!(bench.edges(), 1, "an interrupt is lost");
+    }
+}

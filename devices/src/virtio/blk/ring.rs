@@ -252,3 +252,6 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

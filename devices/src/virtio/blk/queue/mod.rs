@@ -17,6 +17,8 @@
 mod answers;
 mod publish;
 mod pull;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::fmt;
 use std::sync::Arc;
