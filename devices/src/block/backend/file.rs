@@ -50,7 +50,7 @@ impl FileBackend {
     /// [`OpenError`] says what is wrong with the image, and what to do.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let (file, capacity) = image::open(path, read_only, 0)?;
-        Ok(FileBackend::cached(file, capacity, read_only))
+        FileBackend::cached(path, file, capacity, read_only)
     }
 
     /// Locks an image that is open already, and may have no name any more.
@@ -58,12 +58,13 @@ impl FileBackend {
     /// # Errors
     /// As for [`open`](FileBackend::open).
     pub fn adopt(file: File, read_only: bool) -> Result<Self, OpenError> {
-        let capacity = image::adopt(&file, Path::new("(open)"), read_only)?;
-        Ok(FileBackend::cached(file, capacity, read_only))
+        let path = Path::new("(open)");
+        let capacity = image::adopt(&file, path, read_only)?;
+        FileBackend::cached(path, file, capacity, read_only)
     }
 
-    fn cached(file: File, capacity: u64, read_only: bool) -> Self {
-        FileBackend {
+    fn cached(path: &Path, file: File, capacity: u64, read_only: bool) -> Result<Self, OpenError> {
+        Ok(FileBackend {
             block_size: image::block_size(&file),
             mapped: Mapped::new(&file, capacity, Self::DEFAULT_MAPPED),
             flush: flush_of(path, &file, read_only)?,
@@ -72,7 +73,7 @@ impl FileBackend {
             end: End::new(capacity),
             now: Now::new(),
             direct: None,
-        }
+        })
     }
 
     /// As [`open`](FileBackend::open), but what is read and written goes past the host's page cache

@@ -78,7 +78,7 @@ impl RequestSource for List {
     }
 }
 
-fn throttle() -> Throttle {
+pub(super) fn throttle() -> Throttle {
     Budget::default().share("test")
 }
 

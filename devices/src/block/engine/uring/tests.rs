@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EFD_NONBLOCK;
 use super::*;
 use crate::block::backend::{RawFile, Waits};
 use crate::block::buffers::GuestBuffers;
-use crate::block::engine::tests::List;
+use crate::block::engine::tests::{List, throttle};
 
 /// A disk whose file is a pipe: in the ring a read waits until somebody writes. Other reads are done.
 struct Pipe(File);
@@ -102,7 +102,7 @@ fn breaks_with(errno: i32) {
     let disk = Arc::new(Pipe(File::from(OwnedFd::from(reader))));
     let list = Arc::new(List::default());
     let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
-    let mut uring = Uring::new("test", 16, 2, list.clone(), disk, &doorbell).unwrap();
+    let mut uring = Uring::new("test", 16, 2, list.clone(), disk, throttle(), &doorbell).unwrap();
     list.add(0..2);
     assert_eq!(uring.turn(), Turn::Busy);
     assert_eq!((uring.ring.in_flight, uring.ring.pushed.len()), (2, 0));
