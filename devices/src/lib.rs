@@ -11,6 +11,7 @@
 
 pub mod block;
 pub mod bus;
+pub mod doorbell;
 pub mod exit;
 #[cfg(test)]
 mod first_write;

@@ -17,10 +17,9 @@ mod workers;
 
 use std::fmt;
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::backend::{Backend, Waits};
 use super::source::{InFlight, RequestSource};
+use crate::doorbell::Doorbell;
 use executor::Executor;
 
 /// The engines there are.
@@ -80,9 +79,8 @@ pub trait Engine: Send {
 
     /// Sleeps until somebody rings `doorbell` or, in engines that wait for the disk on this thread,
     /// a request has ended. May return early.
-    fn wait(&mut self, doorbell: &EventFd) {
-        // An error is a wake-up for nothing.
-        let _ = doorbell.read();
+    fn wait(&mut self, doorbell: &Doorbell) {
+        doorbell.wait();
     }
 }
 

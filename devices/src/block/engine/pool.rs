@@ -5,13 +5,12 @@
 use std::io;
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::executor::Executor;
 use super::workers::Workers;
 use super::{Engine, Turn, serve};
 use crate::block::backend::Backend;
 use crate::block::source::RequestSource;
+use crate::doorbell::Doorbell;
 use crate::throttle::Throttle;
 
 /// The queue's thread and workers.
@@ -34,7 +33,7 @@ impl Pool {
         source: Arc<dyn RequestSource>,
         backend: Arc<dyn Backend>,
         throttle: Throttle,
-        doorbell: &EventFd,
+        doorbell: &Doorbell,
     ) -> io::Result<Self> {
         let executor = Arc::new(Executor::new(name, backend, throttle));
         let (from, by) = (Arc::clone(&source), Arc::clone(&executor));

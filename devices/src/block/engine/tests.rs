@@ -6,7 +6,6 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::pool::Pool;
 use super::{Engine, Turn};
@@ -16,6 +15,7 @@ use crate::block::backend::{Backend, Waits};
 use crate::block::buffers::GuestBuffers;
 use crate::block::request::{Completion, Kind, Outcome, Request};
 use crate::block::source::{InFlight, Pulled, RequestSource};
+use crate::doorbell::Doorbell;
 use crate::throttle::{Budget, Throttle};
 
 /// A source of reads, one sector each, that records what comes back.
@@ -86,7 +86,7 @@ fn pool(workers: usize) -> (Pool, Arc<List>, Arc<Faults>) {
     let (list, faults) = (Arc::new(List::default()), Arc::new(Faults::default()));
     let disk = Arc::new(MemoryBackend::zeroed(1 << 20).unwrap());
     let backend = Arc::new(FaultBackend::new(disk, faults.clone()));
-    let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
+    let doorbell = Doorbell::new().unwrap();
     let pool = Pool::new(
         "test",
         workers,
@@ -220,7 +220,7 @@ impl Backend for HalfCached {
 #[test]
 fn hits_overtake_misses() {
     let (list, disk) = (Arc::new(List::default()), HalfCached::new());
-    let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
+    let doorbell = Doorbell::new().unwrap();
     let mut pool = Pool::new("test", 4, list.clone(), disk.clone(), throttle(), &doorbell).unwrap();
     list.add(0..4);
     let turns = [pool.turn(), pool.turn()];
@@ -234,7 +234,7 @@ fn hits_overtake_misses() {
 #[test]
 fn pulling_stops_while_the_workers_have_enough() {
     let (list, disk) = (Arc::new(List::default()), HalfCached::new());
-    let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
+    let doorbell = Doorbell::new().unwrap();
     let mut pool = Pool::new("test", 2, list.clone(), disk.clone(), throttle(), &doorbell).unwrap();
     // All of them miss.
     for n in 0..20 {
@@ -246,13 +246,13 @@ fn pulling_stops_while_the_workers_have_enough() {
         pool.turn();
     }
     let (turn, left) = (pool.turn(), list.waiting.lock().unwrap().len());
-    while doorbell.read().is_ok() {}
+    while doorbell.has_rung() {}
     disk.release();
     assert_eq!((turn, left), (Turn::Elsewhere, 16));
     while list.ended.lock().unwrap().len() < 20 && Instant::now() < limit {
         // As the queue's thread does: it sleeps until the doorbell rings.
         if pool.turn() == Turn::Elsewhere {
-            while doorbell.read().is_err() && Instant::now() < limit {
+            while !doorbell.has_rung() && Instant::now() < limit {
                 std::thread::yield_now();
             }
         }
@@ -302,7 +302,7 @@ fn workers_are_named_and_receive_no_signals() {
         }
     }
     let (list, probe) = (Arc::new(List::default()), Arc::new(Probe(Mutex::new(None))));
-    let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
+    let doorbell = Doorbell::new().unwrap();
     let mut pool = Pool::new("vdx", 1, list.clone(), probe.clone(), throttle(), &doorbell).unwrap();
     list.add(0..1);
     assert_eq!(pool.turn(), Turn::Elsewhere);

@@ -21,7 +21,6 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, squeue, types};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::executor::Executor;
 use super::workers::Workers;
@@ -30,6 +29,7 @@ use crate::block::backend::{Backend, RawFile};
 use crate::block::request::{Kind, Outcome, Request};
 use crate::block::retries::Retries;
 use crate::block::source::{InFlight, RequestSource};
+use crate::doorbell::Doorbell;
 use crate::throttle::Throttle;
 use crate::trace::{self, Point};
 
@@ -42,7 +42,7 @@ const MAX_BYTES: u64 = (1 << 31) - 4096;
 /// The registered file.
 const FILE: types::Fixed = types::Fixed(0);
 /// How often a ring that was given up is looked at, in milliseconds.
-const LOOK: libc::c_int = 1;
+const LOOK: u16 = 1;
 
 /// Whether the host lets us have an io_uring for `entries` requests at once. Sysctls, seccomp filters
 /// and limits may stand against it.
@@ -72,7 +72,7 @@ impl Uring {
         source: Arc<dyn RequestSource>,
         backend: Arc<dyn Backend>,
         throttle: Throttle,
-        doorbell: &EventFd,
+        doorbell: &Doorbell,
     ) -> io::Result<Self> {
         let ring = Ring::new(name, entries, backend.raw_file(), doorbell)?;
         let executor = Arc::new(Executor::new(name, backend, throttle));
@@ -123,9 +123,9 @@ impl Engine for Uring {
         if reaped { Turn::Busy } else { turn }
     }
 
-    fn wait(&mut self, doorbell: &EventFd) {
+    fn wait(&mut self, doorbell: &Doorbell) {
         if self.ring.is_idle() {
-            let _ = doorbell.read();
+            doorbell.wait();
         } else {
             self.ring.wait();
         }
@@ -150,7 +150,7 @@ struct Ring {
     ring: IoUring,
     /// What the file takes; none if there is no file.
     terms: Option<Terms>,
-    doorbell: EventFd,
+    doorbell: Doorbell,
     /// The ring polls the doorbell.
     armed: bool,
     /// Requests in flight. They do not move while the kernel looks at their buffers.
@@ -170,7 +170,7 @@ impl Ring {
         name: &str,
         entries: u16,
         file: Option<RawFile<'_>>,
-        doorbell: &EventFd,
+        doorbell: &Doorbell,
     ) -> io::Result<Self> {
         let ring = IoUring::new(entries.into())?;
         if let Some(raw) = file {
@@ -181,7 +181,7 @@ impl Ring {
             trace: trace::Queue::labelled(name),
             ring,
             terms: file.map(Terms::of),
-            doorbell: doorbell.try_clone()?,
+            doorbell: doorbell.clone(),
             armed: false,
             slots: (0..entries).map(|_| None).collect(),
             free: (0..entries).rev().collect(),
@@ -247,7 +247,7 @@ impl Ring {
         if !self.armed {
             let fd = types::Fd(self.doorbell.as_raw_fd());
             let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
-            // SAFETY: the eventfd belongs to this ring and is closed after it.
+            // SAFETY: the doorbell is this ring's too and is closed after it.
             let pushed = unsafe { self.ring.submission().push(&poll.user_data(DOORBELL)) };
             self.armed = pushed.is_ok();
             self.pushed.extend(self.armed.then_some(DOORBELL));
@@ -276,16 +276,7 @@ impl Ring {
 
     /// Sleeps for a moment, or until the doorbell rings: completions come without a call, and tell nobody.
     fn look_out(&self) {
-        let mut doorbell = libc::pollfd {
-            fd: self.doorbell.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        // SAFETY: there is one pollfd, which the call reads and writes.
-        if unsafe { libc::poll(&mut doorbell, 1, LOOK) } > 0 {
-            // It is readable, and nobody else reads it.
-            let _ = self.doorbell.read();
-        }
+        self.doorbell.wait_at_most(LOOK);
     }
 
     /// A request that has ended, and whether all of it was done.
@@ -297,9 +288,9 @@ impl Ring {
             let completion = self.ring.completion().next()?;
             if completion.user_data() == DOORBELL {
                 self.armed = false;
-                // It is readable, and nobody else reads it; unless the kernel had no memory to poll.
-                if completion.result() > 0 && !self.given_up {
-                    let _ = self.doorbell.read();
+                // Heard: the next ring is a new one. Who has given up does not listen here.
+                if !self.given_up {
+                    self.doorbell.has_rung();
                 }
                 continue;
             }

@@ -16,11 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::executor::{Executor, Place};
 use crate::block::request::Request;
 use crate::block::source::{InFlight, RequestSource};
+use crate::doorbell::Doorbell;
 use crate::thread;
 
 /// The workers of one queue. When they are dropped they finish what they have and what was handed
@@ -34,7 +33,7 @@ struct Shared {
     source: Arc<dyn RequestSource>,
     executor: Arc<Executor>,
     /// Wakes the queue's thread.
-    doorbell: EventFd,
+    doorbell: Doorbell,
     bench: Mutex<Bench>,
     changed: Condvar,
     /// How many were handed over and are not started yet: written under the lock, read without.
@@ -76,13 +75,13 @@ impl Workers {
         count: usize,
         source: Arc<dyn RequestSource>,
         executor: Arc<Executor>,
-        doorbell: &EventFd,
+        doorbell: &Doorbell,
     ) -> io::Result<Self> {
         let mut workers = Workers {
             shared: Arc::new(Shared {
                 source,
                 executor,
-                doorbell: doorbell.try_clone()?,
+                doorbell: doorbell.clone(),
                 bench: Mutex::default(),
                 changed: Condvar::new(),
                 handed_over: AtomicUsize::new(0),
@@ -204,8 +203,7 @@ impl Shared {
         let left = bench.handed_over.len();
         self.handed_over.store(left, Ordering::Relaxed);
         if left <= self.room / 2 && std::mem::take(&mut bench.full) {
-            // It cannot fail: the counter is far from full.
-            let _ = self.doorbell.write(1);
+            self.doorbell.ring();
         }
     }
 

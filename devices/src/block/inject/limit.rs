@@ -8,11 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::rate::{Bucket, Rate};
 use crate::block::request::{Completion, Request};
 use crate::block::source::{Pulled, RequestSource};
+use crate::doorbell::Doorbell;
 use crate::thread;
 
 /// How much a disk may do.
@@ -70,7 +69,7 @@ impl Limit {
         name: &str,
         source: Arc<dyn RequestSource>,
         buckets: Arc<Mutex<Buckets>>,
-        doorbell: &EventFd,
+        doorbell: &Doorbell,
     ) -> io::Result<Self> {
         let limited = Arc::new(Limited {
             source,
@@ -78,7 +77,7 @@ impl Limit {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let (body, doorbell) = (Arc::clone(&limited), doorbell.try_clone()?);
+        let (body, doorbell) = (Arc::clone(&limited), doorbell.clone());
         let thread = thread::spawn(format!("{name}-limit"), move || body.end_pauses(&doorbell))?;
         Ok(Limit {
             limited,
@@ -115,7 +114,7 @@ impl Limited {
     }
 
     /// The life of the limit's thread.
-    fn end_pauses(&self, doorbell: &EventFd) {
+    fn end_pauses(&self, doorbell: &Doorbell) {
         thread::wake_on_time();
         let mut state = self.lock();
         while !state.stopped {
@@ -133,8 +132,7 @@ impl Limited {
                 }
                 Some(_) => {
                     state.pause_until = None;
-                    // If its counter is full, it has been rung.
-                    let _ = doorbell.write(1);
+                    doorbell.ring();
                     state
                 }
             };

@@ -35,10 +35,9 @@ pub use rate::Rate;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::engine::{Engine, Turn};
 use super::source::RequestSource;
+use crate::doorbell::Doorbell;
 use delay::Delay;
 use failing::Failing;
 use failure::Armed;
@@ -92,7 +91,7 @@ impl Injector {
         queue: usize,
         name: &str,
         mut source: Arc<dyn RequestSource>,
-        doorbell: &EventFd,
+        doorbell: &Doorbell,
         make: impl FnOnce(Arc<dyn RequestSource>) -> io::Result<Box<dyn Engine>>,
     ) -> io::Result<Box<dyn Engine>> {
         // Each queue counts its requests from 1: without this they would all meet the same fate.
@@ -143,7 +142,7 @@ impl Engine for Injected {
         }
     }
 
-    fn wait(&mut self, doorbell: &EventFd) {
+    fn wait(&mut self, doorbell: &Doorbell) {
         self.engine.wait(doorbell);
     }
 }

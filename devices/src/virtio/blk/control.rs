@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use iolite_devices_abi::blk;
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use super::config::{BlockConfig, BlockError};
 use super::config_space;
 use super::disk::Disk;
 use super::queue::RequestQueue;
+use crate::doorbell::Doorbell;
 use crate::lines::{Lines, Lock};
 use crate::virtio::device::{Activation, QueueLayout, VirtioDevice};
 use crate::virtio::notifier::Notifier;
@@ -48,8 +48,7 @@ impl Control {
                 1 => config.name.clone(),
                 _ => format!("{}.{number}", config.name),
             };
-            let doorbell =
-                EventFd::new(EFD_CLOEXEC).map_err(BlockError::system("create an eventfd"))?;
+            let doorbell = Doorbell::new().map_err(BlockError::system("create an eventfd"))?;
             let (disk, memory) = (Arc::clone(&disk), Arc::clone(&memory));
             let (notifier, budget) = (Arc::clone(&notifier), &config.budget);
             let queue = RequestQueue::new(label, doorbell, disk, memory, notifier, budget);
@@ -128,8 +127,7 @@ impl VirtioDevice for Control {
 
     fn notify(&self, queue: u16) {
         if let Some(queue) = self.queue(queue) {
-            // It cannot fail or block: the counter is far from full.
-            let _ = queue.doorbell.write(1);
+            queue.doorbell.ring();
         }
     }
 

@@ -128,7 +128,10 @@ impl BlockDevice {
 
     /// What to register as ioeventfds, each for a write of its position (4 bytes) to QueueNotify.
     pub fn queue_notify(&self) -> impl Iterator<Item = &EventFd> {
-        self.control.queues.iter().map(|queue| &queue.doorbell)
+        self.control
+            .queues
+            .iter()
+            .map(|queue| queue.doorbell.eventfd())
     }
 
     /// Who carries requests out.

@@ -47,8 +47,7 @@ impl QueueThread {
     /// Ends the thread, and its engine with it. Waits for what is in flight.
     pub(super) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
-        // It cannot fail or block: the counter is far from full.
-        let _ = self.queue.doorbell.write(1);
+        self.queue.doorbell.ring();
         if self.thread.join().is_err() {
             log::error!("{}: the queue's thread panicked", self.queue.label);
         }

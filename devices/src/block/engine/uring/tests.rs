@@ -6,8 +6,6 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
-use vmm_sys_util::eventfd::EFD_NONBLOCK;
-
 use super::*;
 use crate::block::backend::{RawFile, Waits};
 use crate::block::buffers::GuestBuffers;
@@ -101,7 +99,7 @@ fn breaks_with(errno: i32) {
     let (reader, mut writer) = io::pipe().unwrap();
     let disk = Arc::new(Pipe(File::from(OwnedFd::from(reader))));
     let list = Arc::new(List::default());
-    let doorbell = EventFd::new(EFD_NONBLOCK).unwrap();
+    let doorbell = Doorbell::new().unwrap();
     let mut uring = Uring::new("test", 16, 2, list.clone(), disk, throttle(), &doorbell).unwrap();
     list.add(0..2);
     assert_eq!(uring.turn(), Turn::Busy);

@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC};
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::chain::{Buffer, DescriptorTable};
 use super::counters::Live;
@@ -37,6 +36,7 @@ use super::ring::Ring;
 use crate::block::gate::Gate;
 use crate::block::request::Completion;
 use crate::block::source::{Pulled, RequestSource};
+use crate::doorbell::Doorbell;
 use crate::lines::{Lines, Lock};
 use crate::throttle::{Budget, Throttle};
 use crate::trace::{self, Point};
@@ -48,7 +48,7 @@ pub struct RequestQueue {
     /// For log lines: the disk's name, with a number where there are several queues.
     pub(super) label: String,
     /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
-    pub(super) doorbell: EventFd,
+    pub(super) doorbell: Doorbell,
     pub(super) disk: Arc<Disk>,
     ram: Ram,
     notifier: Arc<Notifier>,
@@ -87,7 +87,7 @@ impl RequestQueue {
     /// Queue `label` of `disk`; `doorbell` wakes its thread.
     pub(super) fn new(
         label: String,
-        doorbell: EventFd,
+        doorbell: Doorbell,
         disk: Arc<Disk>,
         memory: Arc<GuestMemoryMmap>,
         notifier: Arc<Notifier>,

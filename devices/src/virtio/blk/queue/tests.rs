@@ -61,7 +61,7 @@ impl Bench {
         let disk = Disk::new(&config, &NullBackend::new(64 * SECTOR_SIZE));
         let queue = RequestQueue::new(
             "vdq".into(),
-            EventFd::new(0).unwrap(),
+            Doorbell::new().unwrap(),
             Arc::new(disk),
             memory.clone(),
             Arc::new(notifier),
