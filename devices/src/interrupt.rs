@@ -12,6 +12,14 @@ pub trait Interrupt: Send + Sync {
     /// # Errors
     /// Whatever the system says; the edge is lost then.
     fn trigger(&self) -> io::Result<()>;
+
+    /// The device needs a reset: an edge as any other, where there is no better way to say so.
+    ///
+    /// # Errors
+    /// As [`trigger`](Interrupt::trigger).
+    fn broken(&self) -> io::Result<()> {
+        self.trigger()
+    }
 }
 
 /// An eventfd, registered as an irqfd by the VMM.

@@ -15,7 +15,7 @@ use iolite_devices::i8042::{self, I8042};
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices::serial::Serial;
 use iolite_devices::throttle::Budget;
-use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, MmioBlock};
 use iolite_devices_abi::machine::{
     COM1_IRQ, COM1_PORT, COM1_PORTS, EXIT_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_FIRST_IRQ,
     VIRTIO_MMIO_SIZE,
@@ -301,14 +301,14 @@ fn attach(
         budget: budget.clone(),
     };
     let interrupt = Arc::new(irq::line(vm, line)?);
-    let device =
-        BlockDevice::new(memory.clone(), backend, config, interrupt).map_err(|source| {
+    let MmioBlock { device, window } =
+        BlockDevice::on_mmio(memory.clone(), backend, config, interrupt).map_err(|source| {
             Error::Disk {
                 name: name.clone(),
                 source,
             }
         })?;
-    mmio.insert(base, VIRTIO_MMIO_SIZE, device.bus_device())?;
+    mmio.insert(base, VIRTIO_MMIO_SIZE, window)?;
     // A queue's notification (a write of its number) reaches the queue's own thread without an exit
     // to the vCPU's.
     let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::file::FileBackend;
 use iolite_devices::block::engine::Kind as Engine;
-use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, MmioBlock};
 use iolite_devices_abi::blk::{F_FLUSH, T_IN, T_OUT};
 use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::ring::{DESC_F_NEXT, DESC_F_WRITE, need_event};
@@ -154,8 +154,9 @@ impl Server {
             ..BlockConfig::new("bench")
         };
         let line = Arc::new(interrupt.try_clone().unwrap());
-        let device = BlockDevice::new(memory.memory.clone(), backend, config, line).unwrap();
-        let window = device.bus_device();
+        let memory_of_it = memory.memory.clone();
+        let MmioBlock { device, window } =
+            BlockDevice::on_mmio(memory_of_it, backend, config, line).unwrap();
         let write = |offset, value: u32| window.write(offset, &value.to_le_bytes());
         write(reg::STATUS, ACKNOWLEDGE);
         write(reg::STATUS, ACKNOWLEDGE | DRIVER);

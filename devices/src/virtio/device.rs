@@ -4,9 +4,12 @@
 //! when [`VirtioDevice::reset`] has returned true. In between it owns the queues; the transport
 //! does not look at them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use vm_memory::GuestAddress;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use super::in_flight::InFlightRegion;
 
 use crate::lines::Lines;
 
@@ -24,12 +27,48 @@ pub struct QueueLayout {
     pub used_ring: GuestAddress,
 }
 
+/// A queue that a device is to take over.
+pub struct QueueStart {
+    /// Where its parts are.
+    pub layout: QueueLayout,
+    /// The memory that these, and all addresses in descriptors, are addresses of.
+    pub memory: Arc<GuestMemoryMmap>,
+    /// How far it has got.
+    pub from: Position,
+}
+
+impl QueueStart {
+    /// A queue in `memory` that nobody has used yet.
+    pub fn fresh(layout: QueueLayout, memory: &Arc<GuestMemoryMmap>) -> Self {
+        QueueStart {
+            layout,
+            memory: Arc::clone(memory),
+            from: Position::default(),
+        }
+    }
+}
+
+/// How far a queue has got: nowhere by default, as every queue of a driver that has just set it up.
+#[derive(Default)]
+pub struct Position {
+    /// The available index of the next head to pop.
+    pub next_avail: u16,
+    /// The used index of the next head to publish.
+    pub next_used: u16,
+    /// Heads that somebody popped and never published: they come first.
+    pub again: Vec<u16>,
+    /// Where to note what is in flight, for whoever comes after us.
+    pub region: Option<InFlightRegion>,
+    /// The most descriptors of a chain, where an indirect table may hold more than the queue.
+    pub longest_chain: Option<u16>,
+}
+
 /// What a driver has set up when it sets DRIVER_OK.
 pub struct Activation {
     /// The negotiated features: offered by the device and accepted by the driver.
     pub features: u64,
     /// One for each of the device's queues. None where the driver left the queue disabled.
-    pub queues: Vec<Option<QueueLayout>>,
+    pub queues: Vec<Option<QueueStart>>,
 }
 
 /// A virtio device behind a transport. All calls come from vCPU threads, one at a time.
@@ -70,16 +109,13 @@ pub trait VirtioDevice: Send + Sync {
     /// Returns true when that is done; otherwise the caller asks again.
     fn release_queue(&self, queue: u16, wait: Duration) -> bool;
 
-    /// A queue of a live device that was released is set up again. Called only where RING_RESET was
-    /// offered.
-    fn activate_queue(
-        &self,
-        _queue: u16,
-        _layout: &QueueLayout,
-        _features: u64,
-        _lines: &mut Lines,
-    ) {
+    /// The available index at which a queue that was released goes on.
+    fn next_avail(&self, _queue: u16) -> u16 {
+        0
     }
+
+    /// A queue of a live device that was released is set up again, or for the first time.
+    fn activate_queue(&self, _queue: u16, _start: QueueStart, _features: u64, _lines: &mut Lines) {}
 
     /// Pops nothing from any queue any more; what is in flight is finished.
     fn stop(&self);

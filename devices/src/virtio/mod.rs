@@ -4,6 +4,7 @@
 
 pub mod blk;
 pub mod device;
+pub mod in_flight;
 pub mod mmio;
 pub mod notifier;
 mod registers;

@@ -1,6 +1,7 @@
 //! The way from a device to its driver: InterruptStatus, DEVICE_NEEDS_RESET, and the interrupt
 //! line. Shared by the transport, which shows the registers, and the device, which notifies.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -9,6 +10,25 @@ use iolite_devices_abi::mmio::{INTERRUPT_CONFIG_CHANGE, INTERRUPT_USED_RING};
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 use crate::throttle::{Budget, Throttle};
+
+/// Who hears of what: the queues may share one line with changes of the configuration, or have one
+/// each.
+pub struct Notifiers {
+    /// Configuration change notifications.
+    pub config: Arc<Notifier>,
+    /// Used buffer notifications of each queue.
+    pub queues: Vec<Arc<Notifier>>,
+}
+
+impl Notifiers {
+    /// One for all `queues` queues and the configuration.
+    pub fn shared(notifier: &Arc<Notifier>, queues: u16) -> Self {
+        Notifiers {
+            config: Arc::clone(notifier),
+            queues: vec![Arc::clone(notifier); queues.into()],
+        }
+    }
+}
 
 /// Sends notifications to the driver.
 pub struct Notifier {
@@ -34,19 +54,19 @@ impl Notifier {
 
     /// Sends a used buffer notification.
     pub(crate) fn used_buffer(&self, lines: &mut Lines) {
-        self.raise(INTERRUPT_USED_RING, lines);
+        self.raise(INTERRUPT_USED_RING, lines, |line| line.trigger());
     }
 
     /// Sends a configuration change notification (virtio 1.2, section 2.3).
     pub(crate) fn config_changed(&self, lines: &mut Lines) {
-        self.raise(INTERRUPT_CONFIG_CHANGE, lines);
+        self.raise(INTERRUPT_CONFIG_CHANGE, lines, |line| line.trigger());
     }
 
     /// Sets DEVICE_NEEDS_RESET and sends a configuration change notification (virtio 1.2, section
     /// 2.1.2), once until the next reset.
     pub(crate) fn fail(&self, lines: &mut Lines) {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
-            self.raise(INTERRUPT_CONFIG_CHANGE, lines);
+            self.raise(INTERRUPT_CONFIG_CHANGE, lines, |line| line.broken());
         }
     }
 
@@ -77,9 +97,9 @@ impl Notifier {
     }
 
     /// The driver's handler reads InterruptStatus, so the bit comes before the edge.
-    fn raise(&self, bit: u32, lines: &mut Lines) {
+    fn raise(&self, bit: u32, lines: &mut Lines, edge: impl Fn(&dyn Interrupt) -> io::Result<()>) {
         self.interrupt_status.fetch_or(bit, Ordering::AcqRel);
-        if let Err(error) = self.interrupt.trigger() {
+        if let Err(error) = edge(&*self.interrupt) {
             let what = format_args!("{}: an interrupt cannot be raised: {error}", self.name);
             self.failures.warn(lines, module_path!(), what);
         }

@@ -13,7 +13,7 @@ use iolite_devices::block::backend::fault::{FaultBackend, Faults};
 use iolite_devices::block::engine::Kind as Engine;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
-use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, BlockError};
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, BlockError, MmioBlock};
 use iolite_devices_abi::blk::{RequestHeader, S_OK, T_IN};
 use iolite_devices_abi::mmio as reg;
 use iolite_devices_abi::ring::{
@@ -200,8 +200,8 @@ impl Driver {
         let ranges = RAM.map(|(base, len)| (GuestAddress(base), len));
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
         let size = config.queue_size;
-        let device = BlockDevice::new(memory.clone(), backend, config, interrupt)?;
-        let window = device.bus_device();
+        let MmioBlock { device, window } =
+            BlockDevice::on_mmio(memory.clone(), backend, config, interrupt)?;
         Ok(Driver {
             memory,
             device,

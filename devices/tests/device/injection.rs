@@ -229,7 +229,7 @@ fn sectors_beyond_the_disk_cannot_fail() {
             ..config()
         };
         let driver = Driver::live();
-        BlockDevice::new(
+        BlockDevice::on_mmio(
             driver.memory.clone(),
             memory_disk(),
             config,

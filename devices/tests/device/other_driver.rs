@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::bus::BusDevice;
-use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, MmioBlock};
 use iolite_devices_abi::mmio as reg;
 use proptest::prelude::*;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
@@ -231,7 +231,7 @@ type Error = virtio_drivers::Error;
 type Disk = VirtIOBlk<TestHal, Window>;
 
 /// A disk, what is on it, and the driver, which is dropped first.
-fn disk() -> (BlockDevice, Arc<MemoryBackend>, Disk) {
+fn disk() -> (MmioBlock, Arc<MemoryBackend>, Disk) {
     let backend = Arc::new(MemoryBackend::writable(&pattern(SECTORS * SECTOR_SIZE)).unwrap());
     let memory = ARENA.with_borrow(|arena| arena.memory.clone());
     let config = BlockConfig {
@@ -239,7 +239,7 @@ fn disk() -> (BlockDevice, Arc<MemoryBackend>, Disk) {
         ..BlockConfig::new("vdo")
     };
     let edges = Arc::new(Edges::default());
-    let device = BlockDevice::new(memory, backend.clone(), config, edges).unwrap();
+    let device = BlockDevice::on_mmio(memory, backend.clone(), config, edges).unwrap();
     let disk = Disk::new(Window(device.bus_device())).unwrap();
     (device, backend, disk)
 }

@@ -273,7 +273,7 @@ fn numbers_of_queues_that_are_not_possible() {
     for queues in [0, 17] {
         let config = BlockConfig { queues, ..config() };
         let edges = Arc::new(Edges::default());
-        let error = BlockDevice::new(memory.clone(), memory_disk(), config, edges).err();
+        let error = BlockDevice::on_mmio(memory.clone(), memory_disk(), config, edges).err();
         assert!(matches!(error, Some(BlockError::Queues(n)) if n == queues));
     }
 }

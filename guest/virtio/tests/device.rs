@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::bus::BusDevice;
-use iolite_devices::virtio::blk::{BlockConfig, BlockDevice};
+use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, MmioBlock};
 use iolite_virtio_driver::{
     Disk, DiskError, DmaRegion, Operation, Outcome, Queue, Registers, Segment, SubmitError,
 };
@@ -44,7 +44,7 @@ struct Machine {
     interrupt: EventFd,
     // Before the device, which must outlive it.
     disk: Disk<Window>,
-    _device: BlockDevice,
+    _device: MmioBlock,
 }
 
 impl Machine {
@@ -111,12 +111,12 @@ impl Machine {
 fn device(
     backend: MemoryBackend,
     config: BlockConfig,
-) -> (Arc<GuestMemoryMmap>, EventFd, BlockDevice) {
+) -> (Arc<GuestMemoryMmap>, EventFd, MmioBlock) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
     let memory = Arc::new(memory);
     let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
     let line = Arc::new(interrupt.try_clone().unwrap());
-    let device = BlockDevice::new(memory.clone(), Arc::new(backend), config, line).unwrap();
+    let device = BlockDevice::on_mmio(memory.clone(), Arc::new(backend), config, line).unwrap();
     (memory, interrupt, device)
 }
 

@@ -119,7 +119,7 @@ impl VirtioDevice for BareDisk {
 
     fn activate(&self, activation: Activation, _lines: &mut Lines) {
         let layout = activation.queues.into_iter().flatten().next();
-        let ring = layout.and_then(|layout| RingMemory::find(&self.memory, &layout));
+        let ring = layout.and_then(|start| RingMemory::find(&self.memory, &start.layout));
         let Some(ring) = ring else { return };
         let stop = Arc::new(AtomicBool::new(false));
         let poller = Poller {

@@ -40,7 +40,7 @@ pub enum ChainError {
         size: u32,
     },
     /// The chain is a loop, or longer than its queue.
-    #[error("the chain is longer than the queue of {0}")]
+    #[error("the chain is longer than {0}")]
     TooLong(u16),
     /// A table that is not in guest memory.
     #[error("the descriptor at {0:#x} is outside guest memory")]
@@ -62,6 +62,8 @@ pub enum ChainError {
 /// A queue's descriptor table, as negotiated.
 pub(super) struct DescriptorTable {
     pub(super) rings: Arc<RingMemory>,
+    /// The most descriptors of a chain.
+    pub(super) longest_chain: u16,
     /// INDIRECT_DESC was negotiated.
     pub(super) indirect: bool,
 }
@@ -77,7 +79,7 @@ pub(super) fn walk(
     buffers: &mut Vec<Buffer>,
 ) -> Result<(), ChainError> {
     buffers.clear();
-    let size = table.rings.size();
+    let longest = table.longest_chain;
     let mut current = Part::Direct(&table.rings);
     let mut index = head;
     loop {
@@ -88,8 +90,8 @@ pub(super) fn walk(
             index = 0;
             continue;
         }
-        if buffers.len() == usize::from(size) {
-            return Err(ChainError::TooLong(size));
+        if buffers.len() == usize::from(longest) {
+            return Err(ChainError::TooLong(longest));
         }
         buffers.push(Buffer {
             addr: GuestAddress(descriptor.addr),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iolite_devices_abi::blk;
-use vm_memory::GuestMemoryMmap;
 
 use super::config::{BlockConfig, BlockError};
 use super::config_space;
@@ -13,8 +12,8 @@ use super::disk::Disk;
 use super::queue::RequestQueue;
 use crate::doorbell::Doorbell;
 use crate::lines::{Lines, Lock};
-use crate::virtio::device::{Activation, QueueLayout, VirtioDevice};
-use crate::virtio::notifier::Notifier;
+use crate::virtio::device::{Activation, QueueStart, VirtioDevice};
+use crate::virtio::notifier::{Notifier, Notifiers};
 
 /// What the transport sees of the disk.
 pub(super) struct Control {
@@ -39,26 +38,24 @@ impl Control {
     pub(super) fn new(
         disk: Arc<Disk>,
         config: &BlockConfig,
-        memory: Arc<GuestMemoryMmap>,
-        notifier: Arc<Notifier>,
+        notifiers: Notifiers,
     ) -> Result<Self, BlockError> {
         let mut queues = Vec::new();
-        for number in 0..config.queues {
+        for (number, notifier) in notifiers.queues.into_iter().enumerate() {
             let label = match config.queues {
                 1 => config.name.clone(),
                 _ => format!("{}.{number}", config.name),
             };
             let doorbell = Doorbell::new().map_err(BlockError::system("create an eventfd"))?;
-            let (disk, memory) = (Arc::clone(&disk), Arc::clone(&memory));
-            let (notifier, budget) = (Arc::clone(&notifier), &config.budget);
-            let queue = RequestQueue::new(label, doorbell, disk, memory, notifier, budget);
+            let (disk, budget) = (Arc::clone(&disk), &config.budget);
+            let queue = RequestQueue::new(label, doorbell, disk, notifier, budget);
             queues.push(Arc::new(queue));
         }
         Ok(Control {
             queue_sizes: vec![config.queue_size; queues.len()],
             queues,
             disk,
-            notifier,
+            notifier: notifiers.config,
             listener: Lock::new(Listener::default()),
         })
     }
@@ -113,9 +110,9 @@ impl VirtioDevice for Control {
 
     fn activate(&self, activation: Activation, lines: &mut Lines) {
         let Activation { features, queues } = activation;
-        for (queue, layout) in self.queues.iter().zip(&queues) {
-            if let Some(layout) = layout {
-                queue.activate(layout, features, lines);
+        for (queue, start) in self.queues.iter().zip(queues) {
+            if let Some(start) = start {
+                queue.activate(start, features, lines);
             }
         }
         let mut listener = self.listener.lock();
@@ -135,9 +132,13 @@ impl VirtioDevice for Control {
         self.queue(queue).is_none_or(|queue| queue.deactivate(wait))
     }
 
-    fn activate_queue(&self, queue: u16, layout: &QueueLayout, features: u64, lines: &mut Lines) {
+    fn next_avail(&self, queue: u16) -> u16 {
+        self.queue(queue).map_or(0, |queue| queue.next_avail())
+    }
+
+    fn activate_queue(&self, queue: u16, start: QueueStart, features: u64, lines: &mut Lines) {
         if let Some(queue) = self.queue(queue) {
-            queue.activate(layout, features, lines);
+            queue.activate(start, features, lines);
         }
     }
 

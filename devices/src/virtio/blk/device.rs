@@ -1,4 +1,4 @@
-//! A disk as a whole: a register window, and queues, each with its thread and its engine.
+//! A disk as a whole, but for its transport: queues, each with its thread and its engine.
 //!
 //! Threads of each queue: `{name}-queue` is woken by available buffer notifications, and pulls and
 //! serves what can be served at once; `{name}-worker-N` carry out what may have to wait for the disk;
@@ -6,6 +6,7 @@
 //! queues, `{name}` is `vda.0` and so on. vCPU threads only write registers and eventfds.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_memory::GuestMemoryMmap;
@@ -27,16 +28,38 @@ use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::mmio::VirtioMmio;
-use crate::virtio::notifier::Notifier;
+use crate::virtio::notifier::{Notifier, Notifiers};
 
 /// A virtio block device.
 pub struct BlockDevice {
     control: Arc<Control>,
-    window: Arc<VirtioMmio>,
     backend: Arc<dyn Backend>,
     engine: EngineKind,
     /// None after the shutdown.
     threads: Mutex<Vec<QueueThread>>,
+}
+
+/// A virtio block device behind a register window.
+pub struct MmioBlock {
+    /// The device.
+    pub device: BlockDevice,
+    /// Its window, for the MMIO bus.
+    pub window: Arc<dyn BusDevice>,
+}
+
+impl MmioBlock {
+    /// The window as a device on a bus.
+    pub fn bus_device(&self) -> Arc<dyn BusDevice> {
+        self.window.clone()
+    }
+}
+
+impl Deref for MmioBlock {
+    type Target = BlockDevice;
+
+    fn deref(&self) -> &BlockDevice {
+        &self.device
+    }
 }
 
 impl BlockDevice {
@@ -46,27 +69,17 @@ impl BlockDevice {
     /// [`BlockError`] for a configuration that is not possible, or a system that refuses threads
     /// or eventfds.
     pub fn new(
-        memory: Arc<GuestMemoryMmap>,
         backend: Arc<dyn Backend>,
         config: BlockConfig,
-        interrupt: Arc<dyn Interrupt>,
+        notifiers: Notifiers,
     ) -> Result<Self, BlockError> {
         config.check(&*backend)?;
         let suiting = || EngineKind::suiting(&*backend, config.queue_size);
         let engine = config.engine.unwrap_or_else(suiting);
         log::debug!("{}: engine={engine}", config.name);
         let disk = Arc::new(Disk::new(&config, &*backend));
-        let notifier = Arc::new(Notifier::new(&config.name, interrupt, &config.budget));
-        let control = Control::new(disk, &config, Arc::clone(&memory), Arc::clone(&notifier))?;
-        let control = Arc::new(control);
+        let control = Arc::new(Control::new(disk, &config, notifiers)?);
         let device = BlockDevice {
-            window: Arc::new(VirtioMmio::new(
-                &config.name,
-                memory,
-                control.clone(),
-                notifier,
-                &config.budget,
-            )),
             control,
             backend,
             engine,
@@ -78,6 +91,28 @@ impl BlockDevice {
             device.lock_threads().push(thread);
         }
         Ok(device)
+    }
+
+    /// Makes a disk behind a register window of [`VIRTIO_MMIO_SIZE`] bytes, which raises `interrupt`.
+    ///
+    /// # Errors
+    /// As for [`new`](BlockDevice::new).
+    ///
+    /// [`VIRTIO_MMIO_SIZE`]: iolite_devices_abi::machine::VIRTIO_MMIO_SIZE
+    pub fn on_mmio(
+        memory: Arc<GuestMemoryMmap>,
+        backend: Arc<dyn Backend>,
+        config: BlockConfig,
+        interrupt: Arc<dyn Interrupt>,
+    ) -> Result<MmioBlock, BlockError> {
+        let (name, queues, budget) = (config.name.clone(), config.queues, config.budget.clone());
+        let notifier = Arc::new(Notifier::new(&name, interrupt, &budget));
+        let device = Self::new(backend, config, Notifiers::shared(&notifier, queues))?;
+        let window = VirtioMmio::new(&name, memory, device.control.clone(), notifier, &budget);
+        Ok(MmioBlock {
+            device,
+            window: Arc::new(window),
+        })
     }
 
     /// Starts the threads of a queue.
@@ -119,11 +154,9 @@ impl BlockDevice {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The device's register window, [`VIRTIO_MMIO_SIZE`] bytes, for the MMIO bus.
-    ///
-    /// [`VIRTIO_MMIO_SIZE`]: iolite_devices_abi::machine::VIRTIO_MMIO_SIZE
-    pub fn bus_device(&self) -> Arc<dyn BusDevice> {
-        self.window.clone()
+    /// What a transport sees of the disk.
+    pub fn transport(&self) -> Arc<dyn VirtioDevice> {
+        self.control.clone()
     }
 
     /// What to register as ioeventfds, each for a write of its position (4 bytes) to QueueNotify.

@@ -28,4 +28,4 @@ mod ring_memory;
 
 pub use config::{BlockConfig, BlockError, Cache};
 pub use counters::Counters;
-pub use device::BlockDevice;
+pub use device::{BlockDevice, MmioBlock};

@@ -9,16 +9,17 @@
 //! Used buffer notifications (section 2.7.7): used entries are visible to the driver at once; the
 //! decision on an interrupt is made for all of them since the last decision.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use iolite_devices_abi::ring::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, need_event};
-use vm_memory::GuestMemoryMmap;
 
 use super::chain::DescriptorTable;
 use super::completion::Pending;
 use super::ring_memory::RingMemory;
-use crate::virtio::device::QueueLayout;
+use crate::virtio::device::QueueStart;
+use crate::virtio::in_flight::InFlightRegion;
 
 /// The ring breaks the rules: the device needs a reset.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,11 @@ pub(super) struct Ring {
     next_used: u16,
     /// `next_used` when an interrupt was last decided on.
     decided: u16,
+    /// Heads that were popped before, by somebody who never published them: they come first.
+    again: VecDeque<u16>,
+    /// Where heads in flight are noted, if anywhere.
+    region: Option<InFlightRegion>,
+    longest_chain: u16,
     /// The queue's thread polls.
     attended: bool,
     /// VIRTQ_USED_F_NO_NOTIFY is set. With EVENT_IDX it never is.
@@ -86,26 +92,26 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Takes over a checked queue; none if it is not in guest memory.
-    pub(super) fn new(
-        memory: &Arc<GuestMemoryMmap>,
-        layout: &QueueLayout,
-        event_idx: bool,
-    ) -> Option<Self> {
-        let memory = RingMemory::find(memory, layout)?;
+    pub(super) fn new(start: QueueStart, event_idx: bool) -> Option<Self> {
+        let (layout, from) = (start.layout, start.from);
+        let memory = RingMemory::find(&start.memory, &layout)?;
         // These are the device's, and the next buffer is to be heard.
         memory.set_used_flags(0);
         if event_idx {
-            memory.set_avail_event(0);
+            memory.set_avail_event(from.next_avail);
         }
         Some(Ring {
             memory: Arc::new(memory),
             slots: vec![Slot::Free; usize::from(layout.size)].into_boxed_slice(),
             in_flight: 0,
             event_idx,
-            avail_idx: 0,
-            next_avail: 0,
-            next_used: 0,
-            decided: 0,
+            avail_idx: from.next_avail,
+            next_avail: from.next_avail,
+            next_used: from.next_used,
+            decided: from.next_used,
+            again: from.again.into(),
+            region: from.region,
+            longest_chain: from.longest_chain.unwrap_or(layout.size),
             attended: false,
             silent: false,
         })
@@ -114,6 +120,7 @@ impl Ring {
     pub(super) fn table(&self, indirect: bool) -> DescriptorTable {
         DescriptorTable {
             rings: Arc::clone(&self.memory),
+            longest_chain: self.longest_chain,
             indirect,
         }
     }
@@ -130,7 +137,7 @@ impl Ring {
         if !self.is_ready()? && (self.attended || !self.ask_for_notification()?) {
             return Ok(None);
         }
-        let head = self.memory.avail_head(self.next_avail);
+        let head = self.next_head();
         match self.slots.get_mut(usize::from(head)) {
             None => {
                 let size = self.memory.size();
@@ -139,8 +146,10 @@ impl Ring {
             Some(slot @ Slot::Free) => *slot = Slot::Popped,
             Some(_) => return Err(RingError::InFlight(head)),
         }
-        self.next_avail = self.next_avail.wrapping_add(1);
         self.in_flight += 1;
+        if let Some(region) = &mut self.region {
+            region.popped(head);
+        }
         let more = if self.is_ready()? {
             self.ask_for_silence();
             true
@@ -148,6 +157,16 @@ impl Ring {
             !self.attended && self.ask_for_notification()?
         };
         Ok(Some(Popped { head, waited, more }))
+    }
+
+    /// Takes the next head, which is there.
+    fn next_head(&mut self) -> u16 {
+        if let Some(head) = self.again.pop_front() {
+            return head;
+        }
+        let head = self.memory.avail_head(self.next_avail);
+        self.next_avail = self.next_avail.wrapping_add(1);
+        head
     }
 
     /// Whether the ring is attended and there is nothing to pop.
@@ -158,7 +177,7 @@ impl Ring {
     /// Whether there is a head to pop. The index is the driver's and shared, so it is read only when
     /// what it said before is used up.
     fn is_ready(&mut self) -> Result<bool, RingError> {
-        if self.avail_idx != self.next_avail {
+        if self.avail_idx != self.next_avail || !self.again.is_empty() {
             return Ok(true);
         }
         let (idx, next, size) = (self.memory.avail_idx(), self.next_avail, self.memory.size());
@@ -227,7 +246,17 @@ impl Ring {
         }
         self.memory.put_used(self.next_used, head, len);
         self.next_used = self.next_used.wrapping_add(1);
+        let Some(region) = &mut self.region else {
+            return self.memory.set_used_idx(self.next_used);
+        };
+        region.publishing(head);
         self.memory.set_used_idx(self.next_used);
+        region.published(head, self.next_used);
+    }
+
+    /// The available index of the next head to pop.
+    pub(super) fn next_avail(&self) -> u16 {
+        self.next_avail
     }
 
     /// How many heads were published since the last decision on an interrupt.

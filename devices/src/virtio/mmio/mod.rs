@@ -21,9 +21,10 @@ use iolite_devices_abi::status::{
 };
 use vm_memory::GuestMemoryMmap;
 
-use super::device::{Activation, VirtioDevice};
+use super::device::{Activation, QueueStart, VirtioDevice};
 use super::notifier::Notifier;
 use super::registers::{Phase, Registers, half};
+use super::setup::{QueueRegisters, SetupError};
 use crate::bus::BusDevice;
 use crate::lines::{Guard, Lines, Lock, debug_later};
 use crate::throttle::{Budget, Throttle};
@@ -187,7 +188,7 @@ impl VirtioMmio {
         let features = registers.driver_features;
         let mut queues = Vec::with_capacity(registers.queues.len());
         for queue in &registers.queues {
-            let built = queue.ready.then(|| queue.check(&self.memory)).transpose();
+            let built = queue.ready.then(|| self.start(queue)).transpose();
             match built {
                 Ok(queue) => queues.push(queue),
                 Err(error) => return self.refuse_queue(registers, &error),
@@ -198,6 +199,11 @@ impl VirtioMmio {
         registers.status |= DRIVER_OK;
         registers.phase = Phase::Live;
         self.device.activate(Activation { features, queues }, lines);
+    }
+
+    /// The queue that these registers describe, from its beginning.
+    fn start(&self, queue: &QueueRegisters) -> Result<QueueStart, SetupError> {
+        Ok(QueueStart::fresh(queue.check(&self.memory)?, &self.memory))
     }
 
     fn reset(&self, registers: &mut Guard<'_, Registers>) {

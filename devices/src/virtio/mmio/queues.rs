@@ -68,14 +68,14 @@ impl VirtioMmio {
         let Some(queue) = free.free_queue() else {
             return;
         };
-        let layout = match queue.check(&self.memory) {
-            Ok(layout) => layout,
+        let start = match self.start(queue) {
+            Ok(start) => start,
             Err(error) => return self.refuse_queue(registers, &error),
         };
         queue.ready = true;
         if phase == Phase::Live {
             queue.holder = Holder::Device;
-            self.device.activate_queue(number, &layout, features, lines);
+            self.device.activate_queue(number, start, features, lines);
         }
     }
 

@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use iolite_devices_abi::status::{F_EVENT_IDX, F_INDIRECT_DESC};
-use vm_memory::GuestMemoryMmap;
 
 use super::chain::{Buffer, DescriptorTable};
 use super::counters::Live;
@@ -40,7 +39,7 @@ use crate::doorbell::Doorbell;
 use crate::lines::{Lines, Lock};
 use crate::throttle::{Budget, Throttle};
 use crate::trace::{self, Point};
-use crate::virtio::device::QueueLayout;
+use crate::virtio::device::QueueStart;
 use crate::virtio::notifier::Notifier;
 
 /// The request queue of a block device, live or not.
@@ -50,7 +49,6 @@ pub struct RequestQueue {
     /// Wakes the queue's thread: the ioeventfd of QueueNotify, and who else has work for it.
     pub(super) doorbell: Doorbell,
     pub(super) disk: Arc<Disk>,
-    ram: Ram,
     notifier: Arc<Notifier>,
     gate: Gate,
     state: Lock<State>,
@@ -69,6 +67,8 @@ pub struct RequestQueue {
 /// What the lock guards.
 struct State {
     active: Option<Active>,
+    /// Where the last live queue stopped.
+    next_avail: u16,
     last_id: u64,
     /// Where chains are followed to.
     chain: Vec<Buffer>,
@@ -78,6 +78,7 @@ struct State {
 
 /// A live queue.
 struct Active {
+    ram: Ram,
     ring: Ring,
     table: DescriptorTable,
     features: u64,
@@ -89,7 +90,6 @@ impl RequestQueue {
         label: String,
         doorbell: Doorbell,
         disk: Arc<Disk>,
-        memory: Arc<GuestMemoryMmap>,
         notifier: Arc<Notifier>,
         budget: &Budget,
     ) -> Self {
@@ -99,11 +99,11 @@ impl RequestQueue {
             label,
             doorbell,
             disk,
-            ram: Ram::new(memory),
             notifier,
             gate: Gate::closed(),
             state: Lock::new(State {
                 active: None,
+                next_avail: 0,
                 last_id: 0,
                 chain: Vec::new(),
                 unsaid: Vec::new(),
@@ -115,15 +115,17 @@ impl RequestQueue {
     }
 
     /// The driver is set up: requests may be pulled from now on.
-    pub(super) fn activate(&self, layout: &QueueLayout, features: u64, lines: &mut Lines) {
+    pub(super) fn activate(&self, start: QueueStart, features: u64, lines: &mut Lines) {
         let event_idx = features & F_EVENT_IDX != 0;
-        let Some(ring) = Ring::new(self.ram.memory(), layout, event_idx) else {
+        let ram = Ram::new(Arc::clone(&start.memory));
+        let Some(ring) = Ring::new(start, event_idx) else {
             // The transport has checked the layout against the same memory.
             return self.notifier.fail(lines);
         };
         let table = ring.table(features & F_INDIRECT_DESC != 0);
         let mut state = self.state.lock();
         state.active = Some(Active {
+            ram,
             ring,
             table,
             features,
@@ -145,10 +147,17 @@ impl RequestQueue {
         let drained = self.gate.wait_until_empty(wait);
         if drained {
             let mut state = self.state.lock();
-            state.active = None;
+            if let Some(active) = state.active.take() {
+                state.next_avail = active.ring.next_avail();
+            }
             state.unsaid.clear();
         }
         drained
+    }
+
+    /// Where the queue stopped when it was last let go of.
+    pub(super) fn next_avail(&self) -> u16 {
+        self.state.lock().next_avail
     }
 
     /// The queue's thread polls from now on: the driver is asked for no notifications.

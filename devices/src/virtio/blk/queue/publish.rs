@@ -59,7 +59,7 @@ impl RequestQueue {
             self.trace
                 .event_at(now, Point::Used, head, status.into(), 0);
         }
-        answer.write_status(&self.ram);
+        answer.write_status(&active.ram);
         active.ring.publish(head, answer.len());
         if log::log_enabled!(log::Level::Debug) {
             let (len, code) = (answer.len(), answer.code());

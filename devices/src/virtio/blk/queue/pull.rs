@@ -79,9 +79,9 @@ impl RequestQueue {
         self.counters.max_in_flight.at_least(in_flight.into());
         held.last_id += 1;
         let id = held.last_id;
-        chain::walk(&self.ram, &active.table, head, &mut held.chain)?;
+        chain::walk(&active.ram, &active.table, head, &mut held.chain)?;
         let limits = self.disk.limits(active.features);
-        match request::parse(&self.ram, &held.chain, limits) {
+        match request::parse(&active.ram, &held.chain, limits) {
             Parsed::Transfer(transfer) => {
                 self.trace_parsed(popped, head, &transfer);
                 let request = self.begin(&mut active.ring, id, head, transfer, lines);

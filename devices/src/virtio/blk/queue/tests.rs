@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Instant;
 
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use iolite_devices_abi::blk::{RequestHeader, SECTOR_SIZE, T_IN};
 use iolite_devices_abi::ring::{DESC_F_NEXT, DESC_F_WRITE, Descriptor};
@@ -16,6 +16,7 @@ use crate::block::backend::null::NullBackend;
 use crate::block::request::{Outcome, Request};
 use crate::interrupt::Interrupt;
 use crate::virtio::blk::BlockConfig;
+use crate::virtio::device::QueueLayout;
 
 const LAYOUT: QueueLayout = QueueLayout {
     size: 8,
@@ -63,7 +64,6 @@ impl Bench {
             "vdq".into(),
             Doorbell::new().unwrap(),
             Arc::new(disk),
-            memory.clone(),
             Arc::new(notifier),
             &config.budget,
         );
@@ -79,7 +79,8 @@ impl Bench {
 
     fn activate(&self) {
         let mut lines = Lines::default();
-        self.queue.activate(&LAYOUT, 0, &mut lines);
+        let start = QueueStart::fresh(LAYOUT, &self.memory);
+        self.queue.activate(start, 0, &mut lines);
     }
 
     /// Two chains, at heads 0 and 3: each a read of one sector.

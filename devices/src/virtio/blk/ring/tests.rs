@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicU16, AtomicU32};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileMemory};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileMemory,
+};
 
 use super::*;
 use crate::first_write::at_first_write;
+use crate::virtio::device::QueueLayout;
 
 /// So many that the second half of the used ring's elements lies on another page than its index.
 const SIZE: u16 = 1024;
@@ -147,7 +150,7 @@ fn a_buffer_that_comes_as_the_device_goes_to_sleep_is_seen_or_notified_of() {
     for event_idx in [false, true] {
         let memory = memory();
         let rings = Rings::of(&memory);
-        let mut ring = Ring::new(&memory, &LAYOUT, event_idx).unwrap();
+        let mut ring = Ring::new(QueueStart::fresh(LAYOUT, &memory), event_idx).unwrap();
         let buffer_comes = |round: u16| {
             let next = round.wrapping_add(1);
             rings.avail_idx.store(next, Ordering::Release);
@@ -175,7 +178,7 @@ fn a_completion_as_the_driver_goes_to_sleep_is_seen_or_interrupts() {
     for event_idx in [false, true] {
         let memory = memory();
         let rings = Rings::of(&memory);
-        let mut ring = Ring::new(&memory, &LAYOUT, event_idx).unwrap();
+        let mut ring = Ring::new(QueueStart::fresh(LAYOUT, &memory), event_idx).unwrap();
         let goes_to_sleep = |round: u16| {
             match event_idx {
                 true => rings.used_event.store(round, Ordering::Relaxed),
@@ -206,7 +209,7 @@ fn the_device_looks_again_after_it_has_asked_for_notifications() {
     for event_idx in [false, true] {
         let memory = memory();
         let rings = Rings::of(&memory);
-        let mut ring = Ring::new(&memory, &LAYOUT, event_idx).unwrap();
+        let mut ring = Ring::new(QueueStart::fresh(LAYOUT, &memory), event_idx).unwrap();
         ring.attend();
         // The flags are on the first page of the used ring, avail_event on the third.
         let asks = LAYOUT.used_ring.0 + if event_idx { 0x2000 } else { 0 };
@@ -220,7 +223,7 @@ fn the_device_looks_again_after_it_has_asked_for_notifications() {
 fn a_used_element_is_there_before_the_index_that_covers_it() {
     let memory = memory();
     let rings = Rings::of(&memory);
-    let mut ring = Ring::new(&memory, &LAYOUT, false).unwrap();
+    let mut ring = Ring::new(QueueStart::fresh(LAYOUT, &memory), false).unwrap();
     let second_page = page(&memory, LAYOUT.used_ring.0 + 0x1000);
     for index in 0..SIZE {
         let before = Cell::new(index);
