@@ -1,5 +1,5 @@
-//! virtio devices, transport first: [`mmio`] is the register window that a driver sees, [`device`]
-//! what the transport wants of a device, [`notifier`] the way back to the driver, [`blk`] the
+//! virtio devices, transports first: [`mmio`] is the register window that a driver sees, [`vhost_user`]
+//! a socket to another process that shows one; [`device`] is what a transport wants of a device, [`notifier`] the way back to the driver, [`blk`] the
 //! block device.
 
 pub mod blk;
@@ -9,3 +9,4 @@ pub mod mmio;
 pub mod notifier;
 mod registers;
 mod setup;
+pub mod vhost_user;

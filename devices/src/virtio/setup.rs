@@ -109,30 +109,41 @@ impl QueueRegisters {
 
     /// The queue that these registers describe.
     pub(super) fn check(&self, memory: &GuestMemoryMmap) -> Result<QueueLayout, SetupError> {
-        let part = |part, register: AddressRegister, align, bytes| {
-            let addr = register.get().ok_or(SetupError::NoAddress(part))?;
-            if !addr.is_multiple_of(align) {
-                return Err(SetupError::Misaligned { part, addr, align });
-            }
-            let bytes = bytes as u64;
-            if !in_one_region(memory, addr, bytes) {
-                return Err(SetupError::NotInMemory { part, addr, bytes });
-            }
-            Ok(GuestAddress(addr))
-        };
-        let size = self.size;
-        let (table, avail, used) = (
-            desc_table_bytes(size),
-            avail_ring_bytes(size),
-            used_ring_bytes(size),
-        );
-        Ok(QueueLayout {
-            size,
-            desc_table: part("descriptor table", self.desc, DESC_TABLE_ALIGN, table)?,
-            avail_ring: part("available ring", self.driver, AVAIL_RING_ALIGN, avail)?,
-            used_ring: part("used ring", self.device, USED_RING_ALIGN, used)?,
-        })
+        let addresses = [self.desc, self.driver, self.device].map(AddressRegister::get);
+        layout(memory, self.size, addresses)
     }
+}
+
+/// A queue of `size` entries, checked, whose descriptor table, available ring and used ring are at
+/// `addresses`.
+pub(super) fn layout(
+    memory: &GuestMemoryMmap,
+    size: u16,
+    addresses: [Option<u64>; 3],
+) -> Result<QueueLayout, SetupError> {
+    let part = |part, addr: Option<u64>, align, bytes| {
+        let addr = addr.ok_or(SetupError::NoAddress(part))?;
+        if !addr.is_multiple_of(align) {
+            return Err(SetupError::Misaligned { part, addr, align });
+        }
+        let bytes = bytes as u64;
+        if !in_one_region(memory, addr, bytes) {
+            return Err(SetupError::NotInMemory { part, addr, bytes });
+        }
+        Ok(GuestAddress(addr))
+    };
+    let [desc, avail, used] = addresses;
+    let (table_bytes, avail_bytes, used_bytes) = (
+        desc_table_bytes(size),
+        avail_ring_bytes(size),
+        used_ring_bytes(size),
+    );
+    Ok(QueueLayout {
+        size,
+        desc_table: part("descriptor table", desc, DESC_TABLE_ALIGN, table_bytes)?,
+        avail_ring: part("available ring", avail, AVAIL_RING_ALIGN, avail_bytes)?,
+        used_ring: part("used ring", used, USED_RING_ALIGN, used_bytes)?,
+    })
 }
 
 /// Whether the `bytes` at `addr` lie in one region of memory: rings are not split over regions.

@@ -172,7 +172,7 @@ pub enum BlockError {
 
 impl BlockError {
     /// For `map_err`: the system refused `what`.
-    pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> BlockError {
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> BlockError {
         move |error| BlockError::System { what, error }
     }
 }

@@ -25,6 +25,7 @@ use crate::block::engine::sync::Sync;
 use crate::block::engine::uring::Uring;
 use crate::block::inject::Injector;
 use crate::bus::BusDevice;
+use crate::doorbell::Doorbell;
 use crate::interrupt::Interrupt;
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::mmio::VirtioMmio;
@@ -152,6 +153,11 @@ impl BlockDevice {
 
     fn lock_threads(&self) -> MutexGuard<'_, Vec<QueueThread>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each queue's thread sleeps on.
+    pub fn doorbells(&self) -> impl Iterator<Item = &Doorbell> {
+        self.control.queues.iter().map(|queue| &queue.doorbell)
     }
 
     /// What a transport sees of the disk.
