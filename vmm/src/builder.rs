@@ -221,7 +221,11 @@ fn check_shared(config: &MachineConfig) -> Result<(), Error> {
     Ok(())
 }
 
-fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
+/// Opens where a disk's bytes are.
+///
+/// # Errors
+/// What is wrong with the image, or that the host has no memory.
+pub(crate) fn backend(spec: &DiskSpec) -> Result<Arc<dyn Backend>, Error> {
     Ok(match &spec.source {
         Source::Image(path) if spec.direct => {
             Arc::new(FileBackend::open_direct(path, spec.read_only)?)
@@ -286,20 +290,7 @@ fn attach(
 ) -> Result<Disk, Error> {
     let name = disk_name(index);
     let (base, line) = window(index);
-    let config = BlockConfig {
-        name: name.clone(),
-        id: spec.id.clone().unwrap_or_else(|| name.clone()),
-        engine: spec.engine,
-        queues: spec.queues,
-        workers: spec.workers,
-        queue_size: spec.queue_size,
-        poll: spec.poll,
-        read_only: spec.read_only,
-        cache: spec.cache,
-        block_size: spec.block_size,
-        injection: spec.injection.clone(),
-        budget: budget.clone(),
-    };
+    let config = block_config(&name, spec, budget);
     let interrupt = Arc::new(irq::line(vm, line)?);
     let MmioBlock { device, window } =
         BlockDevice::on_mmio(memory.clone(), backend, config, interrupt).map_err(|source| {
@@ -323,8 +314,26 @@ fn attach(
     Ok(Disk { name, device })
 }
 
+/// What the device called `name` is to be.
+pub(crate) fn block_config(name: &str, spec: &DiskSpec, budget: &Budget) -> BlockConfig {
+    BlockConfig {
+        name: name.to_owned(),
+        id: spec.id.clone().unwrap_or_else(|| name.to_owned()),
+        engine: spec.engine,
+        queues: spec.queues,
+        workers: spec.workers,
+        queue_size: spec.queue_size,
+        poll: spec.poll,
+        read_only: spec.read_only,
+        cache: spec.cache,
+        block_size: spec.block_size,
+        injection: spec.injection.clone(),
+        budget: budget.clone(),
+    }
+}
+
 /// A disk as a part of the machine, for people.
-fn part(disk: &Disk, spec: &DiskSpec, bytes: u64) -> String {
+pub(crate) fn part(disk: &Disk, spec: &DiskSpec, bytes: u64) -> String {
     let Disk { name, device } = disk;
     let mut part = format!("; {name}: {}, {} engine", size(bytes), device.engine());
     if spec.queues > 1 {
@@ -337,7 +346,7 @@ fn part(disk: &Disk, spec: &DiskSpec, bytes: u64) -> String {
 }
 
 /// The name that the guest gives to disk number `index`: `vda`, `vdb`, ...
-fn disk_name(index: usize) -> String {
+pub(crate) fn disk_name(index: usize) -> String {
     // There are fewer disks than letters.
     format!("vd{}", char::from(b'a' + index as u8))
 }

@@ -11,7 +11,7 @@ use iolite_devices::block::inject::Latency;
 
 use crate::bench::args::Bench;
 use crate::config::{
-    DISK_HELP, DiskSpec, MachineConfig, parse_duration, parse_latency, parse_size,
+    DISK_HELP, DiskSpec, MachineConfig, disk_files, parse_duration, parse_latency, parse_size,
 };
 use crate::error::Error;
 use crate::exit_code::{self, ExitCode};
@@ -19,7 +19,7 @@ use crate::loader::Image;
 use crate::output_file::Outputs;
 use crate::power::{Power, Stop};
 use crate::signals::Signals;
-use crate::{builder, check, console, demo, guest, logging, stats, trace};
+use crate::{builder, check, console, demo, guest, logging, serve, stats, trace};
 
 /// A small KVM virtual machine whose subject is block I/O, seen from both sides.
 #[derive(Debug, Parser)]
@@ -42,6 +42,9 @@ enum Command {
     /// Boot a kernel, or the built-in guest with its shell
     #[command(after_help = exit_code::HELP, args_override_self = true)]
     Run(Run),
+    /// Serve disks to other VMMs (QEMU, Cloud Hypervisor, ...) over vhost-user
+    #[command(after_help = exit_code::HELP, args_override_self = true)]
+    Serve(Serve),
     /// Show what --trace has recorded
     #[command(subcommand)]
     Trace(trace::command::Command),
@@ -151,6 +154,51 @@ struct Run {
     timeout: Option<Duration>,
 }
 
+#[derive(Args, Debug)]
+struct Serve {
+    /// A disk image and its keys (--help lists them); repeat for more disks
+    #[arg(
+        short,
+        long = "disk",
+        value_name = "PATH[,KEY[=VALUE]]...",
+        value_parser = OsStringValueParser::new().try_map(|text| DiskSpec::parse(&text)),
+        long_help = DISK_HELP,
+        required = true
+    )]
+    disks: Vec<DiskSpec>,
+    /// Where to serve it: a UNIX socket that is made; repeat for each disk, in the same order
+    #[arg(short, long = "socket", value_name = "PATH", required = true)]
+    sockets: Vec<PathBuf>,
+    /// Record the device's half of each request's life in this file; see 'iolite trace'
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Print at the end what the disks did: requests, latencies
+    #[arg(long)]
+    stats: bool,
+    /// Write the same as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    stats_json: Option<PathBuf>,
+    /// Print a line this often, like 1s: IOPS, bandwidth, requests in flight, p99
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    stats_interval: Option<Duration>,
+}
+
+impl Serve {
+    fn execute(self) -> Result<ExitCode, Error> {
+        let mut outputs = Outputs::beside(disk_files(&self.disks).collect());
+        serve::run(serve::Options {
+            trace: outputs.open_some("--trace", self.trace.as_deref())?,
+            stats: stats::Options {
+                table: self.stats,
+                json: outputs.open_some("--stats-json", self.stats_json.as_deref())?,
+                interval: self.stats_interval,
+            },
+            disks: self.disks,
+            sockets: self.sockets,
+        })
+    }
+}
+
 /// The place of an option after all others, but for `--help`.
 const LAST: usize = 998;
 
@@ -179,6 +227,7 @@ pub fn main() -> ExitCode {
         None => demo::run(&Demo::default().options(), started),
         Some(Command::Demo(demo)) => demo::run(&demo.options(), started),
         Some(Command::Run(run)) => run.execute(),
+        Some(Command::Serve(serve)) => serve.execute(),
         Some(Command::Trace(command)) => trace::command::run(&command),
         Some(Command::Bench(bench)) => bench.execute(),
         Some(Command::Check) => check::run(),

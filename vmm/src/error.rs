@@ -13,6 +13,7 @@ use crate::kvm::KvmError;
 use crate::loader::LoaderError;
 use crate::memory::MemoryError;
 use crate::output_file::OutputError;
+use crate::serve::SocketError;
 use crate::trace::read::ReadError;
 
 /// Why a machine could not be built, or did not end well.
@@ -54,6 +55,9 @@ pub enum Error {
     /// A file cannot be an output.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// A disk cannot be served where it should.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// A disk cannot be made.
     #[error("disk {name}: {source}")]
     Disk {

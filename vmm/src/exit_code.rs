@@ -64,7 +64,7 @@ impl From<&Error> for ExitCode {
             Error::Trace(_) => ExitCode::Usage,
             Error::Output(OutputError::Unfit { .. }) => ExitCode::Host,
             Error::Output(_) => ExitCode::Usage,
-            Error::Host { .. } | Error::Machine(_) => ExitCode::Host,
+            Error::Host { .. } | Error::Machine(_) | Error::Socket(_) => ExitCode::Host,
             Error::Kvm(_) => ExitCode::Kvm,
             Error::Loader(LoaderError::Cmdline(_)) => ExitCode::Usage,
             Error::Loader(_) => ExitCode::Kernel,

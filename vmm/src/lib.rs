@@ -32,6 +32,7 @@ pub mod power;
 pub mod process_cpu;
 pub mod registers;
 pub mod screen;
+pub mod serve;
 pub mod signals;
 pub mod stats;
 pub mod status_line;

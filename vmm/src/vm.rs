@@ -106,7 +106,7 @@ impl Machine {
 }
 
 /// Drains, flushes and ends all disks, even if one of them fails.
-fn shut_down(disks: &[Disk]) -> Result<(), Error> {
+pub(crate) fn shut_down(disks: &[Disk]) -> Result<(), Error> {
     let mut result = Ok(());
     for disk in disks {
         if let Err(error) = disk.device.shutdown() {

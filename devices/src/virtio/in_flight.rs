@@ -23,10 +23,11 @@ const AT_INFLIGHT: usize = 0;
 const AT_NEXT: usize = 6;
 const AT_COUNTER: usize = 8;
 const ENTRY_BYTES: usize = 16;
+/// Where a region may begin.
+const ALIGN: usize = 64;
 
 /// Bytes of the region of a queue of `size` entries, rounded so that the next one is aligned.
 pub fn region_bytes(size: u16) -> usize {
-    const ALIGN: usize = 64;
     (HEADER_BYTES + ENTRY_BYTES * usize::from(size)).next_multiple_of(ALIGN)
 }
 
@@ -41,13 +42,11 @@ pub struct InFlightRegion {
 }
 
 impl InFlightRegion {
-    /// The region of queue number `queue`, of `size` entries, in memory for several of them. None if
-    /// it does not lie in `memory`.
-    pub fn new(memory: &Arc<MmapRegion>, queue: usize, size: u16) -> Option<Self> {
-        let bytes = region_bytes(size);
-        let at = queue.checked_mul(bytes)?;
-        let end = at.checked_add(bytes)?;
-        (end <= memory.size()).then(|| InFlightRegion {
+    /// The region of a queue of `size` entries, byte `at` of `memory` on. None if it is not aligned, or
+    /// does not lie in the memory.
+    pub fn new(memory: &Arc<MmapRegion>, at: usize, size: u16) -> Option<Self> {
+        let end = at.checked_add(region_bytes(size))?;
+        (end <= memory.size() && at.is_multiple_of(ALIGN)).then(|| InFlightRegion {
             memory: Arc::clone(memory),
             at,
             size,
@@ -150,7 +149,7 @@ mod tests {
     }
 
     fn region(memory: &Arc<MmapRegion>) -> InFlightRegion {
-        InFlightRegion::new(memory, 2, SIZE).unwrap()
+        InFlightRegion::new(memory, 2 * region_bytes(SIZE), SIZE).unwrap()
     }
 
     fn unfinished(memory: &Arc<MmapRegion>, used_idx: u16) -> Vec<u16> {
@@ -211,8 +210,9 @@ mod tests {
     #[test]
     fn memory_of_another_queue_or_of_a_liar_is_survived() {
         let memory = memory();
-        assert!(InFlightRegion::new(&memory, 3, SIZE).is_none());
-        assert!(InFlightRegion::new(&memory, usize::MAX, SIZE).is_none());
+        for at in [3 * region_bytes(SIZE), 8, usize::MAX - 63, usize::MAX] {
+            assert!(InFlightRegion::new(&memory, at, SIZE).is_none(), "{at}");
+        }
         // Another size: it begins anew.
         let mut region = region(&memory);
         region.store(AT_VERSION, VERSION);

@@ -41,6 +41,14 @@ pub enum ConfigError {
         /// What it is for, or what keeps it from doing anything.
         why: &'static str,
     },
+    /// Not one socket for each disk.
+    #[error("{disks} disks and {sockets} sockets: give each -d its --socket")]
+    Sockets {
+        /// How many disks there are.
+        disks: usize,
+        /// How many sockets there are.
+        sockets: usize,
+    },
     /// A disk without a path.
     #[error("disk `{0}` names no file: write PATH[,key[=value]]...")]
     DiskWithoutPath(String),
@@ -136,16 +144,22 @@ impl MachineConfig {
             Image::File(path) => Some(path.clone()),
             Image::BuiltIn(_) => None,
         };
-        let disks = self.disks.iter().map(|disk| match &disk.source {
-            Source::Image(path) => Some(path.clone()),
-            _ => None,
-        });
         let one = [
             ("the kernel", file(&self.kernel)),
             ("the initrd", self.initrd.clone()),
             ("the system disk", self.system.as_ref().and_then(file)),
         ];
-        let all = one.into_iter().chain(disks.map(|path| (DISK, path)));
-        all.filter_map(|(what, path)| Some((what, path?))).collect()
+        let one = one
+            .into_iter()
+            .filter_map(|(what, path)| Some((what, path?)));
+        one.chain(disk_files(&self.disks)).collect()
     }
+}
+
+/// The files of disks: what each is, and its path.
+pub fn disk_files(disks: &[DiskSpec]) -> impl Iterator<Item = (&'static str, PathBuf)> + use<'_> {
+    disks.iter().filter_map(|disk| match &disk.source {
+        Source::Image(path) => Some((DISK, path.clone())),
+        _ => None,
+    })
 }

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use iolite_devices_abi::blk::F_CONFIG_WCE;
 use iolite_devices_abi::status::F_RING_RESET;
-use vm_memory::{FileOffset, MmapRegion};
+use vm_memory::MmapRegion;
 
 use super::channel::{Channel, ChannelError};
 use super::eventfd::SharedEventFd;
 use super::line::{Changes, Line};
-use super::memory::{MAX_REGIONS, Memory, MemoryError};
+use super::memory::{self, MAX_REGIONS, Memory, MemoryError};
 use super::message::{self, InFlightSpec, Request, RingAddresses};
 use super::vring::Vring;
 use crate::doorbell::Doorbell;
+use crate::lines::Lines;
 use crate::virtio::device::{Activation, QueueStart, VirtioDevice};
 use crate::virtio::in_flight::{InFlightRegion, region_bytes};
 use crate::virtio::notifier::Notifier;
@@ -112,8 +113,9 @@ struct Said {
 }
 
 struct InFlight {
-    queue_size: u16,
     memory: Arc<MmapRegion>,
+    /// Bytes from one queue's region to the next one's.
+    stride: usize,
 }
 
 impl FrontEnd {
@@ -364,19 +366,22 @@ impl FrontEnd {
         let layout = vring
             .layout(&said.memory, &memory)
             .map_err(|error| Refusal::Queue(index, error))?;
-        let region = match &said.in_flight {
-            Some(InFlight { queue_size, memory }) if *queue_size == layout.size => {
-                InFlightRegion::new(memory, index, layout.size)
-            }
-            _ => None,
-        };
+        let region = said
+            .in_flight
+            .as_ref()
+            .and_then(|InFlight { memory, stride }| {
+                let region = InFlightRegion::new(memory, index * stride, layout.size);
+                region.filter(|_| region_bytes(layout.size) <= *stride)
+            });
         let longest = self.device.queue_max_sizes()[index];
         let from = vring.position(&memory, &layout, region, longest);
         vring.live = true;
         let features = said.features & !F_PROTOCOL_FEATURES;
         if !std::mem::replace(&mut said.active, true) {
             let queues = Vec::new();
-            self.device.activate(Activation { features, queues });
+            let mut lines = Lines::default();
+            self.device
+                .activate(Activation { features, queues }, &mut lines);
         }
         let queue = &self.queues[index];
         queue.notifier.reset();
@@ -385,7 +390,10 @@ impl FrontEnd {
             memory,
             from,
         };
-        self.device.activate_queue(index as u16, start, features);
+        let mut lines = Lines::default();
+        let number = index as u16;
+        self.device
+            .activate_queue(number, start, features, &mut lines);
         // There may be buffers that nobody notifies of any more.
         queue.doorbell.ring();
         Ok(())
@@ -454,7 +462,7 @@ impl FrontEnd {
 
     /// GET_INFLIGHT_FD: new memory, which the front-end will give back.
     fn new_in_flight(&mut self, spec: InFlightSpec) -> Result<Answer, Refusal> {
-        let bytes = self.in_flight_bytes(&spec)?;
+        let bytes = usize::from(self.in_flight_queues(&spec)?) * self.stride();
         let file = sealed_memory(bytes).map_err(Refusal::System)?;
         let mut payload = Vec::new();
         payload.extend_from_slice(&(bytes as u64).to_le_bytes());
@@ -466,29 +474,35 @@ impl FrontEnd {
     }
 
     fn set_in_flight(&mut self, spec: InFlightSpec, file: File) -> Result<(), Refusal> {
-        let bytes = self.in_flight_bytes(&spec)?;
-        if self.said.vrings.iter().any(|vring| vring.live) || spec.bytes < bytes as u64 {
+        let queues = usize::from(self.in_flight_queues(&spec)?);
+        let bytes = usize::try_from(spec.bytes).unwrap_or(usize::MAX);
+        let fits = (queues..=queues * region_bytes(u16::MAX)).contains(&bytes);
+        if !fits || self.said.vrings.iter().any(|vring| vring.live) {
             return Err(Refusal::Other("memory for what is in flight does not fit"));
         }
-        let memory = MmapRegion::from_file(FileOffset::new(file, spec.offset), bytes)
-            .map_err(|_| Refusal::Other("memory for what is in flight cannot be mapped"))?;
+        let memory = memory::map(file, spec.offset, bytes)?;
         self.said.in_flight = Some(InFlight {
-            queue_size: spec.queue_size,
             memory: Arc::new(memory),
+            stride: bytes / queues,
         });
         Ok(())
     }
 
-    /// How much memory what is in flight takes.
-    fn in_flight_bytes(&self, spec: &InFlightSpec) -> Result<usize, Refusal> {
-        let most = self.device.queue_max_sizes().iter().max().copied();
-        let (queues, size) = (usize::from(spec.queues), spec.queue_size);
-        if queues == 0 || queues > self.queues.len() || size == 0 || Some(size) > most {
-            return Err(Refusal::Other(
+    /// For how many queues the memory is.
+    fn in_flight_queues(&self, spec: &InFlightSpec) -> Result<u16, Refusal> {
+        match usize::from(spec.queues) {
+            queues if (1..=self.queues.len()).contains(&queues) => Ok(spec.queues),
+            _ => Err(Refusal::Other(
                 "memory for what is in flight of other queues",
-            ));
+            )),
         }
-        Ok(queues * region_bytes(size))
+    }
+
+    /// Bytes for each queue, as large as it may be: a driver need not keep to the size that its
+    /// front-end was told (QEMU's virtio-mmio says so of no queue).
+    fn stride(&self) -> usize {
+        let sizes = self.device.queue_max_sizes().iter();
+        sizes.map(|&size| region_bytes(size)).max().unwrap_or(0)
     }
 }
 

@@ -16,8 +16,10 @@ pub(super) const MAX_REGIONS: usize = 32;
 pub(super) enum MemoryError {
     #[error("memory of {0} bytes at {1:#x} is not possible")]
     Range(u64, u64),
-    #[error("memory at {0:#x} cannot be mapped: {1}")]
-    Map(u64, vm_memory::mmap::MmapRegionError),
+    #[error("memory cannot be mapped: {0}")]
+    Map(#[from] vm_memory::mmap::MmapRegionError),
+    #[error("memory of {0} bytes is not all in its file")]
+    File(usize),
     #[error("regions of memory overlap")]
     Overlap,
     #[error("{MAX_REGIONS} regions of memory are the most")]
@@ -102,8 +104,7 @@ impl Region {
         if bytes == 0 || ends.contains(&None) {
             return Err(range());
         }
-        let mapping = MmapRegion::from_file(FileOffset::new(file, spec.offset), bytes)
-            .map_err(|error| MemoryError::Map(spec.guest, error))?;
+        let mapping = map(file, spec.offset, bytes)?;
         let mapped = GuestRegionMmap::new(mapping, GuestAddress(spec.guest)).ok_or_else(range)?;
         let mapped = Arc::new(mapped);
         Ok(Region { spec, mapped })
@@ -113,6 +114,17 @@ impl Region {
         let overlap = |a: u64, b: u64| a < b + other.bytes && b < a + self.spec.bytes;
         overlap(self.spec.guest, other.guest) || overlap(self.spec.user, other.user)
     }
+}
+
+/// Maps `bytes` bytes of a front-end's file, which have to be there: what is not is a SIGBUS when it is
+/// touched.
+pub(super) fn map(file: File, offset: u64, bytes: usize) -> Result<MmapRegion, MemoryError> {
+    let found = file.metadata().ok().filter(|found| found.is_file());
+    let end = offset.checked_add(bytes as u64);
+    if end.is_none_or(|end| found.is_none_or(|found| found.len() < end)) {
+        return Err(MemoryError::File(bytes));
+    }
+    Ok(MmapRegion::from_file(FileOffset::new(file, offset), bytes)?)
 }
 
 #[cfg(test)]

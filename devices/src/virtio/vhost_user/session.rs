@@ -96,18 +96,19 @@ impl Server {
         backend: Arc<dyn Backend>,
         config: BlockConfig,
     ) -> Result<(BlockDevice, Server), BlockError> {
+        let (name, budget) = (config.name.clone(), config.budget.clone());
         let changes = Changes::new().map_err(BlockError::system("create an eventfd"))?;
         let changes = Arc::new(changes);
         let lines: Vec<Arc<Line>> = (0..config.queues).map(|_| Arc::default()).collect();
         let notifiers: Vec<_> = lines
             .iter()
-            .map(|line| Arc::new(Notifier::new(line.clone())))
+            .map(|line| Arc::new(Notifier::new(&name, line.clone(), &budget)))
             .collect();
         let device = BlockDevice::new(
             backend,
             config,
             Notifiers {
-                config: Arc::new(Notifier::new(changes.clone())),
+                config: Arc::new(Notifier::new(&name, changes.clone(), &budget)),
                 queues: notifiers.clone(),
             },
         )?;
