@@ -142,6 +142,20 @@ pub(super) enum Request {
 }
 
 impl Request {
+    /// Whether it is answered by what it asks for: then there is no way to refuse it.
+    pub(super) fn has_an_answer(&self) -> bool {
+        matches!(
+            self,
+            Request::GetFeatures
+                | Request::GetVringBase { .. }
+                | Request::GetProtocolFeatures
+                | Request::GetQueueNum
+                | Request::GetConfig { .. }
+                | Request::GetInflightFd(_)
+                | Request::GetMaxMemSlots
+        )
+    }
+
     /// What a message asks for.
     pub(super) fn parse(incoming: Incoming) -> Result<Request, MessageError> {
         let number = incoming.request;

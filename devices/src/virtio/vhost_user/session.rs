@@ -188,6 +188,7 @@ impl Server {
         let (number, needs_reply) = (incoming.request, incoming.needs_reply);
         let request = Request::parse(incoming)?;
         log::trace!("vhost-user: {request:?}");
+        let has_an_answer = request.has_an_answer();
         let outcome = self.front_end.handle(request);
         let acknowledges = needs_reply && self.front_end.acknowledges();
         match outcome {
@@ -195,7 +196,10 @@ impl Server {
             Ok(Answer::File(payload, file)) => channel.reply(number, &payload, Some(&file))?,
             Ok(Answer::Done) if acknowledges => channel.reply(number, &[0; 8], None)?,
             Ok(Answer::Done) => {}
-            Err(refusal) => refuse(channel, number, acknowledges, &refusal)?,
+            Err(refusal) => {
+                let listens = acknowledges && !has_an_answer;
+                refuse(channel, number, listens, &refusal)?;
+            }
         }
         Ok(())
     }
@@ -205,10 +209,10 @@ impl Server {
 fn refuse(
     channel: &Channel,
     number: u32,
-    acknowledges: bool,
+    listens: bool,
     refusal: &Refusal,
 ) -> Result<(), SessionError> {
-    if !acknowledges {
+    if !listens {
         return Err(SessionError::Refused(refusal.to_string()));
     }
     log::debug!("vhost-user: request {number} is refused: {refusal}");
