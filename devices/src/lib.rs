@@ -11,6 +11,7 @@
 
 pub mod block;
 pub mod bus;
+mod bus_error;
 pub mod doorbell;
 pub mod exit;
 #[cfg(test)]

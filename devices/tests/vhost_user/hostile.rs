@@ -415,6 +415,29 @@ fn a_ring_that_breaks_the_rules_is_told_of_by_its_err() {
     assert_eq!(front_end.request(0, T_IN, 0), S_OK);
 }
 
+/// The guest's memory is cut short under a live queue: whatever its rings say then, the disk goes on.
+#[test]
+fn memory_that_vanishes() {
+    let disk = Disk::patterned();
+    for bytes in [0, 0x1000, 0x8000, DATA] {
+        let mut front_end = disk.front_end();
+        front_end.read(0);
+        for slot in 0..8 {
+            front_end.submit(0, slot, T_IN, 0);
+        }
+        front_end.kick(0);
+        front_end.shared.set_len(bytes).unwrap();
+        // Nobody may touch what is gone but the device.
+        for _ in 0..20 {
+            front_end.kick(0);
+            thread::sleep(Duration::from_micros(200));
+        }
+        drop(front_end);
+        assert!(disk.how_it_ended().is_ok());
+    }
+    disk.assert_serves();
+}
+
 #[test]
 fn chains_that_make_no_sense() {
     let disk = Disk::patterned();

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use iolite_devices_abi::blk::F_CONFIG_WCE;
 use iolite_devices_abi::status::F_RING_RESET;
-use vm_memory::MmapRegion;
 
 use super::channel::{Channel, ChannelError};
 use super::eventfd::SharedEventFd;
 use super::line::{Changes, Line};
-use super::memory::{self, MAX_REGIONS, Memory, MemoryError};
+use super::memory::{MAX_REGIONS, Memory, MemoryError, Shared};
 use super::message::{self, InFlightSpec, Request, RingAddresses};
 use super::vring::Vring;
 use crate::doorbell::Doorbell;
@@ -113,7 +112,7 @@ struct Said {
 }
 
 struct InFlight {
-    memory: Arc<MmapRegion>,
+    shared: Shared,
     /// Bytes from one queue's region to the next one's.
     stride: usize,
 }
@@ -369,7 +368,8 @@ impl FrontEnd {
         let region = said
             .in_flight
             .as_ref()
-            .and_then(|InFlight { memory, stride }| {
+            .and_then(|InFlight { shared, stride }| {
+                let memory = &shared.mapping;
                 let region = InFlightRegion::new(memory, index * stride, layout.size);
                 region.filter(|_| region_bytes(layout.size) <= *stride)
             });
@@ -480,9 +480,9 @@ impl FrontEnd {
         if !fits || self.said.vrings.iter().any(|vring| vring.live) {
             return Err(Refusal::Other("memory for what is in flight does not fit"));
         }
-        let memory = memory::map(file, spec.offset, bytes)?;
+        let shared = Shared::map(file, spec.offset, bytes)?;
         self.said.in_flight = Some(InFlight {
-            memory: Arc::new(memory),
+            shared,
             stride: bytes / queues,
         });
         Ok(())

@@ -1,5 +1,6 @@
 //! The guest's memory, as its front-end shares it: regions of files, each with two addresses, the
 //! guest's (in descriptors) and the front-end's own (of rings).
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use super::message::RegionSpec;
+use crate::bus_error::Guard;
 
 /// How many regions there may be.
 pub(super) const MAX_REGIONS: usize = 32;
@@ -39,6 +41,13 @@ pub(super) struct Memory {
 struct Region {
     spec: RegionSpec,
     mapped: Arc<GuestRegionMmap>,
+    _shared: Shared,
+}
+
+/// A part of a front-end's file, mapped. What is dropped last is dropped when nobody uses it any more.
+pub(super) struct Shared {
+    _guard: Guard,
+    pub(super) mapping: Arc<MmapRegion>,
 }
 
 impl Memory {
@@ -104,10 +113,15 @@ impl Region {
         if bytes == 0 || ends.contains(&None) {
             return Err(range());
         }
-        let mapping = map(file, spec.offset, bytes)?;
-        let mapped = GuestRegionMmap::new(mapping, GuestAddress(spec.guest)).ok_or_else(range)?;
-        let mapped = Arc::new(mapped);
-        Ok(Region { spec, mapped })
+        let shared = Shared::map(file, spec.offset, bytes)?;
+        let mapping = Arc::clone(&shared.mapping);
+        let mapped =
+            GuestRegionMmap::with_arc(mapping, GuestAddress(spec.guest)).ok_or_else(range)?;
+        Ok(Region {
+            spec,
+            mapped: Arc::new(mapped),
+            _shared: shared,
+        })
     }
 
     fn overlaps(&self, other: &RegionSpec) -> bool {
@@ -116,15 +130,24 @@ impl Region {
     }
 }
 
-/// Maps `bytes` bytes of a front-end's file, which have to be there: what is not is a SIGBUS when it is
-/// touched.
-pub(super) fn map(file: File, offset: u64, bytes: usize) -> Result<MmapRegion, MemoryError> {
-    let found = file.metadata().ok().filter(|found| found.is_file());
-    let end = offset.checked_add(bytes as u64);
-    if end.is_none_or(|end| found.is_none_or(|found| found.len() < end)) {
-        return Err(MemoryError::File(bytes));
+impl Shared {
+    /// Maps `bytes` bytes of a front-end's file. They have to be there now; should the front-end cut
+    /// its file short afterwards, zeros take their place.
+    pub(super) fn map(file: File, offset: u64, bytes: usize) -> Result<Shared, MemoryError> {
+        let found = file.metadata().ok().filter(|found| found.is_file());
+        let end = offset.checked_add(bytes as u64);
+        if end.is_none_or(|end| found.is_none_or(|found| found.len() < end)) {
+            return Err(MemoryError::File(bytes));
+        }
+        let mapping = Arc::new(MmapRegion::from_file(FileOffset::new(file, offset), bytes)?);
+        // SAFETY: the mapping lives as long as the guard, which is dropped before it, and guest memory
+        // is touched by volatile and atomic accesses alone.
+        let guard = unsafe { Guard::new(mapping.as_ptr(), bytes) };
+        Ok(Shared {
+            _guard: guard.ok_or(MemoryError::TooMany)?,
+            mapping,
+        })
     }
-    Ok(MmapRegion::from_file(FileOffset::new(file, offset), bytes)?)
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@
 //! of the file is asked for now and then.
 
 mod coherent;
-mod copy;
 mod election;
 mod window;
 
@@ -25,8 +24,8 @@ use std::time::Duration;
 use super::end::End;
 use super::now::is_small;
 use crate::block::buffers::GuestBuffers;
+use crate::bus_error::Copier;
 use crate::ticks;
-use copy::Copier;
 use election::Election;
 use window::{WINDOW, Window};
 

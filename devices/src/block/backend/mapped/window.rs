@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
-use super::copy::Copier;
 use crate::block::backend::image;
 use crate::block::buffers::GuestBuffers;
+use crate::bus_error::Copier;
 
 /// Bytes of a window.
 pub(super) const WINDOW: u64 = 2 << 20;
