@@ -20,6 +20,7 @@ mod native;
 mod ours;
 mod qemu;
 mod results;
+mod server;
 mod subject;
 mod table;
 

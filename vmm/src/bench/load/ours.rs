@@ -145,7 +145,11 @@ fn run(disk: &Disk, more: &str) -> Result<Command, Error> {
     Ok(command)
 }
 
-fn this_program() -> Result<Command, Error> {
+/// The program that this is.
+///
+/// # Errors
+/// If the system does not say.
+pub fn this_program() -> Result<Command, Error> {
     let path = env::current_exe().map_err(Error::host("cannot find this program"))?;
     Ok(Command::new(path))
 }

@@ -1,6 +1,8 @@
-//! Our guest on QEMU's microvm: the same kernel, system disk and image, announced in the same way,
-//! with the settings that are said to be its best: an iothread of its own for the disk, and aio as
-//! chosen. The iothread polls as long as QEMU lets it by default (poll-max-ns=32768).
+//! Our guest on QEMU's microvm: the same kernel, system disk and image, announced in the same way.
+//!
+//! QEMU's own disk has the settings that are said to be its best: an iothread of its own, and aio as
+//! chosen. The iothread polls as long as QEMU lets it by default (poll-max-ns=32768). Or the disk is
+//! ours, served by another process (`iolite serve`).
 
 use std::env;
 use std::ffi::OsString;
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::machine::{INIT, Machine};
+use super::server::Server;
 use super::subject::{Load, Sample};
 use crate::config::path_item;
 use crate::error::Error;
@@ -29,15 +32,21 @@ pub fn is_installed() -> bool {
         .is_some_and(|paths| env::split_paths(&paths).any(|path| path.join(PROGRAM).is_file()))
 }
 
-/// A machine, and the files that it has open by their names.
+/// A machine, the files that it has open by their names, and who serves its disk.
 struct Qemu {
     machine: Box<Machine>,
     _files: [File; 2],
+    server: Option<Server>,
 }
 
 impl Load for Qemu {
     fn measure(&mut self, cell: &Cell) -> Result<Sample, Error> {
-        self.machine.measure(cell)
+        let server = || self.server.as_ref().map_or(0, Server::cpu_ns);
+        let before = server();
+        let mut sample = self.machine.measure(cell)?;
+        let server = || self.server.as_ref().map_or(0, Server::cpu_ns);
+        sample.cpu_ns += server().saturating_sub(before);
+        Ok(sample)
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {
@@ -55,13 +64,47 @@ pub fn start(
     direct: bool,
     queues: u64,
 ) -> Result<impl Load + use<>, Error> {
+    let cache = if direct { "none" } else { "writeback" };
+    let keys = format!("cache={cache},aio={aio}");
+    let more = format!(",iothread=io,num-queues={queues}");
+    let (mut command, files) = microvm(queues)?;
+    command.args(["-object", "iothread,id=io"]);
+    add_drive(&mut command, "disk", disk, &keys, &more);
+    Ok(Qemu {
+        machine: Box::new(Machine::start(&format!("qemu {aio}"), command, VCPU)?),
+        _files: files,
+        server: None,
+    })
+}
+
+/// Starts it with a disk that `server` serves.
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_served(name: &str, server: Server, queues: u64) -> Result<impl Load + use<>, Error> {
+    let (mut command, files) = microvm(queues)?;
+    let socket = server.socket();
+    let socket = socket.display();
+    command.args(["-chardev", &format!("socket,id=disk,path={socket}")]);
+    let device = format!("vhost-user-blk,chardev=disk,num-queues={queues},queue-size=256");
+    command.args(["-device", &device]);
+    Ok(Qemu {
+        machine: Box::new(Machine::start(name, command, VCPU)?),
+        _files: files,
+        server: Some(server),
+    })
+}
+
+/// The machine without the disk that is measured, and files that it needs to start.
+fn microvm(queues: u64) -> Result<(Command, [File; 2]), Error> {
     let kernel = copy(&guest::KERNEL)?;
     let system = copy(&guest::SYSTEM)?;
-    let cache = if direct { "none" } else { "writeback" };
     let mut command = Command::new(PROGRAM);
     command.args([
         "-M",
-        "microvm,acpi=off,pit=off,rtc=off,auto-kernel-cmdline=on",
+        "microvm,acpi=off,pit=off,rtc=off,auto-kernel-cmdline=on,memory-backend=memory",
+        "-object",
+        "memory-backend-memfd,id=memory,size=128M,share=on",
         "-accel",
         "kvm",
         "-cpu",
@@ -81,29 +124,19 @@ pub fn start(
         "virtio-mmio.force-legacy=false",
         "-device",
         "isa-debug-exit,iobase=0xf4,iosize=1",
-        "-object",
-        "iothread,id=io",
     ]);
     command.args(["-append", &format!("{INIT} queues={queues}")]);
     command.arg("-kernel").arg(path(&kernel));
-    let disk_keys = format!("cache={cache},aio={aio}");
-    let more = format!(",iothread=io,num-queues={queues}");
-    for (name, file, keys, more) in [
-        ("system", &*path(&system), "read-only=on", ""),
-        ("disk", disk, &disk_keys, &more),
-    ] {
-        let keys = format!("id={name},if=none,format=raw,file.locking=off,{keys},");
-        let mut drive = OsString::from(keys);
-        drive.push(path_item("file=", file));
-        command.arg("-drive").arg(drive);
-        let device = format!("virtio-blk-device,drive={name}{more}");
-        command.args(["-device", &device]);
-    }
-    let name = format!("qemu {aio}");
-    Ok(Qemu {
-        machine: Box::new(Machine::start(&name, command, VCPU)?),
-        _files: [kernel, system],
-    })
+    add_drive(&mut command, "system", &path(&system), "read-only=on", "");
+    Ok((command, [kernel, system]))
+}
+
+fn add_drive(command: &mut Command, name: &str, file: &Path, keys: &str, more: &str) {
+    let keys = format!("id={name},if=none,format=raw,file.locking=off,{keys},");
+    let mut drive = OsString::from(keys);
+    drive.push(path_item("file=", file));
+    command.arg("-drive").arg(drive);
+    command.args(["-device", &format!("virtio-blk-device,drive={name}{more}")]);
 }
 
 /// A part of the guest as a file without a name; QEMU wants whole sectors.

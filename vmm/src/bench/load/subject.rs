@@ -9,6 +9,7 @@ use iolite_guest_core::bench::{Cell, Measured};
 use super::image::Image;
 use super::native::{Threads, Uring};
 use super::ours::{self, Beside, Traced};
+use super::server::Server;
 use super::{Options, qemu};
 use crate::config::{ConfigError, DiskSpec};
 use crate::error::Error;
@@ -24,6 +25,8 @@ pub enum Against {
     Host,
     /// The same guest under QEMU's microvm, with aio=threads and with aio=io_uring
     Qemu,
+    /// The same guest under QEMU's microvm, its disk the first iolite's, by iolite serve
+    Serve,
     /// The first iolite with run --trace: what recording costs
     Traced,
     /// The first iolite with a second disk of latency=50ms that the guest keeps busy meanwhile
@@ -65,6 +68,8 @@ pub enum Subject {
     Limit,
     /// Our guest on QEMU, its disk with this aio.
     Qemu(&'static str),
+    /// Our guest on QEMU, its disk served by iolite, with these keys.
+    Served(String),
     /// io_uring on the host, one thread.
     HostUring,
     /// A thread for each request in flight on the host.
@@ -124,8 +129,11 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
                 Subject::HostThreads,
                 Subject::HostMapping,
             ],
-            Against::Qemu if !qemu::is_installed() => return Err(no_qemu()),
+            Against::Qemu | Against::Serve if !qemu::is_installed() => {
+                return Err(no_qemu(*against));
+            }
             Against::Qemu => ["threads", "io_uring"].map(Subject::Qemu).to_vec(),
+            Against::Serve => vec![Subject::Served(all_keys[0].clone())],
             Against::Traced => vec![Subject::Traced(all_keys[0].clone())],
             Against::Neighbour => vec![Subject::Beside(all_keys[0].clone())],
         };
@@ -157,10 +165,11 @@ fn comma(keys: &str) -> &'static str {
     if keys.is_empty() { "" } else { "," }
 }
 
-fn no_qemu() -> Error {
-    let program = qemu::PROGRAM;
+fn no_qemu(against: Against) -> Error {
+    let (program, against) = (qemu::PROGRAM, against.to_possible_value());
+    let against = against.map_or_else(String::new, |value| value.get_name().to_owned());
     Error::Bench(format!(
-        "--against qemu needs {program} in PATH (Debian: apt-get install qemu-system-x86)"
+        "--against {against} needs {program} in PATH (Debian: apt-get install qemu-system-x86)"
     ))
 }
 
@@ -168,7 +177,10 @@ impl Subject {
     /// The keys of its disk, if it is iolite's.
     pub fn keys(&self) -> Option<&str> {
         match self {
-            Subject::Iolite(keys) | Subject::Traced(keys) | Subject::Beside(keys) => Some(keys),
+            Subject::Iolite(keys)
+            | Subject::Traced(keys)
+            | Subject::Beside(keys)
+            | Subject::Served(keys) => Some(keys),
             _ => None,
         }
     }
@@ -204,6 +216,10 @@ impl Subject {
             Subject::Beside(_) => Box::new(Beside::start(&disk)?),
             Subject::Limit => Box::new(ours::limit(&path, direct)?),
             Subject::Qemu(aio) => Box::new(qemu::start(&path, aio, direct, queues)?),
+            Subject::Served(_) => {
+                let server = Server::start(&disk)?;
+                Box::new(qemu::start_served(&self.to_string(), server, queues)?)
+            }
             Subject::HostUring => Box::new(Uring::new(&path, image.bytes(), direct)?),
             Subject::HostThreads => Box::new(Threads::calling(&path, image.bytes(), direct)?),
             Subject::HostMapping => Box::new(Threads::copying(&path, image.bytes())?),
@@ -221,6 +237,7 @@ impl fmt::Display for Subject {
             Subject::Beside(_) => write!(f, "beside {}", ours::SLOW_KEYS),
             Subject::Limit => f.write_str("limit"),
             Subject::Qemu(aio) => write!(f, "qemu {aio}"),
+            Subject::Served(_) => f.write_str("qemu + serve"),
             Subject::HostUring => f.write_str("host io_uring"),
             Subject::HostThreads => f.write_str("host preadv"),
             Subject::HostMapping => f.write_str("host mmap"),
