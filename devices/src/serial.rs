@@ -6,7 +6,9 @@
 //!
 //! Input: the UART's receive FIFO holds 64 bytes, a backlog on our side holds [`BACKLOG_BYTES`]
 //! more. [`Serial::enqueue`] says how many bytes it took; nothing taken is lost. When it took less
-//! than it was given, the caller keeps the rest and waits for [`Serial::room`].
+//! than it was given, the caller keeps the rest and waits for [`Serial::room`]. When there is to be no
+//! more input, the line's carrier is lost (DCD in the modem status register reads 0) as soon as the
+//! guest has read all there is, as if a modem had hung up.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -24,6 +26,12 @@ use crate::interrupt::Interrupt;
 pub const BACKLOG_BYTES: usize = 4096;
 /// Offset of the data register.
 const DATA: u64 = 0;
+/// Offset of the modem status register, and its bit for the carrier.
+const MODEM_STATUS: u64 = 6;
+const CARRIER: u8 = 0x80;
+/// Offset of the line status register, and its bit for received data.
+const LINE_STATUS: u64 = 5;
+const DATA_READY: u8 = 0x01;
 
 /// A serial port.
 pub struct Serial {
@@ -37,6 +45,8 @@ struct State {
     backlog: VecDeque<u8>,
     /// An `enqueue` took less than it was given.
     caller_waits: bool,
+    /// There is to be no more input.
+    ended: bool,
 }
 
 /// vm-superio's name for an [`Interrupt`].
@@ -61,6 +71,7 @@ impl Serial {
                 uart: Uart::new(Line(interrupt), Vec::new()),
                 backlog: VecDeque::new(),
                 caller_waits: false,
+                ended: false,
             }),
             output: Mutex::new(output),
             room: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
@@ -70,15 +81,15 @@ impl Serial {
     /// Hands input to the guest and returns how many bytes were taken: all of them, or as many as
     /// FIFO and backlog have room for.
     pub fn enqueue(&self, input: &[u8]) -> usize {
+        self.lock().enqueue(input)
+    }
+
+    /// The same for the last of the input: if all of it is taken, there is to be no more.
+    pub fn enqueue_last(&self, input: &[u8]) -> usize {
         let mut state = self.lock();
-        let taken = input.len().min(BACKLOG_BYTES - state.backlog.len());
-        state.backlog.extend(&input[..taken]);
-        state.refill();
-        // What the FIFO took just now made room again.
-        let more = (input.len() - taken).min(BACKLOG_BYTES - state.backlog.len());
-        state.backlog.extend(&input[taken..taken + more]);
-        state.caller_waits = taken + more < input.len();
-        taken + more
+        let taken = state.enqueue(input);
+        state.ended = taken == input.len();
+        taken
     }
 
     /// Readable (an eventfd, non-blocking) when there is room again after an
@@ -101,6 +112,31 @@ impl Serial {
 }
 
 impl State {
+    fn enqueue(&mut self, input: &[u8]) -> usize {
+        let taken = input.len().min(BACKLOG_BYTES - self.backlog.len());
+        self.backlog.extend(&input[..taken]);
+        self.refill();
+        // What the FIFO took just now made room again.
+        let more = (input.len() - taken).min(BACKLOG_BYTES - self.backlog.len());
+        self.backlog.extend(&input[taken..taken + more]);
+        self.caller_waits = taken + more < input.len();
+        taken + more
+    }
+
+    fn read(&mut self, offset: u64) -> u8 {
+        let value = self.uart.read(offset as u8);
+        if offset == MODEM_STATUS && self.has_hung_up() {
+            return value & !CARRIER;
+        }
+        value
+    }
+
+    /// Has the guest read all there will ever be?
+    fn has_hung_up(&mut self) -> bool {
+        let mut unread = || self.uart.read(LINE_STATUS as u8) & DATA_READY != 0;
+        self.ended && self.backlog.is_empty() && !unread()
+    }
+
     /// Moves input from the backlog to the FIFO.
     fn refill(&mut self) {
         while !self.backlog.is_empty() && self.uart.fifo_capacity() > 0 {
@@ -126,7 +162,7 @@ impl BusDevice for Serial {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let mut state = self.lock();
         for byte in data.iter_mut() {
-            *byte = state.uart.read(offset as u8);
+            *byte = state.read(offset);
         }
         if offset == DATA {
             state.refill();
@@ -160,7 +196,6 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     const IER: u64 = 1;
-    const LSR: u64 = 5;
 
     #[derive(Default)]
     struct Edges(AtomicU32);
@@ -222,7 +257,7 @@ mod tests {
         let serial = Serial::new(Box::new(Closed), Arc::new(Edges::default())).unwrap();
         serial.write(DATA, b"lost");
         assert_eq!(
-            read(&serial, LSR) & 0x60,
+            read(&serial, LINE_STATUS) & 0x60,
             0x60,
             "the transmitter is not ready"
         );
@@ -235,7 +270,7 @@ mod tests {
         let input: Vec<u8> = (0..1000).map(|at| at as u8).collect();
         assert_eq!(serial.enqueue(&input), 1000);
         let mut arrived = Vec::new();
-        while read(&serial, LSR) & 1 != 0 {
+        while read(&serial, LINE_STATUS) & 1 != 0 {
             arrived.push(read(&serial, DATA));
         }
         assert_eq!(arrived, input);
@@ -261,6 +296,27 @@ mod tests {
     }
 
     #[test]
+    fn the_carrier_is_lost_when_the_last_of_the_input_was_read() {
+        let (serial, ..) = serial();
+        let carrier = || read(&serial, MODEM_STATUS) & CARRIER != 0;
+        // More than FIFO and backlog hold.
+        let input = vec![b'x'; 2 * BACKLOG_BYTES];
+        let taken = serial.enqueue_last(&input);
+        assert!(taken < input.len() && carrier());
+        for _ in 0..taken {
+            read(&serial, DATA);
+        }
+        assert!(carrier(), "there is more to come");
+        let rest = input.len() - taken;
+        assert_eq!(serial.enqueue_last(&input[taken..]), rest);
+        for _ in 0..rest {
+            assert!(carrier());
+            read(&serial, DATA);
+        }
+        assert!(!carrier());
+    }
+
+    #[test]
     fn an_interrupt_comes_for_each_refill() {
         // A driver that reads only in its interrupt handler, 64 bytes at a time, gets everything.
         let (serial, _, edges) = serial();
@@ -269,7 +325,7 @@ mod tests {
         let (mut seen, mut arrived) = (0, 0);
         while edges.0.load(Ordering::Relaxed) > seen {
             seen = edges.0.load(Ordering::Relaxed);
-            while read(&serial, LSR) & 1 != 0 {
+            while read(&serial, LINE_STATUS) & 1 != 0 {
                 read(&serial, DATA);
                 arrived += 1;
             }

@@ -24,6 +24,8 @@ use crate::ensure;
 /// A command line being put together.
 pub struct Iolite {
     command: Command,
+    /// Stdin, stdout and stderr where they are not ours to write and read.
+    streams: [Option<Stdio>; 3],
 }
 
 impl Iolite {
@@ -31,12 +33,15 @@ impl Iolite {
     pub fn new() -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_iolite"));
         command.env_remove("RUST_LOG").env_remove("NO_COLOR");
-        Iolite { command }
+        Iolite::other(command)
     }
 
     /// Another program altogether.
     pub fn other(command: Command) -> Self {
-        Iolite { command }
+        Iolite {
+            command,
+            streams: [const { None }; 3],
+        }
     }
 
     /// `iolite run` with our guest.
@@ -78,9 +83,46 @@ impl Iolite {
         self
     }
 
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
     /// Adds an option and its value.
     pub fn option(self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.arg(name).arg(value)
+    }
+
+    /// Gives it this stdin.
+    pub fn stdin(mut self, from: impl Into<Stdio>) -> Self {
+        self.streams[0] = Some(from.into());
+        self
+    }
+
+    /// Gives it this stdout.
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Self {
+        self.streams[1] = Some(to.into());
+        self
+    }
+
+    /// Gives it this stderr.
+    pub fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.streams[2] = Some(to.into());
+        self
+    }
+
+    /// Adds to its environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// The same command line in a shell that does this first.
+    pub fn after(self, preparation: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{preparation}; exec \"$0\" \"$@\"")]);
+        self.behind(shell)
     }
 
     /// Adds a disk: a path, and keys behind it.
@@ -123,11 +165,19 @@ impl Iolite {
         let mut strace = Command::new("strace");
         strace.args(["--follow-forks", "--quiet=all", "--seccomp-bpf"]);
         strace.arg("--output").arg(log).args(options);
-        strace
+        self.behind(strace)
+    }
+
+    /// The same command line as arguments of another program.
+    fn behind(self, mut other: Command) -> Self {
+        other
             .arg(self.command.get_program())
             .args(self.command.get_args());
-        strace.env_remove("RUST_LOG").env_remove("NO_COLOR");
-        Iolite { command: strace }
+        other.env_remove("RUST_LOG").env_remove("NO_COLOR");
+        Iolite {
+            command: other,
+            streams: self.streams,
+        }
     }
 
     /// Runs it to its end, without input.
@@ -142,14 +192,15 @@ impl Iolite {
 
     /// Starts it; the caller looks at its output, types into it, sends it signals.
     pub fn start(mut self) -> Result<Running, Failed> {
-        self.command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let [stdin, stdout, stderr] = self.streams.map(|own| own.unwrap_or_else(Stdio::piped));
+        self.command.stdin(stdin).stdout(stdout).stderr(stderr);
         let started = Instant::now();
         let mut child = self.command.spawn()?;
+        let command = format!("{:?}", self.command);
+        // It has our ends of the streams: those would keep a pipe open.
+        drop(self.command);
         Ok(Running {
-            command: format!("{:?}", self.command),
+            command,
             started,
             stdin: child.stdin.take(),
             stdout: child.stdout.take().map(Collector::start),
@@ -202,19 +253,29 @@ impl Running {
 
     /// Waits until `text` has appeared on stdout `times` times.
     pub fn wait_for(&self, text: &str, times: usize) -> Result<(), Failed> {
+        self.wait_for_in(&self.stdout, text, times)
+    }
+
+    /// Waits until `text` has appeared on stderr.
+    pub fn wait_for_error(&self, text: &str) -> Result<(), Failed> {
+        self.wait_for_in(&self.stderr, text, 1)
+    }
+
+    fn wait_for_in(
+        &self,
+        stream: &Option<Collector>,
+        text: &str,
+        times: usize,
+    ) -> Result<(), Failed> {
         let deadline = self.started + deadline();
-        let seen = self
-            .stdout
+        let seen = stream
             .as_ref()
             .is_some_and(|out| out.wait_for(text, times, deadline));
         ensure!(
             seen,
-            "{}: {text:?} did not appear {times} times on stdout, which was:\n{}",
+            "{}: {text:?} did not appear {times} times in the output, which was:\n{}",
             self.command,
-            self.stdout
-                .as_ref()
-                .map(Collector::text)
-                .unwrap_or_default()
+            stream.as_ref().map(Collector::text).unwrap_or_default()
         );
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The serial console: what is typed reaches the guest's shell, all of it and in order.
 
+use std::fs::File;
+
 use libtest_mimic::Trial;
 
 use crate::ensure;
@@ -14,6 +16,14 @@ pub fn tests() -> Vec<Trial> {
         trial::test("console::the_shell_answers", the_shell_answers),
         trial::test("console::a_burst_of_input_loses_nothing", a_burst_of_input),
         trial::test("console::the_end_of_input_ends_the_shell", the_end_of_input),
+        trial::test(
+            "console::the_end_of_input_ends_every_shell",
+            the_end_of_input_stays,
+        ),
+        trial::test(
+            "console::an_input_that_cannot_be_read_has_ended",
+            unreadable_input,
+        ),
         trial::test(
             "console::a_crashed_program_leaves_the_shell_alone",
             a_crashed_program,
@@ -68,6 +78,27 @@ fn a_burst_of_input() -> Outcome {
 
 fn the_end_of_input() -> Outcome {
     Iolite::run().expect(0)?.says(PROMPT)?;
+    Ok(())
+}
+
+/// A shell in a shell takes the end, and the outer one gets it all the same.
+fn the_end_of_input_stays() -> Outcome {
+    for shells in 1..4 {
+        let mut running = Iolite::run().start()?;
+        running.send(&"sh\n".repeat(shells))?;
+        let ended = running.finish()?.expect(0)?;
+        let prompts = ended.stdout.matches(PROMPT).count();
+        ensure!(prompts == 2 * shells + 1, "{}", ended.report());
+    }
+    Ok(())
+}
+
+/// A directory, and what nohup gives for a terminal: a file that is open for writing only.
+fn unreadable_input() -> Outcome {
+    let write_only = File::options().write(true).open("/dev/null")?;
+    for stdin in [File::open("/")?, write_only] {
+        Iolite::run().stdin(stdin).expect(0)?.says(PROMPT)?;
+    }
     Ok(())
 }
 

@@ -104,7 +104,7 @@ fn fill() -> bool {
 }
 
 /// Reads what has arrived, at least a byte; 0 at the end of input, which is a byte 4 (Ctrl-D) at
-/// the beginning.
+/// the beginning, or for good a line whose other end has hung up.
 pub fn read_to_user(buf: u64, len: u64) -> Result<u64, Errno> {
     if len == 0 {
         return Ok(0);
@@ -118,6 +118,9 @@ pub fn read_to_user(buf: u64, len: u64) -> Result<u64, Errno> {
         }
         if scheduler::current_is_killed() {
             return Err(Errno::EINTR);
+        }
+        if serial::has_hung_up() {
+            break 0;
         }
         scheduler::block(Wait::Console);
     };

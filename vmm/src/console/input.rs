@@ -1,8 +1,8 @@
 //! Stdin to COM1's input, never faster than the guest takes it.
 //!
 //! Stdin is read when it is readable and everything read before was taken. Files cannot be polled
-//! and are always readable. The end of an input that is no terminal reaches the guest as Ctrl-D,
-//! once; the end of a terminal is the end of input.
+//! and are always readable. An input that cannot be read has ended. The end reaches the guest as
+//! Ctrl-D, once, and as a carrier that is lost, for good.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -74,7 +74,10 @@ impl Input {
         if self.rest.is_empty() && !self.ended {
             self.read();
         }
-        let taken = self.serial.enqueue(&self.rest);
+        let taken = match self.ended {
+            true => self.serial.enqueue_last(&self.rest),
+            false => self.serial.enqueue(&self.rest),
+        };
         self.rest.drain(..taken);
         match (self.rest.is_empty(), self.ended) {
             (false, _) => Wait::Room,
@@ -86,12 +89,7 @@ impl Input {
     fn read(&mut self) {
         let mut buffer = [0; 1024];
         match self.stdin.read(&mut buffer) {
-            Ok(0) => {
-                self.ended = true;
-                if !self.is_terminal {
-                    self.rest.push(CTRL_D);
-                }
-            }
+            Ok(0) => self.end(),
             Ok(len) => self.rest.extend_from_slice(&buffer[..len]),
             Err(e)
                 if matches!(
@@ -100,8 +98,13 @@ impl Input {
                 ) => {}
             Err(error) => {
                 log::debug!("stdin cannot be read: {error}");
-                self.ended = true;
+                self.end();
             }
         }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.rest.push(CTRL_D);
     }
 }

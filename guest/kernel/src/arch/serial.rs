@@ -8,12 +8,14 @@ const INTERRUPT_ENABLE: u16 = COM1_PORT + 1;
 const FIFO_CONTROL: u16 = COM1_PORT + 2;
 const MODEM_CONTROL: u16 = COM1_PORT + 4;
 const LINE_STATUS: u16 = COM1_PORT + 5;
+const MODEM_STATUS: u16 = COM1_PORT + 6;
 
 const RECEIVED_DATA_AVAILABLE: u8 = 1;
 const FIFO_ON_AND_CLEARED: u8 = 0x07;
 /// DTR, RTS, and OUT2, which lets the interrupt out of the chip.
 const LINES_ON: u8 = 0x0b;
 const DATA_READY: u8 = 1;
+const CARRIER: u8 = 0x80;
 
 /// Turns interrupts for input on.
 pub fn enable_input() {
@@ -25,6 +27,11 @@ pub fn enable_input() {
 /// Sends `bytes`.
 pub fn write(bytes: &[u8]) {
     cpu::write_port_bytes(COM1_PORT, bytes);
+}
+
+/// Has the other end hung up? Then what has arrived is all that ever will.
+pub fn has_hung_up() -> bool {
+    cpu::read_port(MODEM_STATUS) & CARRIER == 0
 }
 
 /// A byte of input, if there is one.
