@@ -186,15 +186,14 @@ extern "C" fn on_bus_error(
         match (*info).si_code {
             // Memory somewhere is broken, and nobody has touched it yet.
             libc::BUS_MCEERR_AO => {}
-            // Somebody has sent it, who wants the end of the process.
-            ..=0 => {
-                libc::signal(signal, libc::SIG_DFL);
-                libc::raise(signal);
-            }
-            // The instruction runs once more, and this time the fault is its own handler's.
-            _ => {
+            // The instruction runs once more, and this time the fault is the other handler's; what somebody
+            // has sent is sent once more.
+            code => {
                 if let Some(Some(previous)) = PREVIOUS.get() {
                     libc::sigaction(signal, previous, std::ptr::null_mut());
+                }
+                if code <= 0 {
+                    libc::raise(signal);
                 }
             }
         }

@@ -21,7 +21,7 @@ pub mod interrupt;
 pub mod lines;
 pub mod power;
 pub mod serial;
-mod thread;
+pub mod thread;
 pub mod throttle;
 mod ticks;
 pub mod trace;

@@ -2,11 +2,20 @@
 //! a thread's own doing, and the end of the process where it is blocked.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::sync::OnceLock;
+use std::thread::{self, Builder, JoinHandle};
 
 /// Stack of a device's thread in bytes. Only the pages that are used cost memory, but a small
 /// stack keeps a mistake small.
 const STACK_BYTES: usize = 128 * 1024;
+
+static ON_PANIC: OnceLock<fn()> = OnceLock::new();
+
+/// Has `tell` called by each thread of a device that ends by a panic: a disk with such a thread missing
+/// does not do what it should. Of several calls the first counts.
+pub fn on_panic(tell: fn()) {
+    let _ = ON_PANIC.set(tell);
+}
 
 /// Starts `body` on a thread called `name` that receives no signal: signals are the main thread's.
 ///
@@ -19,10 +28,23 @@ pub(crate) fn spawn(
     // A thread inherits its creator's mask: blocked here, there is no moment in which the new
     // thread could receive one.
     let _mask = SignalMask::block_all();
-    Builder::new()
-        .name(name)
-        .stack_size(STACK_BYTES)
-        .spawn(body)
+    Builder::new().name(name).stack_size(STACK_BYTES).spawn(|| {
+        let _told = TellOfPanic;
+        body();
+    })
+}
+
+/// Dropped when a thread ends.
+struct TellOfPanic;
+
+impl Drop for TellOfPanic {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(tell) = ON_PANIC.get()
+        {
+            tell();
+        }
+    }
 }
 
 /// Has the kernel wake the calling thread from timed waits as exactly as it can, not up to 50 us
@@ -76,5 +98,23 @@ impl Drop for SignalMask {
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+
+    #[test]
+    fn a_thread_that_panics_is_told_of() {
+        on_panic(|| drop(TOLD.fetch_add(1, SeqCst)));
+        spawn("ends-well".into(), || ()).unwrap().join().unwrap();
+        assert_eq!(TOLD.load(SeqCst), 0);
+        let panics = spawn("panics".into(), || panic!("on purpose")).unwrap();
+        assert!(panics.join().is_err());
+        assert_eq!(TOLD.load(SeqCst), 1);
     }
 }
