@@ -8,15 +8,16 @@ mod plain;
 #[path = "support/tiny.rs"]
 mod tiny;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
+use nix::sys::termios::{FlowArg, LocalFlags, Termios, tcflow, tcgetattr};
 use nix::unistd::Pid;
 use tempfile::NamedTempFile;
 use tiny::{Entry, Tiny};
@@ -88,6 +89,18 @@ impl Session {
         assert_eq!(String::from_utf8_lossy(&bytes), text);
     }
 
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    fn has_thread(&self, name: &str) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let names = tasks
+            .flatten()
+            .map(|task| fs::read_to_string(task.path().join("comm")));
+        names.flatten().any(|comm| comm.trim_end() == name)
+    }
+
     fn press(&mut self, keys: &[u8]) {
         self.screen.write_all(keys).unwrap();
     }
@@ -138,9 +151,54 @@ fn every_end_restores_the_terminal() {
     session.press(b"\x03");
     session.ends(130);
 
-    let session = Session::start(Tiny::spin, &[]);
+    for (signal, code) in [
+        (Signal::SIGTERM, 143),
+        (Signal::SIGUSR2, 140),
+        (Signal::SIGALRM, 142),
+        (Signal::SIGXCPU, 152),
+    ] {
+        let session = Session::start(Tiny::spin, &[]);
+        session.wait_for_character_mode(true);
+        session.signal(signal);
+        session.ends(code);
+    }
+    // Signals of faults are what the process dies of.
+    for signal in [Signal::SIGABRT, Signal::SIGSEGV, Signal::SIGBUS] {
+        let mut session = Session::start(Tiny::spin, &[]);
+        session.wait_for_character_mode(true);
+        session.signal(signal);
+        assert_eq!(session.child.wait().unwrap().signal(), Some(signal as i32));
+        assert_eq!(tcgetattr(&session.terminal).unwrap(), session.found);
+    }
+}
+
+/// A terminal that takes nothing (Ctrl-S) keeps no disk from its end.
+fn a_stopped_terminal_does_not_keep_the_machine() {
+    let image = NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let interval = [
+        "--stats-interval",
+        "1ms",
+        "-d",
+        image.path().to_str().unwrap(),
+    ];
+    let mut session = Session::start(|tiny| tiny.echo_until(b'q').reset(), &interval);
     session.wait_for_character_mode(true);
-    kill(Pid::from_raw(session.child.id() as i32), Signal::SIGTERM).unwrap();
+    tcflow(&session.terminal, FlowArg::TCOOFF).unwrap();
+    // A line of statistics waits by now, and then an answer of the guest.
+    sleep(Duration::from_millis(100));
+    session.press(b"a");
+    sleep(Duration::from_millis(100));
+    session.signal(Signal::SIGTERM);
+    let start = Instant::now();
+    while session.has_thread("vda-queue") {
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(10), "the disk does not end");
+        sleep(Duration::from_millis(5));
+    }
+    // The line is still not written, and is not waited for any more.
+    sleep(Duration::from_millis(200));
+    session.signal(Signal::SIGTERM);
     session.ends(143);
 }
 
@@ -149,7 +207,7 @@ fn a_suspended_machine_leaves_the_terminal_to_others() {
     session.wait_for_character_mode(true);
     session.press(b"\x1a");
     session.wait_for_character_mode(false);
-    kill(Pid::from_raw(session.child.id() as i32), Signal::SIGCONT).unwrap();
+    session.signal(Signal::SIGCONT);
     session.wait_for_character_mode(true);
     session.press(b"q");
     session.read("q");
@@ -179,5 +237,6 @@ plain_tests![
     a_line_of_statistics_makes_room_for_the_guest,
     keys_arrive_one_by_one_and_without_echo,
     every_end_restores_the_terminal,
+    a_stopped_terminal_does_not_keep_the_machine,
     a_suspended_machine_leaves_the_terminal_to_others,
 ];

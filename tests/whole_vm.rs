@@ -7,6 +7,8 @@
 
 #[path = "support/chrome.rs"]
 mod chrome;
+#[path = "support/preload.rs"]
+mod preload;
 mod support;
 
 #[path = "whole_vm/bad_input.rs"]
@@ -33,8 +35,12 @@ mod log;
 mod microvm;
 #[path = "whole_vm/order.rs"]
 mod order;
+#[path = "whole_vm/panics.rs"]
+mod panics;
 #[path = "whole_vm/programs.rs"]
 mod programs;
+#[path = "whole_vm/signals.rs"]
+mod signals;
 #[path = "whole_vm/stats.rs"]
 mod stats;
 #[path = "whole_vm/trace.rs"]
@@ -57,7 +63,9 @@ fn main() {
         console::tests(),
         log::tests(),
         order::tests(),
+        panics::tests(),
         programs::tests(),
+        signals::tests(),
         trace::tests(),
         stats::tests(),
         usertests::tests(),

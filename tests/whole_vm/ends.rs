@@ -1,7 +1,7 @@
 //! How a machine ends: by itself, by a crash, by a timeout, by a signal; and what its disks hold
 //! then.
 
-use std::fs;
+use std::fs::{self, File};
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Trial> {
         ),
         trial::test("ends::a_killed_machine_releases_its_image", killed),
         trial::test("ends::a_closed_stdout_ends_the_machine", closed_stdout),
+        trial::test("ends::a_full_stdout_has_its_code", full_stdout),
     ]
 }
 
@@ -152,5 +153,34 @@ fn closed_stdout() -> Outcome {
         "it is not calm about it\n{}",
         ended.report()
     );
+    Ok(())
+}
+
+/// What is printed has no place: one line, whoever prints.
+fn full_stdout() -> Outcome {
+    let image = Image::patterned(1 << 20, 1)?;
+    let trace = image.beside("trace");
+    Iolite::traced_program("verify /dev/vdb 1")
+        .disk(image.with("ro"))
+        .option("--trace", &trace)
+        .expect(0)?;
+    let full = || File::options().write(true).open("/dev/full");
+    for iolite in [
+        Iolite::run(),
+        Iolite::demo().option("--paths", "async-read"),
+        Iolite::new().arg("check"),
+        Iolite::new().args(["bench", "cost", "--operations", "1"]),
+        Iolite::new().args(["trace", "summary"]).arg(&trace),
+        Iolite::new().args(["trace", "timeline"]).arg(&trace),
+        Iolite::new().arg("--help"),
+    ] {
+        let ended = iolite.stdout(full()?).expect(4)?;
+        let said = ended.stderr.contains("cannot write to stdout: No space");
+        ensure!(
+            said && ended.stderr.lines().count() == 1,
+            "{}",
+            ended.report()
+        );
+    }
     Ok(())
 }

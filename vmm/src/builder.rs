@@ -311,7 +311,11 @@ fn attach(
         "{name}: {} at {base:#x}, interrupt line {line}",
         spec.source
     );
-    Ok(Disk { name, device })
+    Ok(Disk {
+        name,
+        device: Arc::new(device),
+        writable: !spec.read_only,
+    })
 }
 
 /// What the device called `name` is to be.
@@ -334,7 +338,7 @@ pub(crate) fn block_config(name: &str, spec: &DiskSpec, budget: &Budget) -> Bloc
 
 /// A disk as a part of the machine, for people.
 pub(crate) fn part(disk: &Disk, spec: &DiskSpec, bytes: u64) -> String {
-    let Disk { name, device } = disk;
+    let Disk { name, device, .. } = disk;
     let mut part = format!("; {name}: {}, {} engine", size(bytes), device.engine());
     if spec.queues > 1 {
         part.push_str(&format!(", {} queues", spec.queues));

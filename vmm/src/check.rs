@@ -1,11 +1,10 @@
 //! `iolite check`: can machines run here, and on what?
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::kvm;
+use crate::{kvm, screen};
 
 /// KVM's vendor modules and what they are.
 const PLATFORMS: [(&str, &str); 3] = [
@@ -25,7 +24,7 @@ pub fn run() -> Result<ExitCode, Error> {
     let kvm = kvm::open()?;
     let memory = crate::memory::create(crate::memory::MIN_BYTES)?;
     kvm::create_vm(&kvm, &memory)?;
-    let _ = writeln!(io::stdout(), "/dev/kvm is usable ({})", platform());
+    screen::print(&format!("/dev/kvm is usable ({})\n", platform()))?;
     Ok(ExitCode::Clean)
 }
 

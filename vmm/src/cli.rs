@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::io::{self, Write};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,9 +18,8 @@ use crate::error::Error;
 use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
 use crate::output_file::Outputs;
-use crate::power::{Power, Stop};
-use crate::signals::Signals;
-use crate::{builder, check, console, demo, guest, logging, serve, stats, trace};
+use crate::power::{CANNOT_PRINT, Power};
+use crate::{builder, check, console, demo, guest, logging, panics, serve, signals, stats, trace};
 
 /// A small KVM virtual machine whose subject is block I/O, seen from both sides.
 #[derive(Debug, Parser)]
@@ -208,34 +208,55 @@ const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
 
 /// The whole program: its result is the process exit code.
 pub fn main() -> ExitCode {
-    let started = Instant::now();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to stdout, a mistake to stderr; neither matters if nobody reads it.
-            let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::Usage
-            } else {
-                ExitCode::Clean
-            };
+    panics::watch();
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let started = Instant::now();
+        signals::handle()?;
+        match Cli::try_parse() {
+            Ok(cli) => cli.execute(started),
+            Err(text) => help(&text),
         }
+    }));
+    let code = match ended {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
+            logging::line(&format!("iolite: {error}"));
+            ExitCode::from(&error)
+        }
+        Err(_) => ExitCode::Panic,
     };
-    logging::start(cli.verbose);
-    console::restore_on_panic();
-    let result = match cli.command {
-        None => demo::run(&Demo::default().options(), started),
-        Some(Command::Demo(demo)) => demo::run(&demo.options(), started),
-        Some(Command::Run(run)) => run.execute(),
-        Some(Command::Serve(serve)) => serve.execute(),
-        Some(Command::Trace(command)) => trace::command::run(&command),
-        Some(Command::Bench(bench)) => bench.execute(),
-        Some(Command::Check) => check::run(),
-    };
-    result.unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "iolite: {error}");
-        ExitCode::from(&error)
-    })
+    logging::flush();
+    match panics::have_happened() {
+        true => ExitCode::Panic,
+        false => code,
+    }
+}
+
+/// Help goes to stdout, a mistake to stderr.
+fn help(text: &clap::Error) -> Result<ExitCode, Error> {
+    match text.print() {
+        // Neither matters if nobody reads it.
+        _ if text.use_stderr() => Ok(ExitCode::Usage),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::host(CANNOT_PRINT)(error))
+        }
+        _ => Ok(ExitCode::Clean),
+    }
+}
+
+impl Cli {
+    fn execute(self, started: Instant) -> Result<ExitCode, Error> {
+        logging::start(self.verbose)?;
+        match self.command {
+            None => demo::run(&Demo::default().options(), started),
+            Some(Command::Demo(demo)) => demo::run(&demo.options(), started),
+            Some(Command::Run(run)) => run.execute(),
+            Some(Command::Serve(serve)) => serve.execute(),
+            Some(Command::Trace(command)) => trace::command::run(&command),
+            Some(Command::Bench(bench)) => bench.execute(),
+            Some(Command::Check) => check::run(),
+        }
+    }
 }
 
 /// `iolite demo` without options, which is what `iolite` alone does.
@@ -276,7 +297,6 @@ impl Demo {
 impl Run {
     fn execute(self) -> Result<ExitCode, Error> {
         let timeout = self.timeout;
-        let signals = Signals::take()?;
         let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
         let output =
             console::Output::new(power.clone()).map_err(Error::host("cannot use stdout"))?;
@@ -293,13 +313,7 @@ impl Run {
         let mut machine = builder::build(&config, Box::new(output), power)?;
         machine.trace = trace;
         machine.stats = stats.are_wanted().then_some(stats);
-        match machine.run(signals, timeout, true)? {
-            Stop::Reset => Ok(ExitCode::Clean),
-            Stop::ExitPort(value) => Ok(ExitCode::Guest(value)),
-            Stop::Signal(number) => Ok(ExitCode::Signal(number)),
-            Stop::Crash(crash) => Err(Error::Crash(crash)),
-            Stop::Timeout => Err(Error::Timeout(timeout.unwrap_or_default())),
-        }
+        machine.run(timeout, true)?.exit_code(timeout)
     }
 
     fn config(self) -> MachineConfig {

@@ -13,8 +13,9 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::console::{CharacterMode, Input, Wait};
 use crate::error::Error;
+use crate::panics;
 use crate::power::{Power, Stop};
-use crate::signals::Signals;
+use crate::signals::{Attention, News};
 use crate::vm::Disk;
 
 /// Which descriptor an event is about.
@@ -30,7 +31,7 @@ mod source {
 struct Attendant<'a> {
     power: Arc<Power>,
     disks: &'a [Disk],
-    signals: &'a mut Signals,
+    signals: &'a Attention,
     timeout: Option<TimerFd>,
     input: Option<Input>,
     /// Is stdin polled at the moment?
@@ -45,7 +46,7 @@ struct Attendant<'a> {
 pub fn attend(
     power: &Arc<Power>,
     disks: &[Disk],
-    signals: &mut Signals,
+    signals: &Attention,
     timeout: Option<Duration>,
     input: Option<Input>,
 ) -> Result<(), Error> {
@@ -95,7 +96,7 @@ impl MutEventSubscriber for Attendant<'_> {
                 EventSet::IN,
             )),
             ops.add(Events::with_data(
-                &*self.signals,
+                self.signals,
                 source::SIGNALS,
                 EventSet::IN,
             )),
@@ -124,19 +125,23 @@ impl MutEventSubscriber for Attendant<'_> {
 }
 
 impl Attendant<'_> {
+    /// A signal, or a thread that panicked.
     fn signal(&mut self) {
-        while let Some(number) = self.signals.pending() {
-            match number {
-                libc::SIGTSTP => self.suspend(),
-                libc::SIGUSR1 => self.resize(),
-                _ => self.power.stop(Stop::Signal(number)),
+        if panics::have_happened() {
+            self.power.stop(Stop::Panic);
+        }
+        for news in self.signals.news() {
+            match news {
+                News::End(number) => self.power.stop(Stop::Signal(number)),
+                News::Suspend => self.suspend(),
+                News::Resize => self.resize(),
             }
         }
     }
 
     /// SIGUSR1: images may have grown.
     fn resize(&self) {
-        for Disk { name, device } in self.disks {
+        for Disk { name, device, .. } in self.disks {
             match device.resize() {
                 Ok(bytes) => log::info!("{name}: {bytes} bytes now"),
                 Err(error) => log::warn!("{name}: its size stays as it is: {error}"),

@@ -35,6 +35,8 @@ pub enum ExitCode {
     Timeout,
     /// The demo's or the benchmark's guest failed, or a digest of the disk is not the host's.
     Demo,
+    /// A thread of iolite's panicked.
+    Panic,
 }
 
 impl ExitCode {
@@ -52,6 +54,7 @@ impl ExitCode {
             ExitCode::Crash => 12,
             ExitCode::Timeout => 14,
             ExitCode::Demo => 16,
+            ExitCode::Panic => 18,
         }
     }
 }
@@ -93,13 +96,15 @@ Exit codes:
   odd  the guest wrote V to the exit port 0xf4: V * 2 + 1
     2  wrong usage: an option, a size, a disk key, too many disks, too little memory,
        a file that is no trace, a file that is to be read and written
-    4  the host refused something, like a file that cannot be written
+    4  the host refused something: memory, a file, room for what is printed, a disk's
+       last flush
     6  /dev/kvm is missing or not usable
     8  the kernel or initrd cannot be loaded
    10  a disk cannot be attached
    12  the guest crashed
    14  the guest did not stop within --timeout
    16  the demo or bench failed: the guest reported an error, or a digest differs
+   18  a mistake in iolite itself: one of its threads panicked
 128+N  stopped by signal N (SIGINT 130, SIGTERM 143)";
 
 #[cfg(test)]
@@ -127,6 +132,7 @@ mod tests {
             ExitCode::Crash,
             ExitCode::Timeout,
             ExitCode::Demo,
+            ExitCode::Panic,
         ];
         for (i, exit) in ours.into_iter().enumerate() {
             assert_eq!(usize::from(exit.code()), 2 * i);

@@ -20,7 +20,6 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use crate::error::Error;
 use crate::identity::Identity;
-use crate::signals::AtOnce;
 
 /// Stdin, stdout and stderr: what the user has directed them to is not to be overwritten either.
 const STANDARD: [(&str, RawFd); 3] = [("stdin", 0), ("stdout", 1), ("stderr", 2)];
@@ -205,19 +204,15 @@ impl OutputFile {
         self,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> io::Result<()> {
-        // Who reads a stream may keep us waiting for ever.
-        let (file, _at_once) = match self.target {
-            Target::Stream(file) => (file, Some(AtOnce::new())),
-            Target::Fifo => {
-                let at_once = AtOnce::new();
-                let options = OpenOptions::new().write(true).open(&self.path);
-                (options?, Some(at_once))
-            }
+        // Who reads a stream may keep us waiting for ever; a signal ends that.
+        let file = match self.target {
+            Target::Stream(file) => file,
+            Target::Fifo => OpenOptions::new().write(true).open(&self.path)?,
             Target::File(mut file, mut created) => {
                 file.set_len(0)?;
                 file.rewind()?;
                 created.0 = None;
-                (file, None)
+                file
             }
         };
         let mut out = BufWriter::with_capacity(1 << 20, file);

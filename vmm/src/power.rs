@@ -2,11 +2,14 @@
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use iolite_devices::power::PowerControl;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::crash::Crash;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
 
 /// Why a machine stops.
 #[derive(Debug)]
@@ -21,7 +24,33 @@ pub enum Stop {
     Signal(i32),
     /// The time given to the guest is over.
     Timeout,
+    /// The guest's console cannot be written.
+    Console(io::Error),
+    /// A thread of ours panicked.
+    Panic,
 }
+
+impl Stop {
+    /// How the process ends after it, where only the guest's own end is a success. `timeout` is what was
+    /// given to the guest.
+    ///
+    /// # Errors
+    /// What a user has to be told.
+    pub fn exit_code(self, timeout: Option<Duration>) -> Result<ExitCode, Error> {
+        match self {
+            Stop::Reset => Ok(ExitCode::Clean),
+            Stop::ExitPort(value) => Ok(ExitCode::Guest(value)),
+            Stop::Signal(number) => Ok(ExitCode::Signal(number)),
+            Stop::Crash(crash) => Err(Error::Crash(crash)),
+            Stop::Timeout => Err(Error::Timeout(timeout.unwrap_or_default())),
+            Stop::Console(error) => Err(Error::host(CANNOT_PRINT)(error)),
+            Stop::Panic => Ok(ExitCode::Panic),
+        }
+    }
+}
+
+/// What is wrong when stdout takes nothing.
+pub const CANNOT_PRINT: &str = "cannot write to stdout";
 
 /// The machine's power button, shared by devices, the vCPU thread and the main thread.
 pub struct Power {
@@ -48,9 +77,10 @@ impl Power {
         if stop.is_some() {
             return;
         }
-        log::debug!("stop: {reason:?}");
+        let why = format!("{reason:?}");
         *stop = Some(reason);
         drop(stop);
+        log::debug!("stop: {why}");
         // It only fails when the counter is full: then it is readable already.
         let _ = self.event.write(1);
     }
@@ -58,11 +88,6 @@ impl Power {
     /// Has somebody asked for a stop?
     pub fn is_off(&self) -> bool {
         self.lock().is_some()
-    }
-
-    /// Was it a signal that asked for the stop?
-    pub fn is_off_by_signal(&self) -> bool {
-        matches!(*self.lock(), Some(Stop::Signal(_)))
     }
 
     /// The reason of the stop, once.
@@ -102,7 +127,7 @@ mod tests {
         power.exit(7);
         power.reset();
         power.stop(Stop::Signal(15));
-        assert!(power.is_off() && !power.is_off_by_signal());
+        assert!(power.is_off());
         assert!(power.event().read().is_ok());
         assert!(matches!(power.take(), Some(Stop::ExitPort(7))));
     }

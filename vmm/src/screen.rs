@@ -3,6 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Error;
+use crate::power::CANNOT_PRINT;
 
 use crate::output_file::OutputFile;
 
@@ -13,6 +17,8 @@ pub struct Screen {
     aside: bool,
     colour: bool,
     progress_bar: bool,
+    /// The first text that could not be shown.
+    failed: Mutex<Option<Error>>,
 }
 
 impl Screen {
@@ -25,6 +31,7 @@ impl Screen {
             aside,
             colour: io::stdout().is_terminal() && !no_colour && !aside,
             progress_bar: io::stderr().is_terminal(),
+            failed: Mutex::default(),
         }
     }
 
@@ -36,6 +43,7 @@ impl Screen {
             aside: false,
             colour: false,
             progress_bar: false,
+            failed: Mutex::default(),
         }
     }
 
@@ -54,13 +62,27 @@ impl Screen {
         self.print(&format!("{word:<6} {text}"));
     }
 
-    /// Shows a text on stdout, or where it is shown instead. If nobody reads it, the exit code still says how it went.
+    /// Shows a text on stdout, or where it is shown instead.
     pub fn print(&self, text: &str) {
         if self.aside {
             self.note(text);
-        } else if !self.silent {
-            let _ = writeln!(io::stdout(), "{text}");
+        } else if !self.silent
+            && let Err(error) = print(&format!("{text}\n"))
+        {
+            self.failed().get_or_insert(error);
         }
+    }
+
+    /// Could everything be shown?
+    ///
+    /// # Errors
+    /// As [`print`].
+    pub fn finish(&self) -> Result<(), Error> {
+        self.failed().take().map_or(Ok(()), Err)
+    }
+
+    fn failed(&self) -> std::sync::MutexGuard<'_, Option<Error>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows a text on stderr.
@@ -78,6 +100,20 @@ impl Screen {
         for line in lines {
             self.note(&format!("  {line}"));
         }
+    }
+}
+
+/// Writes to stdout. If nobody reads it (`| head`), the exit code still says how it went.
+///
+/// # Errors
+/// If what is written has no place.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::host(CANNOT_PRINT)(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,9 @@
 //! the guest is in the middle of a line of its own (a prompt), there is no place, and nothing is shown.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
 
 /// Back to the start of the line, and empty to its end.
 const EMPTY: &str = "\r\u{1b}[K";
@@ -38,15 +40,22 @@ pub fn show(text: &str) {
 
 /// Makes room for something else that is about to be written, whole lines.
 pub fn make_room() {
-    lock().make_room();
+    if std::mem::take(&mut lock().shown) {
+        write(EMPTY);
+    }
 }
 
-/// Makes room for these bytes of the guest's, which go to the same terminal.
-pub fn make_room_for(bytes: &[u8]) {
-    let Some(last) = bytes.last() else { return };
-    let mut terminal = lock();
-    terminal.make_room();
+/// What to write to the same terminal before these bytes of the guest's. A terminal that takes nothing
+/// is not waited for here: who writes the guest's bytes does that, and a stop ends it.
+pub fn room_for(bytes: &[u8]) -> &'static str {
+    let (Some(last), Some(mut terminal)) = (bytes.last(), lock_soon()) else {
+        return "";
+    };
     terminal.taken = *last != b'\n';
+    match std::mem::take(&mut terminal.shown) {
+        true => EMPTY,
+        false => "",
+    }
 }
 
 /// Leaves the last text where it is.
@@ -68,14 +77,6 @@ fn fitting(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).collect()
 }
 
-impl Terminal {
-    fn make_room(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            write(EMPTY);
-        }
-    }
-}
-
 /// If nobody reads it, nothing is lost.
 fn write(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
@@ -83,6 +84,18 @@ fn write(text: &str) {
 
 fn lock() -> MutexGuard<'static, Terminal> {
     TERMINAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// None if somebody else keeps writing to it.
+fn lock_soon() -> Option<MutexGuard<'static, Terminal>> {
+    for _ in 0..20 {
+        match TERMINAL.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Ok(terminal) => return Some(terminal),
+        }
+    }
+    None
 }
 
 #[cfg(test)]

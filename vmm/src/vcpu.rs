@@ -18,14 +18,13 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-use crate::crash::Crash;
 use crate::error::Error;
 use crate::exits::{Buses, Exits};
 use crate::kvm::KvmError;
 use crate::kvm_stats::VcpuStats;
 use crate::loader::Boot;
 use crate::power::{Power, Stop};
-use crate::{registers, trace};
+use crate::{panics, registers, trace};
 
 /// How long to wait for the vCPU thread before kicking it again.
 const KICK_AGAIN: Duration = Duration::from_millis(2);
@@ -78,13 +77,10 @@ impl Vcpu {
             .spawn(move || {
                 let mut exits = Exits::new(buses, memory, power.clone());
                 let run = catch_unwind(AssertUnwindSafe(|| exits.run(&mut self.fd)));
-                let crash = match run {
-                    Ok(Ok(())) => None,
-                    Ok(Err(crash)) => Some(crash),
-                    Err(_) => Some(Crash::Host("the vCPU thread panicked".into())),
-                };
-                if let Some(crash) = crash {
-                    power.stop(Stop::Crash(crash));
+                match run {
+                    Ok(Ok(())) => {}
+                    Ok(Err(crash)) => power.stop(Stop::Crash(crash)),
+                    Err(_) => panics::happened(),
                 }
                 // Handed back rather than dropped: `immediate_exit` points into it.
                 self

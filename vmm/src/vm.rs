@@ -16,17 +16,19 @@ use crate::exits::Buses;
 use crate::kvm_stats::VcpuStats;
 use crate::output_file::OutputFile;
 use crate::power::{Power, Stop};
-use crate::signals::Signals;
+use crate::signals::Attention;
 use crate::vcpu::Vcpu;
 use crate::watch::{Watch, Watchers};
-use crate::{stats, trace};
+use crate::{shutdown, stats, trace, unflushed};
 
 /// A disk of a machine.
 pub struct Disk {
     /// Its name in the guest, `vda` and so on.
     pub name: String,
-    /// The device.
-    pub device: BlockDevice,
+    /// The device. What ends it may outlive the machine, if the disk hangs.
+    pub device: Arc<BlockDevice>,
+    /// It may have to be flushed.
+    pub writable: bool,
 }
 
 /// A machine, ready to run. What is declared first is dropped first: KVM lets go of guest memory
@@ -61,12 +63,7 @@ impl Machine {
     ///
     /// # Errors
     /// If the host refuses something, or a disk could not be flushed.
-    pub fn run(
-        self,
-        mut signals: Signals,
-        timeout: Option<Duration>,
-        interactive: bool,
-    ) -> Result<Stop, Error> {
+    pub fn run(self, timeout: Option<Duration>, interactive: bool) -> Result<Stop, Error> {
         let input = interactive
             .then(|| Input::new(self.serial.clone()))
             .transpose();
@@ -83,40 +80,25 @@ impl Machine {
             .stats
             .map(|wanted| stats::Session::new(wanted, counted));
         let watch = Watch::start(Watchers { trace, stats })?;
+        let signals = Attention::begin()?;
+        unflushed::add_writable(&self.disks);
         let vcpu = self
             .vcpu
             .start(self.buses, self.memory.clone(), self.power.clone())?;
-        let attended = events::attend(&self.power, &self.disks, &mut signals, timeout, input);
+        let attended = events::attend(&self.power, &self.disks, &signals, timeout, input);
         // Whatever happened: nobody may wait for a vCPU that still runs.
         self.power.stop(Stop::Reset);
-        // After a Ctrl-C, a second one ends the process at once, for a user who does not want to wait
-        // for a slow disk. After any other stop, signals wait until everything is on the disk.
-        let signals = (!self.power.is_off_by_signal()).then_some(signals);
+        // From here on a signal ends the process: for a user who does not want to wait for a slow disk,
+        // or for whoever does not read what we write.
+        drop(signals);
         vcpu.join();
-        let drained = shut_down(&self.disks);
+        let drained = shutdown::disks(&self.disks);
         let told = watch.finish(&self.disks);
         drop(self.disks);
         drop(self.vm);
-        drop(signals);
         attended?;
         drained?;
         told?;
         Ok(self.power.take().unwrap_or(Stop::Reset))
     }
-}
-
-/// Drains, flushes and ends all disks, even if one of them fails.
-pub(crate) fn shut_down(disks: &[Disk]) -> Result<(), Error> {
-    let mut result = Ok(());
-    for disk in disks {
-        if let Err(error) = disk.device.shutdown() {
-            let what = format!(
-                "disk {}: the last flush failed, writes may be lost",
-                disk.name
-            );
-            result = result.and(Err(Error::host(what)(error)));
-        }
-        log::debug!("{}: {:?}", disk.name, disk.device.counters());
-    }
-    result
 }

@@ -16,7 +16,7 @@ use iolite_devices::trace::{self as events, EventLog};
 
 use crate::error::Error;
 use crate::vm::Disk;
-use crate::{stats, trace};
+use crate::{panics, stats, trace};
 
 /// How often the rings are emptied: they hold what a busy thread does in some five times that.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -52,7 +52,7 @@ impl Watch {
         let (going, gone) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("watch".into())
-            .spawn(move || {
+            .spawn(panics::telling(move || {
                 let mut found = EventLog::default();
                 while gone.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     let began = events::now();
@@ -61,7 +61,7 @@ impl Watch {
                 // Nobody records any more.
                 watchers.take(&mut found, u64::MAX);
                 watchers
-            })
+            }))
             .map_err(Error::host("cannot start a thread"))?;
         Ok(Watch(Some(Running { going, thread })))
     }

@@ -6,4 +6,4 @@ mod terminal;
 
 pub use input::{Input, Wait};
 pub use output::Output;
-pub use terminal::{CharacterMode, restore_on_panic};
+pub use terminal::{CharacterMode, restore_terminal};

@@ -14,7 +14,8 @@ use crate::status_line;
 const RETRY: Duration = Duration::from_millis(1);
 
 /// Stdout for a guest. It blocks the vCPU while nobody reads; a stop ends that. When the reader
-/// goes away (`iolite run | head`) the machine is stopped, as a signal SIGPIPE would.
+/// goes away (`iolite run | head`) the machine is stopped, as a signal SIGPIPE would; it is stopped, too,
+/// if what is written has no place any more.
 pub struct Output {
     stdout: File,
     /// It is the terminal that a status line may be on.
@@ -42,8 +43,22 @@ impl Output {
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.terminal {
-            status_line::make_room_for(bytes);
+            let mut before = status_line::room_for(bytes).as_bytes();
+            while !before.is_empty() {
+                let written = self.put(before)?;
+                before = &before[written..];
+            }
         }
+        self.put(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let error = match self.stdout.write(bytes) {
                 Ok(written) => return Ok(written),
@@ -61,12 +76,12 @@ impl Write for Output {
                     self.power.stop(Stop::Signal(libc::SIGPIPE));
                     return Err(error);
                 }
-                _ => return Err(error),
+                _ => {
+                    let seen = io::Error::from(error.kind());
+                    self.power.stop(Stop::Console(error));
+                    return Err(seen);
+                }
             }
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

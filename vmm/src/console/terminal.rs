@@ -1,20 +1,21 @@
-//! The terminal while a guest has it: keys arrive one by one and are not echoed, for the guest
-//! does that. Ctrl-C and Ctrl-Z keep their meaning for us.
+//! The terminal while a guest has it: keys arrive one by one and are not echoed, for the guest does
+//! that. Ctrl-C and Ctrl-Z keep their meaning for us.
 //!
-//! Whatever way the process ends, the terminal is put back as it was: at the guard's drop, and on
-//! a panic by a hook, before the message is printed.
+//! Whatever way the process ends, the terminal is put back as it was: at the guard's drop, or by the
+//! handlers of signals (`signals`).
+
+#![allow(unsafe_code)]
 
 use std::io;
-use std::panic;
-use std::sync::{Mutex, PoisonError};
+use std::mem;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 
-use nix::sys::termios::{
-    LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
-};
 use nix::unistd::{getpgrp, tcgetpgrp};
 
-/// The terminal as it was found, while it is changed.
-static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
+/// The terminal as it was found, while it is changed. What it points to is never freed: a handler may
+/// read it at any time.
+static FOUND: AtomicPtr<libc::termios> = AtomicPtr::new(ptr::null_mut());
 
 /// The terminal in character mode; put back on drop.
 pub struct CharacterMode(());
@@ -29,23 +30,22 @@ impl CharacterMode {
         if !is_ours() {
             return Ok(None);
         }
-        let found = tcgetattr(io::stdin())?;
-        let mut changed = found.clone();
-        changed
-            .local_flags
-            .remove(LocalFlags::ICANON | LocalFlags::ECHO);
-        changed.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
-        changed.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
-        *FOUND.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        let found = attributes()?;
+        let mut changed = found;
+        changed.c_lflag &= !(libc::ICANON | libc::ECHO);
+        changed.c_cc[libc::VMIN] = 1;
+        changed.c_cc[libc::VTIME] = 0;
+        FOUND.store(Box::leak(Box::new(found)), SeqCst);
         let mode = CharacterMode(());
-        tcsetattr(io::stdin(), SetArg::TCSANOW, &changed)?;
+        change(&changed)?;
         Ok(Some(mode))
     }
 }
 
 impl Drop for CharacterMode {
     fn drop(&mut self) {
-        restore();
+        restore_terminal();
+        FOUND.store(ptr::null_mut(), SeqCst);
     }
 }
 
@@ -54,18 +54,34 @@ fn is_ours() -> bool {
     tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp())
 }
 
-fn restore() {
-    if let Some(found) = FOUND.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // The terminal may be gone: then there is nothing to put back.
-        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &found);
+fn attributes() -> io::Result<libc::termios> {
+    // SAFETY: a termios is plain data, for which zero is valid; the call writes to it and nothing else.
+    unsafe {
+        let mut found: libc::termios = mem::zeroed();
+        match libc::tcgetattr(libc::STDIN_FILENO, &mut found) {
+            0 => Ok(found),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 
-/// Puts the terminal back when any thread panics, before the message is printed.
-pub fn restore_on_panic() {
-    let print = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        restore();
-        print(info);
-    }));
+fn change(to: &libc::termios) -> io::Result<()> {
+    // SAFETY: the call reads what the reference points to.
+    match unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, to) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Puts the terminal back as it was found, if it is changed and still ours. Takes no lock: handlers of
+/// signals call it.
+pub fn restore_terminal() {
+    // SAFETY: it is null, or was leaked and is never written to.
+    let found = unsafe { FOUND.load(SeqCst).as_ref() };
+    if let Some(found) = found
+        && is_ours()
+    {
+        // The terminal may be gone: then there is nothing to put back.
+        let _ = change(found);
+    }
 }

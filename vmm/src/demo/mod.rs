@@ -26,9 +26,9 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::guest;
 use crate::output_file::{OutputFile, Outputs};
+use crate::panics;
 use crate::power::{Power, Stop};
 use crate::screen::Screen;
-use crate::signals::Signals;
 use disk::DemoDisk;
 use protocol::PathResult;
 use watch::{ConsoleLines, Watched};
@@ -124,8 +124,8 @@ pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
     );
 
     let (stop, watched) = run_guest(options, &disk, &screen, started, trace)?;
-    if let Stop::Signal(number) = stop {
-        return Ok(ExitCode::Signal(number));
+    if let Stop::Signal(_) | Stop::Panic = stop {
+        return stop.exit_code(None);
     }
     if let Err(error) = judge_guest(&stop, &watched, options, disk.bytes()) {
         screen.last_lines(&watched.last_lines);
@@ -140,6 +140,7 @@ pub fn run(options: &Options, started: Instant) -> Result<ExitCode, Error> {
         output.write(|out| json::write(out, &name, bytes, &digest, paths))?;
     }
     judge_digests(&disk, &digest, &watched.paths)?;
+    screen.finish()?;
     Ok(ExitCode::Clean)
 }
 
@@ -151,19 +152,21 @@ fn run_guest(
     started: Instant,
     trace: Option<OutputFile>,
 ) -> Result<(Stop, Watched), Error> {
-    let signals = Signals::take()?;
     let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
     let (sender, lines) = mpsc::sync_channel(LINES_WAITING);
-    let console = Box::new(ConsoleLines::new(sender));
+    let console = Box::new(ConsoleLines::new(sender, power.clone()));
     let mut machine = builder::build(&machine(options, disk), console, power)?;
     machine.trace = trace;
     thread::scope(|scope| {
         let watcher = thread::Builder::new()
             .name("demo-watch".into())
-            .spawn_scoped(scope, || watch::watch(lines, screen, started))
+            .spawn_scoped(
+                scope,
+                panics::telling(|| watch::watch(lines, screen, started)),
+            )
             .map_err(Error::host("cannot start a thread"))?;
         // The machine is gone after this, and with it the sender: the watcher ends.
-        let stop = machine.run(signals, options.timeout, false);
+        let stop = machine.run(options.timeout, false);
         let watched = watcher.join().unwrap_or_default();
         Ok((stop?, watched))
     })

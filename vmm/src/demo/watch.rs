@@ -2,31 +2,39 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::protocol::{self, Line, PathResult};
+use crate::power::Power;
 use crate::screen::{Screen, size};
 
 /// The longest line that is read as one; longer ones are cut there.
 const MAX_LINE_BYTES: usize = 1024;
 /// How many of the guest's last lines are kept, for when it fails.
 const LAST_LINES: usize = 12;
+/// How long to wait for room for a line.
+const RETRY: Duration = Duration::from_millis(1);
 /// More results than there are paths are the guest's mistake.
 const MAX_PATHS: usize = 16;
 
 /// The guest's console as lines, sent to whoever watches.
 pub struct ConsoleLines {
     sender: SyncSender<(Instant, String)>,
+    power: Arc<Power>,
     line: Vec<u8>,
 }
 
 impl ConsoleLines {
-    /// A console whose lines go to `sender`.
-    pub fn new(sender: SyncSender<(Instant, String)>) -> Self {
+    /// A console whose lines go to `sender`. It blocks the vCPU while nobody takes them; a stop ends
+    /// that.
+    pub fn new(sender: SyncSender<(Instant, String)>, power: Arc<Power>) -> Self {
         ConsoleLines {
             sender,
+            power,
             line: Vec::new(),
         }
     }
@@ -36,8 +44,13 @@ impl ConsoleLines {
         // Escape sequences of a guest have no business on our terminal.
         let text = text.chars().filter(|c| !c.is_control()).collect();
         self.line.clear();
-        // It fails when nobody watches any more: then nobody misses it.
-        let _ = self.sender.send((Instant::now(), text));
+        let mut line = (Instant::now(), text);
+        while let Err(TrySendError::Full(back)) = self.sender.try_send(line)
+            && !self.power.is_off()
+        {
+            line = back;
+            thread::sleep(RETRY);
+        }
     }
 }
 
@@ -138,7 +151,7 @@ mod tests {
     #[test]
     fn lines_are_cut_and_cleaned() {
         let (sender, lines) = mpsc::sync_channel(8);
-        let mut console = ConsoleLines::new(sender);
+        let mut console = ConsoleLines::new(sender, Arc::new(Power::new().unwrap()));
         console.write_all(b"one\r\nt").unwrap();
         console.write_all(b"wo\x1b[2J\n\xff").unwrap();
         console.write_all(&[b'x'; MAX_LINE_BYTES]).unwrap();
@@ -147,6 +160,19 @@ mod tests {
         assert_eq!(lines[..2], ["one", "two[2J"]);
         assert_eq!(lines[2].len(), MAX_LINE_BYTES - 1 + "\u{fffd}".len());
         assert_eq!(lines[3], "x");
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_for_who_reads() {
+        let (sender, _unread) = mpsc::sync_channel(1);
+        let power = Arc::new(Power::new().unwrap());
+        let mut console = ConsoleLines::new(sender, power.clone());
+        console.write_all(b"one\n").unwrap();
+        let blocked = thread::spawn(move || console.write_all(b"two\n").unwrap());
+        thread::sleep(20 * RETRY);
+        assert!(!blocked.is_finished());
+        power.stop(crate::power::Stop::Timeout);
+        blocked.join().unwrap();
     }
 
     #[test]

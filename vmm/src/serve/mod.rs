@@ -22,10 +22,10 @@ use crate::exit_code::ExitCode;
 use crate::output_file::OutputFile;
 use crate::power::{Power, Stop};
 use crate::screen::size;
-use crate::signals::Signals;
-use crate::vm::{self, Disk};
+use crate::signals::Attention;
+use crate::vm::Disk;
 use crate::watch::{Watch, Watchers};
-use crate::{builder, events, stats, trace};
+use crate::{builder, events, shutdown, stats, trace, unflushed};
 use socket::Socket;
 
 /// What the user can choose.
@@ -63,7 +63,6 @@ pub fn run(options: Options) -> Result<ExitCode, Error> {
         let (disks, sockets) = (specs.len(), sockets.len());
         return Err(ConfigError::Sockets { disks, sockets }.into());
     }
-    let mut signals = Signals::take()?;
     let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
     let (mut disks, mut served, mut parts) = (Vec::new(), Vec::new(), String::new());
     let (mut waiting, budget) = (Vec::new(), Budget::default());
@@ -77,7 +76,11 @@ pub fn run(options: Options) -> Result<ExitCode, Error> {
             source,
         })?;
         let socket = Arc::new(Socket::bind(path)?);
-        let disk = Disk { name, device };
+        let disk = Disk {
+            name,
+            device: Arc::new(device),
+            writable: !spec.read_only,
+        };
         parts.push_str(&builder::part(&disk, spec, bytes));
         note(&format!(
             "{}: {}, {}, at {}",
@@ -106,7 +109,11 @@ pub fn run(options: Options) -> Result<ExitCode, Error> {
     for (name, server, socket) in waiting {
         served.push(serve(name, server, socket)?);
     }
-    let attended = events::attend(&power, &disks, &mut signals, None, None);
+    let signals = Attention::begin()?;
+    unflushed::add_writable(&disks);
+    let attended = events::attend(&power, &disks, &signals, None, None);
+    // From here on a signal ends the process, whatever it waits for.
+    drop(signals);
     for Served {
         socket, stopper, ..
     } in &served
@@ -118,15 +125,12 @@ pub fn run(options: Options) -> Result<ExitCode, Error> {
         // It has reported its own panic.
         let _ = thread.join();
     }
-    let drained = vm::shut_down(&disks);
+    let drained = shutdown::disks(&disks);
     let told = watch.finish(&disks);
     attended?;
     drained?;
     told?;
-    Ok(match power.take() {
-        Some(Stop::Signal(number)) => ExitCode::Signal(number),
-        _ => ExitCode::Clean,
-    })
+    power.take().unwrap_or(Stop::Reset).exit_code(None)
 }
 
 /// Starts the thread of a disk.

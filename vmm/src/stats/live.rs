@@ -1,10 +1,9 @@
 //! One line now and then: in place on a terminal, else one below the other.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::times::Times;
-use crate::status_line;
+use crate::{logging, status_line};
 
 /// Shows how it goes.
 pub struct Live {
@@ -33,8 +32,7 @@ impl Live {
         let line = line(times, elapsed.as_secs_f64(), tick_ns());
         match self.terminal {
             true => status_line::show(&line),
-            // If nobody reads it, nothing is lost.
-            false => drop(writeln!(io::stderr(), "{line}")),
+            false => logging::line(&line),
         }
         times.recent = Default::default();
     }

@@ -20,6 +20,7 @@ use iolite_devices::virtio::blk::Counters;
 
 use crate::error::Error;
 use crate::kvm_stats::{Reading, VcpuStats};
+use crate::logging;
 use crate::output_file::OutputFile;
 use crate::trace::clock::Start;
 use crate::vm::Disk;
@@ -165,6 +166,7 @@ impl Session {
             lost: trace::lost(),
         };
         if self.options.table {
+            logging::flush();
             // If nobody reads it, nothing is lost.
             let _ = io::stderr().write_all(table::render(&report).as_bytes());
         }

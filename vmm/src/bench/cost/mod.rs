@@ -9,6 +9,7 @@
 mod marks;
 mod table;
 
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +25,6 @@ use crate::loader::Image;
 use crate::output_file::Outputs;
 use crate::power::{Power, Stop};
 use crate::screen::Screen;
-use crate::signals::Signals;
 use marks::{MarkedConsole, Marks};
 
 /// Most operations of each kind (guest/user/src/bin/cost.rs, `PART_PAGES`).
@@ -85,23 +85,26 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
     let mut outputs = Outputs::beside(files(options));
     let json = outputs.open_some("--json", options.json.as_deref())?;
     let screen = Screen::beside(&json);
-    let disk = tempfile::NamedTempFile::new()
-        .and_then(|file| file.as_file().set_len(DISK_BYTES).map(|()| file))
+    // It has no name: whatever ends the process, nothing is left of it.
+    let disk = tempfile::tempfile()
+        .and_then(|file| file.set_len(DISK_BYTES).map(|()| file))
         .map_err(Error::host("cannot make a temporary disk of 20 MiB"))?;
     let marks = Arc::new(Mutex::new(Marks::default()));
-    let stop = run_guest(options, disk.path().to_owned(), &marks)?;
+    let stop = run_guest(
+        options,
+        format!("/proc/self/fd/{}", disk.as_raw_fd()).into(),
+        &marks,
+    )?;
     let marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
     match stop {
         Stop::Reset => {}
-        Stop::Signal(number) => return Ok(ExitCode::Signal(number)),
-        Stop::Crash(crash) => return Err(Error::Crash(crash)),
-        Stop::Timeout => return Err(Error::Timeout(TIMEOUT)),
         Stop::ExitPort(value) => {
             let said = marks.last_line();
             return Err(Error::Bench(format!(
                 "the guest ended with {value}: {said}"
             )));
         }
+        stop => return stop.exit_code(Some(TIMEOUT)),
     }
     let costs = marks.costs().map_err(Error::Bench)?;
     screen.print(table::render(&costs).trim_end());
@@ -112,6 +115,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
         };
         output.write(|out| Ok(serde_json::to_writer_pretty(out, &results)?))?;
     }
+    screen.finish()?;
     Ok(ExitCode::Clean)
 }
 
@@ -121,7 +125,6 @@ fn files(options: &Options) -> Vec<(&'static str, PathBuf)> {
 }
 
 fn run_guest(options: &Options, disk: PathBuf, marks: &Arc<Mutex<Marks>>) -> Result<Stop, Error> {
-    let signals = Signals::take()?;
     let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
     let console = Box::new(MarkedConsole::new(marks.clone()));
     let machine = builder::build(&machine(options, disk), console, power)?;
@@ -132,7 +135,7 @@ fn run_guest(options: &Options, disk: PathBuf, marks: &Arc<Mutex<Marks>>) -> Res
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .count_with(stats);
-    machine.run(signals, Some(TIMEOUT), false)
+    machine.run(Some(TIMEOUT), false)
 }
 
 fn machine(options: &Options, disk: PathBuf) -> MachineConfig {

@@ -71,6 +71,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
     if let Some(output) = json {
         output.write(|out| writeln!(out, "{:#}", idle.json()))?;
     }
+    screen.finish()?;
     Ok(ExitCode::Clean)
 }
 

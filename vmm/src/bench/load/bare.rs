@@ -18,8 +18,7 @@ use super::machine::INIT;
 use crate::config::MachineConfig;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::power::{Power, Stop};
-use crate::signals::Signals;
+use crate::power::Power;
 use crate::{builder, console, guest};
 
 /// Guest memory in bytes, as `iolite run` has it.
@@ -49,7 +48,6 @@ pub fn run(disk: &Path, direct: bool) -> Result<ExitCode, Error> {
         disks: Vec::new(),
         trace: false,
     };
-    let signals = Signals::take()?;
     let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
     let output = console::Output::new(power.clone()).map_err(Error::host("cannot use stdout"))?;
     let bare = |memory: Arc<_>, interrupt: Arc<dyn Interrupt>| {
@@ -61,11 +59,5 @@ pub fn run(disk: &Path, direct: bool) -> Result<ExitCode, Error> {
         Ok(Arc::new(VirtioMmio::new("vdb", memory, device, notifier, &budget)) as _)
     };
     let machine = builder::build_with(&config, Box::new(output), power, Some(&bare))?;
-    match machine.run(signals, None, true)? {
-        Stop::Reset => Ok(ExitCode::Clean),
-        Stop::ExitPort(value) => Ok(ExitCode::Guest(value)),
-        Stop::Signal(number) => Ok(ExitCode::Signal(number)),
-        Stop::Crash(crash) => Err(Error::Crash(crash)),
-        Stop::Timeout => Err(Error::Timeout(Default::default())),
-    }
+    machine.run(None, true)?.exit_code(None)
 }

@@ -101,6 +101,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Error> {
     if let Some(output) = json {
         output.write(|out| json::write(out, &results, options, &image))?;
     }
+    screen.finish()?;
     Ok(ExitCode::Clean)
 }
 
