@@ -71,6 +71,10 @@ pub fn attend(
     let failed = |e: EventError| Error::host("cannot wait for events")(io::Error::other(e));
     let mut manager = EventManager::new().map_err(failed)?;
     manager.add_subscriber(attendant);
+    if panics::have_happened() {
+        // Before there was anybody to be told.
+        power.stop(Stop::Panic);
+    }
     while !power.is_off() {
         match manager.run() {
             Ok(_) => {}
