@@ -45,6 +45,16 @@ fn a_reset_is_the_clean_end() {
     }
 }
 
+/// Beyond the first GiB, too, a kernel can run where it was loaded.
+fn a_kernel_is_entered_wherever_it_lies() {
+    for (load, memory) in [(0x4000_0000, "1100M"), (0x20_0000, "4M")] {
+        for entry in [Entry::Pvh, Entry::Linux64] {
+            let kernel = Tiny::new(entry).at(load).print("here\n").reset();
+            check(&run(&kernel, &["-m", memory]), 0, "here\n");
+        }
+    }
+}
+
 fn the_exit_port_gives_odd_codes() {
     for value in [0, 1, 0x10, 0x7f, 0xff] {
         let output = run(&Tiny::new(Entry::Pvh).exit(value), &[]);
@@ -186,6 +196,7 @@ fn a_console_that_nobody_reads_does_not_hinder_a_stop() {
 
 plain_tests![
     a_reset_is_the_clean_end,
+    a_kernel_is_entered_wherever_it_lies,
     the_exit_port_gives_odd_codes,
     a_triple_fault_is_a_crash,
     a_guest_that_hangs_runs_into_the_timeout,

@@ -9,7 +9,7 @@ use std::io::Write;
 
 use tempfile::NamedTempFile;
 
-/// Where the file is loaded, and where its code begins in it.
+/// Where the file is loaded if nothing else is said, and where its code begins in it.
 const LOAD: u32 = 0x10_0000;
 const CODE: u32 = 0x100;
 
@@ -25,6 +25,7 @@ pub enum Entry {
 /// A kernel in the making. All instructions used mean the same in 32-bit and in 64-bit mode.
 pub struct Tiny {
     entry: Entry,
+    load: u32,
     code: Vec<u8>,
 }
 
@@ -32,8 +33,15 @@ impl Tiny {
     pub fn new(entry: Entry) -> Self {
         Tiny {
             entry,
+            load: LOAD,
             code: Vec::new(),
         }
+    }
+
+    /// Loads it elsewhere; only before anything is appended.
+    pub fn at(mut self, load: u32) -> Self {
+        self.load = load;
+        self
     }
 
     /// Appends machine code.
@@ -46,7 +54,7 @@ impl Tiny {
     pub fn print(mut self, text: &str) -> Self {
         let len = text.len() as u32;
         self = self.raw(&[0xe9]).raw(&len.to_le_bytes()); // jmp over the text
-        let address = LOAD + CODE + self.code.len() as u32;
+        let address = self.load + CODE + self.code.len() as u32;
         self.raw(text.as_bytes())
             .raw(&[0xbe])
             .raw(&address.to_le_bytes()) // mov esi, text
@@ -112,7 +120,7 @@ impl Tiny {
         elf.resize(16, 0);
         elf.extend([2u16, 62].iter().flat_map(|v| v.to_le_bytes())); // executable, x86-64
         elf.extend(1u32.to_le_bytes());
-        elf.extend(u64::from(LOAD + CODE).to_le_bytes()); // e_entry
+        elf.extend(u64::from(self.load + CODE).to_le_bytes()); // e_entry
         elf.extend(64u64.to_le_bytes()); // e_phoff
         elf.extend([0; 12]); // e_shoff, e_flags
         elf.extend(
@@ -124,7 +132,7 @@ impl Tiny {
         for (kind, flags, offset, size) in [(1u32, 7u32, 0u64, size), (4, 4, 0xb0, 20)] {
             elf.extend(kind.to_le_bytes());
             elf.extend(flags.to_le_bytes());
-            let address = u64::from(LOAD) + offset;
+            let address = u64::from(self.load) + offset;
             for field in [offset, address, address, size, size, 4] {
                 elf.extend(field.to_le_bytes());
             }
@@ -133,7 +141,7 @@ impl Tiny {
         let kind = if self.entry == Entry::Pvh { 18 } else { 0 };
         elf.extend([4u32, 4, kind].iter().flat_map(|v| v.to_le_bytes()));
         elf.extend(b"Xen\0");
-        elf.extend((LOAD + CODE).to_le_bytes());
+        elf.extend((self.load + CODE).to_le_bytes());
         elf.resize(CODE as usize, 0);
         elf.extend(&self.code);
         elf

@@ -20,8 +20,10 @@ pub const PVH_START_INFO: GuestAddress = GuestAddress(0x6000);
 pub const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
 /// Top of the stack that a 64-bit kernel begins with.
 pub const BOOT_STACK: GuestAddress = GuestAddress(0x8ff0);
-/// Identity page tables of a 64-bit kernel: PML4, PDPT and one PD, a page each.
+/// Identity page tables of a 64-bit kernel: PML4, PDPT and four PDs, a page each.
 pub const PAGE_TABLES: GuestAddress = GuestAddress(0x9000);
+/// How much of the address space a kernel reaches when it is entered, by either protocol.
+pub const REACH: u64 = 1 << 32;
 /// The kernel's command line, NUL-terminated.
 pub const CMDLINE: GuestAddress = GuestAddress(0x20000);
 /// Size in bytes of the area for the command line, NUL included: as much as Linux takes.

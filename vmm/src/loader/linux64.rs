@@ -5,7 +5,7 @@ use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::{Address, Bytes, GuestMemoryError, GuestMemoryMmap};
 
 use super::Initrd;
-use crate::memory::{self, CMDLINE, PAGE_TABLES, RangeKind, ZERO_PAGE};
+use crate::memory::{self, CMDLINE, PAGE_TABLES, REACH, RangeKind, ZERO_PAGE};
 
 /// `boot_flag` of every boot sector.
 const BOOT_FLAG: u16 = 0xaa55;
@@ -19,7 +19,9 @@ const KERNEL_ALIGNMENT: u32 = 0x0100_0000;
 /// Page-table entry bits: present, writable; and for a directory entry, a page of 2 MiB.
 const TABLE: u64 = 0x3;
 const LARGE_PAGE: u64 = 0x83;
+const PAGE_SHIFT: u64 = 12;
 const LARGE_PAGE_SHIFT: u64 = 21;
+const GIB_SHIFT: u64 = 30;
 
 /// Writes the zero page. `cmdline_bytes` is the command line's length with its NUL.
 pub fn write_boot_params(
@@ -55,16 +57,49 @@ pub fn write_boot_params(
     memory.write_obj(params, ZERO_PAGE)
 }
 
-/// Writes page tables that map the first GiB one to one, with pages of 2 MiB.
+/// Writes page tables that map the first 4 GiB one to one, with pages of 2 MiB: a page of the table
+/// for each GiB, after the two above them.
 pub fn write_page_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     let pml4 = PAGE_TABLES;
     let pdpt = PAGE_TABLES.unchecked_add(0x1000);
-    let directory = PAGE_TABLES.unchecked_add(0x2000);
+    let directories = PAGE_TABLES.unchecked_add(0x2000);
     memory.write_obj(pdpt.0 | TABLE, pml4)?;
-    memory.write_obj(directory.0 | TABLE, pdpt)?;
-    for page in 0..512 {
+    for gib in 0..REACH >> GIB_SHIFT {
+        let directory = directories.0 + (gib << PAGE_SHIFT);
+        memory.write_obj(directory | TABLE, pdpt.unchecked_add(8 * gib))?;
+    }
+    for page in 0..REACH >> LARGE_PAGE_SHIFT {
         let entry = page << LARGE_PAGE_SHIFT | LARGE_PAGE;
-        memory.write_obj(entry, directory.unchecked_add(8 * page))?;
+        memory.write_obj(entry, directories.unchecked_add(8 * page))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::GuestAddress;
+
+    #[test]
+    fn all_that_can_be_entered_is_mapped() {
+        let memory = memory::create(memory::MIN_BYTES).unwrap();
+        write_page_tables(&memory).unwrap();
+        let entry = |table: u64, index: u64| {
+            let entry: u64 = memory.read_obj(GuestAddress(table + 8 * index)).unwrap();
+            assert_eq!(entry & 3, 3, "{table:#x} {index}");
+            entry & !0xfff
+        };
+        for address in [
+            0,
+            0x10_0000,
+            0x3fff_ffff,
+            0x4000_0000,
+            0xcfff_ffff,
+            REACH - 1,
+        ] {
+            let directory = entry(entry(PAGE_TABLES.0, 0), address >> 30);
+            assert!(directory + 0x1000 <= CMDLINE.0);
+            assert_eq!(entry(directory, address >> 21 & 511), address >> 21 << 21);
+        }
+    }
 }
