@@ -55,6 +55,24 @@ fn a_kernel_is_entered_wherever_it_lies() {
     }
 }
 
+fn a_kernel_that_does_not_fit_is_refused_in_a_line() {
+    let far = Tiny::new(Entry::Linux64).at(0x4000_0000).reset();
+    let output = run(&far, &["-m", "1G"]);
+    check(&output, 8, "");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("give more with -m"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+fn the_log_names_the_kernels_protocol() {
+    for (entry, name) in [(Entry::Pvh, "PVH"), (Entry::Linux64, "Linux 64-bit")] {
+        let output = run(&Tiny::new(entry).reset(), &["-v"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let said = format!("the kernel is entered by the {name} protocol");
+        assert!(stderr.contains(&said), "{stderr}");
+    }
+}
+
 fn the_exit_port_gives_odd_codes() {
     for value in [0, 1, 0x10, 0x7f, 0xff] {
         let output = run(&Tiny::new(Entry::Pvh).exit(value), &[]);
@@ -197,6 +215,8 @@ fn a_console_that_nobody_reads_does_not_hinder_a_stop() {
 plain_tests![
     a_reset_is_the_clean_end,
     a_kernel_is_entered_wherever_it_lies,
+    a_kernel_that_does_not_fit_is_refused_in_a_line,
+    the_log_names_the_kernels_protocol,
     the_exit_port_gives_odd_codes,
     a_triple_fault_is_a_crash,
     a_guest_that_hangs_runs_into_the_timeout,

@@ -1,23 +1,21 @@
 //! What a loader has to know of an ELF kernel: where its segments go, and where it is entered.
 //!
-//! An ELF note of owner "Xen" and type 18 (XEN_ELFNOTE_PHYS32_ENTRY) makes a PVH kernel, in files
-//! of both classes. A 64-bit file without it is entered at `e_entry` by the Linux 64-bit protocol.
-//! Addresses are physical (`p_paddr`). Parsing is pure and bounded: a file can say anything.
+//! The note of the `notes` module makes a PVH kernel, in files of both classes. A 64-bit file without
+//! it is entered at `e_entry` by the Linux 64-bit protocol. Addresses are physical (`p_paddr`).
+//! Parsing is pure and bounded: a file can say anything.
 
-use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, PT_LOAD, PT_NOTE};
-use object::read::elf::{FileHeader, ProgramHeader};
+use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, PT_LOAD, PT_NOTE, SHT_NOTE};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{Endianness, ReadRef};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use super::{Boot, Protocol};
-use crate::memory::HIGH_MEMORY;
+use super::notes;
 
-/// XEN_ELFNOTE_PHYS32_ENTRY: the note's contents are the 32-bit entry point.
-const PHYS32_ENTRY: u32 = 18;
 /// No kernel has more program headers; it bounds what a hostile one makes us read.
 const MAX_PROGRAM_HEADERS: u16 = 256;
-/// No kernel has more notes, in bytes.
-const MAX_NOTE_BYTES: u64 = 64 * 1024;
+/// No kernel has more sections.
+const MAX_SECTIONS: usize = 4096;
+/// No kernel has more notes, in bytes: what is beyond is not looked at.
+const MAX_NOTE_BYTES: u64 = 1 << 20;
 /// Where a Linux bzImage has its magic number.
 const BZIMAGE_MAGIC: (u64, &[u8]) = (0x202, b"HdrS");
 
@@ -42,6 +40,9 @@ pub enum ElfError {
     /// Something the headers name lies beyond the end of the file.
     #[error("is truncated or damaged: a header names bytes beyond its end; build or copy it again")]
     Truncated,
+    /// A program header has another size than its class says.
+    #[error("is damaged: its program headers are of an impossible size; build or copy it again")]
+    BadHeaderSize,
     /// More headers than a kernel can sensibly have.
     #[error("has more than 256 program headers: this is not a kernel")]
     TooManyHeaders,
@@ -57,6 +58,9 @@ pub enum ElfError {
          0x100000 or above"
     )]
     BelowHighMemory(u64),
+    /// Two segments go to the same place.
+    #[error("has two segments that overlap at {0:#x}: link it again")]
+    Overlap(u64),
     /// A segment lies outside RAM.
     #[error(
         "needs memory up to {0:#x}, which the machine does not have there: give more with -m, or link it lower"
@@ -67,6 +71,9 @@ pub enum ElfError {
         "is entered at {0:#x}, which is in none of its segments: the entry point has to be a physical address"
     )]
     EntryOutside(u64),
+    /// The entry point is where neither protocol can enter.
+    #[error("is entered at {0:#x}, but only what lies below 4 GiB can be entered: link it lower")]
+    EntryTooHigh(u64),
 }
 
 /// A range of the file that goes to a range of guest physical memory.
@@ -92,12 +99,12 @@ impl Segment {
 /// What a loader has to know of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// What to load; at least one, none empty.
+    /// What to load, in ascending order of addresses; at least one, none empty.
     pub segments: Vec<Segment>,
     /// `e_entry`.
-    entry: u64,
+    pub entry: u64,
     /// The entry point of the PVH note.
-    pvh_entry: Option<u32>,
+    pub pvh_entry: Option<u64>,
 }
 
 /// Reads the headers of an ELF kernel.
@@ -131,25 +138,31 @@ where
     if !matches!(header.e_machine(endian), EM_386 | EM_X86_64) {
         return Err(ElfError::WrongMachine);
     }
-    if header.e_phnum(endian) > MAX_PROGRAM_HEADERS {
+    let count = header.e_phnum(endian);
+    if count > MAX_PROGRAM_HEADERS {
         return Err(ElfError::TooManyHeaders);
+    }
+    let header_bytes = usize::from(header.e_phentsize(endian));
+    if count > 0 && header_bytes != size_of::<H::ProgramHeader>() {
+        return Err(ElfError::BadHeaderSize);
     }
     let headers = header
         .program_headers(endian, data)
         .map_err(|_| ElfError::Truncated)?;
     let file_bytes = data.len().map_err(|()| ElfError::Truncated)?;
     let mut segments = Vec::new();
-    let mut pvh_entry = None;
-    for header in headers {
-        match header.p_type(endian) {
-            PT_LOAD => segments.extend(segment(header, endian, file_bytes)?),
-            PT_NOTE if pvh_entry.is_none() => pvh_entry = pvh_note(header, endian, data),
-            _ => {}
-        }
+    for header in headers.iter().filter(|h| h.p_type(endian) == PT_LOAD) {
+        segments.extend(segment(header, endian, file_bytes)?);
     }
     if segments.is_empty() {
         return Err(ElfError::NoSegments);
     }
+    segments.sort_by_key(|segment| segment.address);
+    let mut notes = Notes::new(data);
+    let pvh_entry = match notes.in_segments(headers, endian)? {
+        None => notes.in_sections(header, endian),
+        found => found,
+    };
     Ok(Kernel {
         segments,
         entry: header.e_entry(endian).into(),
@@ -176,160 +189,82 @@ fn segment<P: ProgramHeader<Endian = Endianness>>(
     if segment.file_bytes > segment.memory_bytes || !fits {
         return Err(ElfError::BadSegment(segment.address));
     }
-    match segment.offset.checked_add(segment.file_bytes) {
-        Some(end) if end <= file_size => Ok(Some(segment)),
-        _ => Err(ElfError::Truncated),
+    // Where the file has nothing of it, it does not matter where that begins.
+    if segment.file_bytes == 0 {
+        return Ok(Some(Segment {
+            offset: 0,
+            ..segment
+        }));
     }
+    is_inside(segment.offset, segment.file_bytes, file_size)
+        .then_some(Some(segment))
+        .ok_or(ElfError::Truncated)
 }
 
-/// The PVH entry point, if it is among the notes of this header. Notes that cannot be read are
-/// notes that are not there.
-fn pvh_note<'data, P, R>(header: &P, endian: Endianness, data: R) -> Option<u32>
-where
-    P: ProgramHeader<Endian = Endianness>,
-    R: ReadRef<'data>,
-{
-    if header.p_filesz(endian).into() > MAX_NOTE_BYTES {
-        return None;
-    }
-    let mut notes = header.notes(endian, data).ok()??;
-    while let Ok(Some(note)) = notes.next() {
-        if note.name() == b"Xen" && note.n_type(endian) == PHYS32_ENTRY {
-            // 4 bytes by the book, 8 in 64-bit kernels that write it as an address.
-            return Some(u32::from_le_bytes(*note.desc().first_chunk()?));
-        }
-    }
-    None
+/// Do these bytes lie in a file of this size?
+fn is_inside(offset: u64, bytes: u64, file_size: u64) -> bool {
+    let end = offset.checked_add(bytes);
+    end.is_some_and(|end| end <= file_size)
 }
 
-impl Kernel {
-    /// How to enter the kernel in a machine with this memory.
-    ///
-    /// # Errors
-    /// [`ElfError`] if it does not fit, or is entered where it is not.
-    pub fn boot(&self, memory: &GuestMemoryMmap) -> Result<Boot, ElfError> {
-        for segment in &self.segments {
-            if segment.address < HIGH_MEMORY.0 {
-                return Err(ElfError::BelowHighMemory(segment.address));
-            }
-            let bytes = usize::try_from(segment.memory_bytes)
-                .map_err(|_| ElfError::OutsideMemory(segment.end()))?;
-            if !GuestMemoryBackend::check_range(memory, GuestAddress(segment.address), bytes) {
-                return Err(ElfError::OutsideMemory(segment.end()));
-            }
-        }
-        let (entry, protocol) = match self.pvh_entry {
-            Some(entry) => (u64::from(entry), Protocol::Pvh),
-            None => (self.entry, Protocol::Linux64),
-        };
-        if !self
-            .segments
-            .iter()
-            .any(|s| (s.address..s.end()).contains(&entry))
-        {
-            return Err(ElfError::EntryOutside(entry));
-        }
-        Ok(Boot { entry, protocol })
-    }
+/// The notes of a file, as long as not too much of it has been looked at.
+struct Notes<R> {
+    data: R,
+    /// How many more bytes to look at.
+    left: u64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::tiny::{Entry, Tiny};
-    use super::*;
-    use object::ReadCache;
-    use proptest::prelude::*;
-    use std::io::Cursor;
-
-    const MEMORY_BYTES: u64 = 4 << 20;
-
-    fn boot(elf: &[u8]) -> Result<Boot, ElfError> {
-        parse(elf)?.boot(&crate::memory::create(MEMORY_BYTES).unwrap())
+impl<'data, R: ReadRef<'data>> Notes<R> {
+    fn new(data: R) -> Self {
+        Notes {
+            data,
+            left: MAX_NOTE_BYTES,
+        }
     }
 
-    #[test]
-    fn the_note_decides_on_the_protocol() {
-        let entry = 0x10_0100;
-        let pvh = Boot {
-            entry,
-            protocol: Protocol::Pvh,
-        };
-        assert_eq!(boot(&Tiny::new(Entry::Pvh).halt().elf()), Ok(pvh));
-        let linux64 = Boot {
-            entry,
-            protocol: Protocol::Linux64,
-        };
-        assert_eq!(boot(&Tiny::new(Entry::Linux64).halt().elf()), Ok(linux64));
-    }
-
-    #[test]
-    fn a_64_bit_note_counts_and_a_short_one_does_not() {
-        let mut elf = Tiny::new(Entry::Pvh).halt().elf();
-        // The note is at 0xb0; its descriptor's size is at +4.
-        elf[0xb4] = 2;
-        assert_eq!(boot(&elf).map(|boot| boot.protocol), Ok(Protocol::Linux64));
-        elf[0xb4] = 8;
-        // The header of the notes is the second one: its file size is at +32.
-        elf[64 + 56 + 32] = 24;
-        assert_eq!(boot(&elf).map(|boot| boot.protocol), Ok(Protocol::Pvh));
-    }
-
-    #[test]
-    fn headers_that_would_cost_much_memory_are_refused() {
-        let mut elf = Tiny::new(Entry::Pvh).halt().elf();
-        elf[56..58].copy_from_slice(&0xffffu16.to_le_bytes());
-        assert_eq!(parse(&*elf), Err(ElfError::TooManyHeaders));
-    }
-
-    #[test]
-    fn segments_that_wrap_around_are_refused() {
-        let mut elf = Tiny::new(Entry::Pvh).halt().elf();
-        elf[64 + 40..64 + 48].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert_eq!(parse(&*elf), Err(ElfError::BadSegment(0x10_0000)));
-        elf[64 + 40..64 + 48].copy_from_slice(&1u64.to_le_bytes());
-        assert_eq!(parse(&*elf), Err(ElfError::BadSegment(0x10_0000)));
-    }
-
-    proptest! {
-        /// A few bytes changed anywhere, or the end cut off: nothing panics, from memory or from
-        /// a file, and what is accepted lies in memory.
-        #[test]
-        fn damaged_kernels_do_no_harm(
-            changes in prop::collection::vec((0usize..0x120, any::<u8>()), 0..6),
-            len in 0usize..0x140,
-            entry in prop::sample::select(vec![Entry::Pvh, Entry::Linux64]),
-        ) {
-            let mut elf = Tiny::new(entry).halt().elf();
-            for (offset, byte) in changes {
-                if let Some(target) = elf.get_mut(offset) {
-                    *target = byte;
-                }
-            }
-            elf.truncate(len.max(elf.len().saturating_sub(len)));
-            let from_file = parse(&ReadCache::new(Cursor::new(&elf)));
-            prop_assert_eq!(parse(&*elf), from_file.clone());
-            if let Ok(kernel) = from_file {
-                for segment in &kernel.segments {
-                    prop_assert!(segment.offset + segment.file_bytes <= elf.len() as u64);
-                    prop_assert!(segment.file_bytes <= segment.memory_bytes);
-                }
-                let memory = crate::memory::create(MEMORY_BYTES).unwrap();
-                if kernel.boot(&memory).is_ok() {
-                    let lowest = kernel.segments.iter().map(|s| s.address).min();
-                    prop_assert!(lowest >= Some(HIGH_MEMORY.0));
-                    prop_assert!(kernel.segments.iter().all(|s| s.end() <= MEMORY_BYTES));
-                }
+    /// The PVH entry point in the segments of notes.
+    fn in_segments<P>(&mut self, headers: &[P], endian: Endianness) -> Result<Option<u64>, ElfError>
+    where
+        P: ProgramHeader<Endian = Endianness>,
+    {
+        for header in headers.iter().filter(|h| h.p_type(endian) == PT_NOTE) {
+            let (offset, bytes) = (header.p_offset(endian), header.p_filesz(endian));
+            let align = header.p_align(endian).into();
+            let found = self.at(offset.into(), bytes.into(), align);
+            if let Some(entry) = found.ok_or(ElfError::Truncated)? {
+                return Ok(Some(entry));
             }
         }
+        Ok(None)
+    }
 
-        #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&*bytes);
-            let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
-            elf.extend(&bytes);
-            let _ = parse(&*elf);
-            elf[4] = 1;
-            let _ = parse(&*elf);
+    /// The PVH entry point in sections of notes, of a file whose segments do not tell. A kernel does
+    /// not need sections: damaged ones are none.
+    fn in_sections<H>(&mut self, header: &H, endian: Endianness) -> Option<u64>
+    where
+        H: FileHeader<Endian = Endianness>,
+    {
+        if header.shnum(endian, self.data).ok()? > MAX_SECTIONS {
+            return None;
         }
+        let sections = header.section_headers(endian, self.data).ok()?;
+        let mut notes = sections.iter().filter(|s| s.sh_type(endian) == SHT_NOTE);
+        notes.find_map(|section| {
+            let (offset, bytes) = (section.sh_offset(endian), section.sh_size(endian));
+            let align = section.sh_addralign(endian).into();
+            self.at(offset.into(), bytes.into(), align).flatten()
+        })
+    }
+
+    /// The PVH entry point in these bytes of the file; none at all if the file does not have them.
+    fn at(&mut self, offset: u64, bytes: u64, align: u64) -> Option<Option<u64>> {
+        let file_size = self.data.len().ok()?;
+        if bytes > 0 && !is_inside(offset, bytes, file_size) {
+            return None;
+        }
+        let bytes = bytes.min(self.left);
+        self.left -= bytes;
+        let notes = self.data.read_bytes_at(offset, bytes).ok()?;
+        Some(notes::pvh_entry(notes, align))
     }
 }

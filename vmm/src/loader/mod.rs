@@ -1,32 +1,36 @@
 //! Putting a kernel into guest memory, with all that it expects to find there.
 //!
-//! Protocol: [`load`] reads the ELF file's headers ([`elf`]), copies its segments, places initrd,
-//! command line and MP table, and lets `pvh` or `linux64` write the structure that the kernel's
-//! boot protocol asks for. What comes out, a [`Boot`], is all that a vCPU has to be set to.
+//! Protocol: [`load`] reads the ELF file's headers ([`elf`], `notes`), sees whether they fit the
+//! machine (`fit`), copies the segments (`file`), places initrd, command line and MP table, and lets
+//! `pvh` or `linux64` write the structure that the kernel's boot protocol asks for. What comes out, a
+//! [`Boot`], is all that a vCPU has to be set to.
 //!
 //! A kernel file is as untrusted as a guest: none can make this code panic or allocate much.
 
 pub mod elf;
+mod file;
+mod fit;
 mod linux64;
+#[cfg(test)]
+mod made;
 mod mptable;
+mod notes;
 mod pvh;
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 #[path = "../../../tests/support/tiny.rs"]
 mod tiny;
 
-use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use linux_loader::cmdline::Cmdline;
 use object::ReadCache;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::memory::{CMDLINE, CMDLINE_BYTES, HIGH_MEMORY};
-use elf::{ElfError, Kernel, Segment};
-
-/// A page: what an initrd is aligned to.
-const PAGE_BYTES: u64 = 4096;
+use crate::memory::{CMDLINE, CMDLINE_BYTES};
+use elf::{ElfError, Kernel};
 
 /// Where a file for the guest comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,15 @@ pub enum Protocol {
     Linux64,
 }
 
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Protocol::Pvh => "by the PVH protocol, as its note says,",
+            Protocol::Linux64 => "by the Linux 64-bit protocol, for want of a PVH note,",
+        })
+    }
+}
+
 /// How to enter a loaded kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boot {
@@ -116,9 +129,14 @@ pub fn load(
     initrd: Option<&PathBuf>,
     cmdline: &Cmdline,
 ) -> Result<Boot, LoaderError> {
-    let (kernel, boot) = load_kernel(memory, kernel)?;
+    let (kernel, boot) = load_kernel(memory, memory_bytes, kernel)?;
+    log::debug!(
+        "the kernel is entered {} at {:#x}",
+        boot.protocol,
+        boot.entry
+    );
     let initrd = initrd
-        .map(|path| load_initrd(memory, path, &kernel))
+        .map(|path| load_initrd(memory, memory_bytes, path, &kernel))
         .transpose()?;
     let cmdline = cmdline.as_cstring().map_err(LoaderError::Cmdline)?;
     let cmdline = cmdline.as_bytes_with_nul();
@@ -137,7 +155,11 @@ pub fn load(
     Ok(boot)
 }
 
-fn load_kernel(memory: &GuestMemoryMmap, image: &Image) -> Result<(Kernel, Boot), LoaderError> {
+fn load_kernel(
+    memory: &GuestMemoryMmap,
+    memory_bytes: u64,
+    image: &Image,
+) -> Result<(Kernel, Boot), LoaderError> {
     match image {
         Image::BuiltIn(bytes) => {
             let bad = |source| LoaderError::Elf {
@@ -145,7 +167,7 @@ fn load_kernel(memory: &GuestMemoryMmap, image: &Image) -> Result<(Kernel, Boot)
                 source,
             };
             let kernel = elf::parse(*bytes).map_err(bad)?;
-            let boot = kernel.boot(memory).map_err(bad)?;
+            let boot = kernel.boot(memory_bytes).map_err(bad)?;
             for segment in &kernel.segments {
                 // `parse` has checked the range against the file's size.
                 let range = segment.offset as usize..(segment.offset + segment.file_bytes) as usize;
@@ -155,161 +177,51 @@ fn load_kernel(memory: &GuestMemoryMmap, image: &Image) -> Result<(Kernel, Boot)
             Ok((kernel, boot))
         }
         Image::File(path) => {
-            let name = path.display().to_string();
-            let mut file = open("kernel", path)?;
+            let failed = |reason| failed("kernel", path, reason);
             let bad = |source| LoaderError::Elf {
-                path: name.clone(),
+                path: path.display().to_string(),
                 source,
             };
+            let mut file = file::open(path).map_err(failed)?;
             let kernel = elf::parse(&ReadCache::new(&file)).map_err(bad)?;
-            let boot = kernel.boot(memory).map_err(bad)?;
-            for segment in &kernel.segments {
-                copy_segment(memory, &mut file, segment).map_err(|reason| LoaderError::File {
-                    role: "kernel",
-                    path: name.clone(),
-                    reason,
-                })?;
+            let boot = kernel.boot(memory_bytes).map_err(bad)?;
+            for segment in kernel.segments.iter().filter(|s| s.file_bytes > 0) {
+                let start = SeekFrom::Start(segment.offset);
+                file.seek(start).map_err(|e| failed(e.to_string()))?;
+                file::read_into(memory, segment.address, &mut file, segment.file_bytes)
+                    .map_err(failed)?;
             }
             Ok((kernel, boot))
         }
     }
 }
 
-/// Reads a segment straight from the file into guest memory.
-fn copy_segment(
-    memory: &GuestMemoryMmap,
-    file: &mut File,
-    segment: &Segment,
-) -> Result<(), String> {
-    file.seek(SeekFrom::Start(segment.offset))
-        .map_err(|e| e.to_string())?;
-    let bytes = segment.file_bytes as usize;
-    memory
-        .read_exact_volatile_from(GuestAddress(segment.address), file, bytes)
-        .map_err(|e| format!("cannot be read: {e}"))
-}
-
-/// Places the initrd at the end of low memory, above the kernel.
+/// Places the initrd at the end of low memory, beside the kernel.
 fn load_initrd(
     memory: &GuestMemoryMmap,
-    path: &PathBuf,
+    memory_bytes: u64,
+    path: &Path,
     kernel: &Kernel,
 ) -> Result<Initrd, LoaderError> {
-    let failed = |reason| LoaderError::File {
-        role: "initrd",
-        path: path.display().to_string(),
-        reason,
-    };
-    let mut file = open("initrd", path)?;
+    let failed = |reason| failed("initrd", path, reason);
+    let mut file = file::open(path).map_err(failed)?;
     let size = file.metadata().map_err(|e| failed(e.to_string()))?.len();
     if size == 0 {
         return Err(failed("is empty".into()));
     }
-    let start = initrd_start(memory, size, kernel).ok_or_else(|| LoaderError::InitrdTooBig {
+    let start = kernel.initrd_start(memory_bytes, size);
+    let start = start.ok_or_else(|| LoaderError::InitrdTooBig {
         path: path.display().to_string(),
         bytes: size,
     })?;
-    memory
-        .read_exact_volatile_from(GuestAddress(start), &mut file, size as usize)
-        .map_err(|e| failed(format!("cannot be read: {e}")))?;
+    file::read_into(memory, start, &mut file, size).map_err(failed)?;
     Ok(Initrd { start, size })
 }
 
-fn initrd_start(memory: &GuestMemoryMmap, size: u64, kernel: &Kernel) -> Option<u64> {
-    let low = memory.find_region(GuestAddress(0))?;
-    let start = low.len().checked_sub(size)? & !(PAGE_BYTES - 1);
-    let above = kernel
-        .segments
-        .iter()
-        .map(Segment::end)
-        .max()?
-        .max(HIGH_MEMORY.0);
-    (start >= above).then_some(start)
-}
-
-/// Opens a regular file for reading.
-fn open(role: &'static str, path: &PathBuf) -> Result<File, LoaderError> {
-    let failed = |reason| LoaderError::File {
+fn failed(role: &'static str, path: &Path, reason: String) -> LoaderError {
+    LoaderError::File {
         role,
         path: path.display().to_string(),
         reason,
-    };
-    // A named pipe would block: look before opening.
-    let metadata = std::fs::metadata(path).map_err(|e| failed(cannot_open(&e)))?;
-    if metadata.is_dir() {
-        return Err(failed("is a directory: give a file".into()));
-    }
-    if !metadata.is_file() {
-        return Err(failed("is not a regular file".into()));
-    }
-    File::open(path).map_err(|e| failed(cannot_open(&e)))
-}
-
-fn cannot_open(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "does not exist: check the path".into(),
-        std::io::ErrorKind::PermissionDenied => "is not readable: check its permissions".into(),
-        _ => format!("cannot be opened: {error}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::tiny::{Entry, Tiny};
-    use super::*;
-    use std::io::Write;
-
-    const MEMORY_BYTES: u64 = 4 << 20;
-
-    fn cmdline() -> Cmdline {
-        Cmdline::new(CMDLINE_BYTES).unwrap()
-    }
-
-    #[test]
-    fn a_kernel_from_a_file_is_the_same_in_memory() {
-        let tiny = Tiny::new(Entry::Pvh).print("hello").halt();
-        let file = tiny.file();
-        let memory = crate::memory::create(MEMORY_BYTES).unwrap();
-        let image = Image::File(file.path().to_owned());
-        load(&memory, MEMORY_BYTES, &image, None, &cmdline()).unwrap();
-        let mut loaded = vec![0; tiny.elf().len()];
-        memory.read_slice(&mut loaded, HIGH_MEMORY).unwrap();
-        assert_eq!(loaded, tiny.elf());
-    }
-
-    #[test]
-    fn an_initrd_lies_at_the_end_of_memory_and_never_in_the_kernel() {
-        let file = Tiny::new(Entry::Pvh).halt().file();
-        let kernel = Image::File(file.path().to_owned());
-        let mut initrd = tempfile::NamedTempFile::new().unwrap();
-        initrd.write_all(b"contents").unwrap();
-        let memory = crate::memory::create(MEMORY_BYTES).unwrap();
-        let initrd_path = initrd.path().to_owned();
-        load(
-            &memory,
-            MEMORY_BYTES,
-            &kernel,
-            Some(&initrd_path),
-            &cmdline(),
-        )
-        .unwrap();
-        let mut contents = [0; 8];
-        memory
-            .read_slice(&mut contents, GuestAddress(MEMORY_BYTES - 4096))
-            .unwrap();
-        assert_eq!(&contents, b"contents");
-
-        initrd
-            .as_file()
-            .set_len(MEMORY_BYTES - HIGH_MEMORY.0)
-            .unwrap();
-        let refused = load(
-            &memory,
-            MEMORY_BYTES,
-            &kernel,
-            Some(&initrd_path),
-            &cmdline(),
-        );
-        assert!(matches!(refused, Err(LoaderError::InitrdTooBig { .. })));
     }
 }
