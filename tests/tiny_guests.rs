@@ -150,6 +150,58 @@ fn a_disk_that_grows_while_the_guest_looks() {
     check(&child.wait_with_output().unwrap(), 19, "");
 }
 
+/// A kernel that fills its ring of events with names of new threads that run, and says forty times that
+/// it has done so again.
+fn liar() -> Tiny {
+    Tiny::new(Entry::Pvh)
+        .raw(&[0xbf, 0x00, 0x10, 0x00, 0xe0]) // mov edi, 0xe0001000: the first event
+        .raw(&[0x31, 0xc9]) // xor ecx, ecx: its number n
+        // next: rdtsc; mov [edi], eax; mov [edi+4], edx
+        .raw(&[0x0f, 0x31, 0x89, 0x07, 0x89, 0x57, 0x04])
+        // ebx = 10 - 9 * (n & 1): NAME and RUN by turns
+        .raw(&[0x89, 0xc8, 0x83, 0xe0, 0x01, 0x6b, 0xc0, 0x09])
+        .raw(&[0xbb, 0x0a, 0x00, 0x00, 0x00, 0x29, 0xc3])
+        // ebx |= n / 2 << 16: the thread
+        .raw(&[0x89, 0xc8, 0xd1, 0xe8, 0xc1, 0xe0, 0x10, 0x09, 0xc3])
+        // mov [edi+8], ebx; mov [edi+12], ecx; mov [edi+16], "AAAA"; mov [edi+20], ecx
+        .raw(&[0x89, 0x5f, 0x08, 0x89, 0x4f, 0x0c])
+        .raw(&[0xc7, 0x47, 0x10, 0x41, 0x41, 0x41, 0x41, 0x89, 0x4f, 0x14])
+        // add edi, 32; inc ecx; cmp ecx, 65536; jne next
+        .raw(&[0x83, 0xc7, 0x20, 0x41, 0x81, 0xf9, 0x00, 0x00, 0x01, 0x00])
+        .raw(&[0x75, 0xc5])
+        .raw(&[0xb9, 40, 0x00, 0x00, 0x00]) // mov ecx, 40
+        // again: add dword [0xe0000040], 65536: so many more are written
+        .raw(&[0x81, 0x05, 0x40, 0x00, 0x00, 0xe0, 0x00, 0x00, 0x01, 0x00])
+        // rdtsc; mov ebx, eax; wait: rdtsc; sub eax, ebx; cmp eax, 1 << 26; jb wait
+        .raw(&[0x0f, 0x31, 0x89, 0xc3, 0x0f, 0x31, 0x29, 0xd8])
+        .raw(&[0x3d, 0x00, 0x00, 0x00, 0x04, 0x72, 0xf5])
+        .raw(&[0x49, 0x75, 0xe4]) // dec ecx; jnz again
+        .reset()
+}
+
+fn a_guest_that_lies_in_its_trace_fills_no_memory_and_no_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.json");
+    let output = run(&liar(), &["--trace", trace.to_str().unwrap()]);
+    check(&output, 0, "");
+    let bytes = trace.metadata().unwrap().len();
+    assert!(bytes < 200 << 20, "{bytes}");
+    let summary = Command::new(env!("CARGO_BIN_EXE_iolite"))
+        .args(["trace", "summary"])
+        .arg(&trace)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let told = String::from_utf8_lossy(&summary.stdout);
+    // Where the two clocks cannot be compared, all of the guest's half is left out.
+    if !said.contains("the guest's half of the trace is left out") {
+        let wanted = "events of the guest left out: more threads";
+        assert!(said.contains(wanted) && said.lines().count() == 1, "{said}");
+        assert!(told.contains("of the guest left out"), "{told}");
+    }
+    check(&summary, 0, &told);
+}
+
 /// Starts a kernel that prints `ready` and then does what `rest` does; waits for it.
 fn start(rest: fn(Tiny) -> Tiny) -> (Child, tempfile::NamedTempFile) {
     start_with(rest(Tiny::new(Entry::Pvh).print("ready\n")), &[])
@@ -223,6 +275,7 @@ plain_tests![
     the_command_line_reaches_the_kernel,
     standard_input_reaches_the_guest_and_its_end_is_ctrl_d,
     a_disk_that_grows_while_the_guest_looks,
+    a_guest_that_lies_in_its_trace_fills_no_memory_and_no_disk,
     signals_stop_a_guest_that_spins_or_sleeps,
     a_reader_that_goes_away_stops_the_machine,
     a_console_that_nobody_reads_does_not_hinder_a_stop,

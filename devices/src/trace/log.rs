@@ -141,6 +141,13 @@ pub struct Place {
     pub thread: u16,
 }
 
+impl Place {
+    /// A number that is greater for what comes later in the log.
+    pub fn order(self) -> u64 {
+        u64::from(self.word) << 1 | u64::from(!self.before)
+    }
+}
+
 /// Events of several threads.
 #[derive(Clone, Debug, Default)]
 pub struct EventLog {
@@ -179,6 +186,11 @@ impl EventLog {
     /// Forgets all of them, and keeps the memory.
     pub fn clear(&mut self) {
         self.words.clear();
+    }
+
+    /// Gives back the memory that is not in use.
+    pub fn shrink(&mut self) {
+        self.words.shrink_to_fit();
     }
 
     /// Adds an event of thread number `thread`.

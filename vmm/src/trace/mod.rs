@@ -16,6 +16,8 @@ mod chrome;
 pub mod clock;
 pub mod command;
 
+#[cfg(test)]
+mod hostile;
 mod in_flight;
 pub mod model;
 mod names;

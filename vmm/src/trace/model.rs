@@ -56,6 +56,9 @@ pub struct About {
     pub host_lost: u64,
     /// Events that came when the trace was as long as it can get.
     pub not_kept: u64,
+    /// Events of the guest that say more than a trace has room for.
+    #[serde(default)]
+    pub left_out: u64,
     /// Requests of which the device had something before the guest said that it gave it, or the guest
     /// before the device: the clocks do not agree.
     pub disordered: u64,
@@ -65,6 +68,10 @@ pub struct About {
     pub clock: String,
 }
 
+/// What is said of events that are left out, after their number.
+pub const LEFT_OUT: &str =
+    "of the guest left out: more threads, names, slices or requests than a trace has room for";
+
 impl About {
     /// What the trace lacks, in words; none if it lacks nothing.
     pub fn lost(&self) -> Option<String> {
@@ -72,6 +79,7 @@ impl About {
             (self.guest_lost, "lost in the guest's rings"),
             (self.host_lost, "lost on the host"),
             (self.not_kept, "after the trace was full"),
+            (self.left_out, LEFT_OUT),
         ];
         let parts = parts.iter().filter(|(count, _)| *count > 0);
         let parts: Vec<String> = parts.map(|(count, how)| format!("{count} {how}")).collect();
@@ -319,23 +327,5 @@ impl Request {
         let used = self.when(Moment::Used).is_some();
         let known_to_guest = self.when(Moment::Added).is_some();
         used && (!known_to_guest || self.when(Moment::Harvested).is_some())
-    }
-}
-
-impl Lane {
-    /// The lane's index in `lanes`, made if it is not there.
-    pub fn index(lanes: &mut Vec<Lane>, group: Group, tid: u32, name: &str) -> u16 {
-        let known = lanes
-            .iter()
-            .position(|lane| lane.group == group && lane.tid == tid);
-        let index = known.unwrap_or_else(|| {
-            lanes.push(Lane {
-                group,
-                tid,
-                name: name.to_owned(),
-            });
-            lanes.len() - 1
-        });
-        u16::try_from(index).unwrap_or(u16::MAX)
     }
 }

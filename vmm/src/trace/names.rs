@@ -15,15 +15,22 @@ pub struct Names {
 
 /// More different texts than these are a guest's mischief.
 const MOST_NAMES: usize = 10_000;
+/// What all further ones are called.
+const FURTHER: &str = "one of too many names";
 
 impl Names {
-    /// The name for this text.
+    /// The name for this text, which a guest or a file may have made up.
     pub fn of(&mut self, text: &str) -> Name {
+        match self.texts.len() < MOST_NAMES || self.numbers.contains_key(text) {
+            true => self.ours(text),
+            false => self.ours(FURTHER),
+        }
+    }
+
+    /// The name for a text of our own, of which there are few: there is always room.
+    pub fn ours(&mut self, text: &str) -> Name {
         if let Some(number) = self.numbers.get(text) {
             return Name(*number);
-        }
-        if self.texts.len() == MOST_NAMES {
-            return Name((MOST_NAMES - 1) as u16);
         }
         let number = self.texts.len() as u16;
         self.texts.push(text.to_owned());

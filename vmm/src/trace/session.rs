@@ -9,7 +9,7 @@ use iolite_devices::trace::{self, EventLog};
 use vm_memory::GuestMemoryMmap;
 
 use super::clock::{Offset, Start};
-use super::model::About;
+use super::model::{About, LEFT_OUT};
 use super::raw::{GuestEvent, Recording};
 use super::ring::Reader;
 use super::{about, assemble, chrome};
@@ -89,9 +89,13 @@ impl Session {
             recording.guest.clear();
         }
         let offset = self.offset.ticks.unwrap_or(0);
+        recording.host.shrink();
         recording.threads = trace::threads();
         recording.disks = trace::disks();
         let mut trace = assemble::assemble(recording, &scale, offset);
+        if trace.about.left_out > 0 {
+            log::warn!("trace: {} events {LEFT_OUT}", trace.about.left_out);
+        }
         trace.about = About {
             iolite_trace: chrome::VERSION,
             command: about::command(),
@@ -104,10 +108,13 @@ impl Session {
             guest_lost: self.reader.lost(),
             host_lost: trace::lost(),
             not_kept: self.not_kept,
+            left_out: trace.about.left_out,
             disordered: trace.about.disordered,
             tsc_offset: offset,
             clock: self.offset.found,
         };
+        // The events are not needed any more.
+        self.recording = Recording::default();
         self.output.write(|out| chrome::write(out, &trace))
     }
 }

@@ -17,10 +17,10 @@ use super::raw::{GuestEvent, Recording};
 use super::{chrome, parts, read, report, summary, timeline};
 
 #[path = "../../../tests/support/chrome.rs"]
-mod rules;
+pub mod rules;
 
 /// The guest's clock is ahead of the host's by this.
-const OFFSET: i64 = 1_000_000;
+pub const OFFSET: i64 = 1_000_000;
 
 fn guest(at: u64, kind: u8, a: u16, b: u32) -> GuestEvent {
     let tsc = at + OFFSET as u64;
@@ -57,7 +57,7 @@ fn host(at: u64, point: Point, head: u16, a: u64, b: u64) -> (u16, Event) {
 }
 
 /// `count` blocking reads of 4 KiB, one after the other, each 1000 ns long.
-fn blocking_reads(count: u64) -> Recording {
+pub fn blocking_reads(count: u64) -> Recording {
     let mut recording = Recording {
         threads: vec!["vdb-worker-0".into()],
         disks: vec!["vda".into(), "vdb".into()],
@@ -99,7 +99,7 @@ fn blocking_reads(count: u64) -> Recording {
     recording
 }
 
-fn trace_of(recording: &Recording) -> Trace {
+pub fn trace_of(recording: &Recording) -> Trace {
     let last = recording
         .host
         .iter()

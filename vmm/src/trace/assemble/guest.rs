@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use super::bounds::MOST_NAMES;
 use super::lanes::Lanes;
 use super::path::{self, Asker};
 use super::programs::{Programs, Writer};
 use super::queue;
 use super::requests::Requests;
 use super::thread::{Call, Thread};
-use crate::trace::model::{Category, Group, Key, Moment, Name, Names, PROCESSOR, Request};
+use crate::trace::model::{Category, Key, Moment, Name, Names, Request};
 use crate::trace::raw::GuestEvent;
 use iolite_devices_abi::machine::VIRTIO_MMIO_FIRST_IRQ;
 use iolite_devices_abi::trace::{ask, kind, purpose};
@@ -32,6 +33,8 @@ pub struct Guest {
     /// The requests of a driver in ring 3 that the interrupt is for.
     told: Vec<usize>,
     programs: Programs,
+    /// How often there was no room.
+    pub refused: u64,
 }
 
 /// The process of a thread whose name was not seen.
@@ -70,7 +73,7 @@ impl Guest {
             kind::WAKE => self.wake(at, event.a, lanes, requests),
             kind::NAME => self.name(at, event, lanes, names),
             kind::CALL_NAME => {
-                self.calls.insert(event.b, event.text());
+                self.refused += u64::from(!insert(&mut self.calls, event.b, event.text()));
             }
             kind::LEND => self.programs.lend(event.b as u8, event.a),
             kind::WRITER => self.programs.writer(event.b, event.a),
@@ -146,13 +149,13 @@ impl Guest {
         }
         self.end_running(at, lanes);
         self.stop_current(at, lanes, names);
-        self.running = Some((Category::Idle, names.of("idle"), at));
+        self.running = Some((Category::Idle, names.ours("idle"), at));
     }
 
     fn enter(&mut self, at: u64, event: &GuestEvent, lanes: &mut Lanes, names: &mut Names) {
         self.end_interrupt(at, lanes, names);
         let name = match event.a {
-            ask::FAULT => names.of("page fault"),
+            ask::FAULT => names.ours("page fault"),
             _ => match self.calls.get(&event.b) {
                 Some(text) => names.of(text),
                 None => names.of(&format!("call {}", event.b)),
@@ -192,18 +195,19 @@ impl Guest {
         // What an interrupt submits is not the doing of the thread that it interrupted.
         let asker = self.current.filter(|_| self.interrupt.is_none());
         let thread = asker.and_then(|number| self.threads.get_mut(&number));
+        let is_of_thread = thread.is_some();
         let call = thread.and_then(|thread| {
-            request.asker = Some(thread.lane);
+            request.asker = thread.lane;
             thread.served = None;
             thread.call.as_mut()
         });
         let asker = match &call {
             Some(call) if call.fault => Asker::Fault,
             Some(call) => Asker::Call(names.text(call.name)),
-            None if request.asker.is_some() => Asker::Kernel,
+            None if is_of_thread => Asker::Kernel,
             None => Asker::Nobody,
         };
-        request.path = names.of(path::of(purpose, &asker));
+        request.path = names.ours(path::of(purpose, &asker));
         if let Some(call) = call {
             request.set(Moment::Asked, call.asked);
             call.asked = at;
@@ -214,16 +218,17 @@ impl Guest {
     /// A thread has a name. If its number has had another life before, that one ends.
     fn name(&mut self, at: u64, event: &GuestEvent, lanes: &mut Lanes, names: &mut Names) {
         let (number, process) = (event.a, event.b);
-        let lives = match self.threads.get_mut(&number) {
+        let (lives, lane) = match self.threads.get_mut(&number) {
             Some(thread) if thread.has_run => {
                 thread.end(at, lanes, names);
-                thread.lives + 1
+                (thread.lives + 1, None)
             }
-            Some(thread) => thread.lives,
-            None => 0,
+            Some(thread) => (thread.lives, Some(thread.lane)),
+            None => (0, None),
         };
-        if !event.text().is_empty() {
-            self.process_names.insert(process, event.text());
+        let text = event.text();
+        if !text.is_empty() {
+            self.refused += u64::from(!insert(&mut self.process_names, process, text));
         }
         let name = match (process, self.process_names.get(&process)) {
             (0, None) => format!("kernel thread {number}"),
@@ -231,9 +236,10 @@ impl Guest {
             (_, None) => format!("process {process}, thread {number}"),
             (_, Some(text)) => format!("{text} [{process}], thread {number}"),
         };
-        let thread = Thread::new(number, lives, process, &name, lanes);
-        lanes.rename(thread.lane, &name);
-        self.threads.insert(number, thread);
+        let lane = lane.unwrap_or_else(|| Thread::lane(number, lives, &name, lanes));
+        lanes.rename(lane, &name);
+        self.threads
+            .insert(number, Thread::new(lane, lives, process));
     }
 
     fn wake(&mut self, at: u64, number: u16, lanes: &mut Lanes, requests: &mut Requests) {
@@ -244,7 +250,7 @@ impl Guest {
         let thread = self.thread(number, lanes);
         if let Some(index) = harvested {
             let request = requests.at(index);
-            if request.waited_for && request.asker == Some(thread.lane) {
+            if request.waited_for && request.asker.is_some() && request.asker == thread.lane {
                 request.set(Moment::Woken, at);
                 thread.woken_for = Some(index);
             }
@@ -256,9 +262,10 @@ impl Guest {
     }
 
     fn thread(&mut self, number: u16, lanes: &mut Lanes) -> &mut Thread {
-        self.threads
-            .entry(number)
-            .or_insert_with(|| Thread::new(number, 0, UNKNOWN, &format!("thread {number}"), lanes))
+        self.threads.entry(number).or_insert_with(|| {
+            let lane = Thread::lane(number, 0, &format!("thread {number}"), lanes);
+            Thread::new(lane, 0, UNKNOWN)
+        })
     }
 
     /// The thread on the processor does not go on with what it did.
@@ -280,9 +287,9 @@ impl Guest {
 
     fn end_interrupt(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
         if let Some(since) = self.interrupt.take() {
-            let lane = lanes.lane(Group::Guest, PROCESSOR, "processor");
-            let name = names.of("interrupt");
-            lanes.slice(lane, Category::Interrupt, name, since, at);
+            let lane = lanes.processor();
+            let name = names.ours("interrupt");
+            lanes.slice(Some(lane), Category::Interrupt, name, since, at);
         }
         self.harvested = None;
         self.told.clear();
@@ -290,10 +297,19 @@ impl Guest {
 
     fn end_running(&mut self, at: u64, lanes: &mut Lanes) {
         if let Some((category, name, since)) = self.running.take() {
-            let lane = lanes.lane(Group::Guest, PROCESSOR, "processor");
-            lanes.slice(lane, category, name, since, at);
+            let lane = lanes.processor();
+            lanes.slice(Some(lane), category, name, since, at);
         }
     }
+}
+
+/// Remembers a name, if there is room.
+fn insert(names: &mut HashMap<u32, String>, of: u32, text: String) -> bool {
+    let room = names.len() < MOST_NAMES || names.contains_key(&of);
+    if room {
+        names.insert(of, text);
+    }
+    room
 }
 
 /// The request that an event names.

@@ -2,7 +2,7 @@
 
 use super::lanes::Lanes;
 use super::requests::Requests;
-use crate::trace::model::{Category, Group, Key, Moment, Name, Names, Op};
+use crate::trace::model::{Category, Key, Moment, Name, Names, Op};
 use iolite_devices::trace::{Event, Point, exit, operation};
 
 pub struct Host {
@@ -67,11 +67,11 @@ impl Host {
             }
             Point::Begun => {
                 let lane = thread.lane(number, lanes);
-                let (category, mut name) = (Category::Backend, names.of("request"));
+                let (category, mut name) = (Category::Backend, names.ours("request"));
                 if let Some(request) = requests.get(key) {
                     request.set(Moment::Begun, at);
                     request.worker = Some(lane);
-                    name = names.of(op_name(request.op));
+                    name = names.ours(op_name(request.op));
                 }
                 let request = Some(key);
                 thread.begin(at, category, name, request, None);
@@ -96,12 +96,12 @@ impl Host {
             Point::Suppressed => requests.suppressed(queue),
             Point::Entered => {
                 thread.finish(at, lanes);
-                thread.begin(at, Category::Guest, names.of("guest"), None, None);
+                thread.begin(at, Category::Guest, names.ours("guest"), None, None);
                 thread.lane(number, lanes);
             }
             Point::Exited => {
                 thread.finish(at, lanes);
-                let name = names.of(exit_name(event.a));
+                let name = names.ours(exit_name(event.a));
                 let somewhere = event.a != exit::OTHER && event.a != exit::SIGNAL;
                 let place = somewhere.then_some(event.b);
                 thread.begin(at, Category::Exit, name, None, place);
@@ -122,7 +122,7 @@ impl Thread {
         let name = &self.name;
         *self
             .lane
-            .get_or_insert_with(|| lanes.lane(Group::Host, u32::from(number) + 1, name))
+            .get_or_insert_with(|| lanes.host(u32::from(number) + 1, name))
     }
 
     fn begin(
@@ -143,9 +143,9 @@ impl Thread {
     }
 
     fn finish(&mut self, at: u64, lanes: &mut Lanes) {
-        if let (Some(doing), Some(lane)) = (self.doing.take(), self.lane) {
+        if let (Some(doing), Some(_)) = (self.doing.take(), self.lane) {
             let span = (doing.since, at);
-            lanes.slice_at(doing.place, lane, doing.category, doing.name, span);
+            lanes.slice_at(doing.place, self.lane, doing.category, doing.name, span);
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Both halves are untrusted, and events may be missing: whatever comes, this ends with a trace.
 
+pub mod bounds;
 mod guest;
 mod host;
 mod lanes;
@@ -15,7 +16,7 @@ mod requests;
 mod thread;
 
 use super::clock::Scale;
-use super::model::{About, Lane, Names, Trace};
+use super::model::{About, Names, Trace};
 use super::raw::{GuestEvent, Recording};
 use guest::Guest;
 use host::Host;
@@ -25,13 +26,16 @@ use requests::Requests;
 
 pub use host::op_name;
 
-/// One event of either side.
+/// One event of either side, by its place in the recording: there may be many millions.
 #[derive(Clone, Copy)]
-enum Either<'a> {
-    Guest(&'a GuestEvent),
-    /// Its place in the host's log.
+enum Either {
+    Guest(u32),
     Host(Place),
 }
+
+/// When an event was, and where it is.
+type Entry = (u64, Either);
+const _: () = assert!(size_of::<Entry>() == 16);
 
 /// The disk and queue that an event of the guest names.
 fn queue(event: &GuestEvent) -> (u8, u8) {
@@ -46,29 +50,24 @@ fn purpose(event: &GuestEvent) -> u8 {
 /// Makes a trace of a recording. The guest's clock is `offset` ahead of the host's. What the trace
 /// is about is for the caller to fill in.
 pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
-    let mut order: Vec<(u64, Either<'_>)> = Vec::new();
-    order.reserve_exact(recording.guest.len() + recording.host.places().count());
-    let guest = recording.guest.iter().map(|event| {
-        let tsc = event.tsc.wrapping_sub(offset as u64);
-        (tsc, Either::Guest(event))
-    });
-    order.extend(guest);
     let log = &recording.host;
-    order.extend(log.places().map(|(tsc, at)| (tsc, Either::Host(at))));
-    // Stable: what one side has written in order stays in order.
-    order.sort_by_key(|(tsc, _)| *tsc);
-
+    let order = in_order(recording, offset);
     let mut lanes = Lanes::default();
     let mut names = Names::default();
     let mut requests = Requests::new(!recording.guest.is_empty(), &mut names);
     let mut guest = Guest::default();
     let mut host = Host::new(&recording.threads);
+    let mut left_out = 0;
     let end = scale.duration_ns();
     for (tsc, event) in order {
         let at = scale.ns(tsc).min(end);
         match event {
-            Either::Guest(event) => {
+            Either::Guest(number) => {
+                let event = &recording.guest[number as usize];
+                let before = guest.refused + lanes.refused + requests.refused;
                 guest.event(at, event, &mut lanes, &mut names, &mut requests);
+                let after = guest.refused + lanes.refused + requests.refused;
+                left_out += u64::from(after > before);
             }
             Either::Host(place) => {
                 let event = log.at(tsc, place);
@@ -85,11 +84,13 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
     }
     guest.end(end, &mut lanes, &mut names);
     host.end(end, &mut lanes);
-    let Lanes { mut slices, lanes } = lanes;
+    let Lanes {
+        mut slices, lanes, ..
+    } = lanes;
     // What encloses comes before what it encloses.
-    slices.sort_by_key(|slice| (slice.start, u64::MAX - slice.end));
-    let lanes: Vec<Lane> = lanes;
+    slices.sort_unstable_by_key(|slice| (slice.start, u64::MAX - slice.end));
     let about = About {
+        left_out,
         disordered: requests.disordered,
         ..About::default()
     };
@@ -101,4 +102,23 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
         slices,
         requests,
     }
+}
+
+/// All events of both sides in the order of the host's time. What one side has written in order, stays in
+/// order, as in a stable sort; but that would need half as much memory again.
+fn in_order(recording: &Recording, offset: i64) -> Vec<Entry> {
+    let mut order: Vec<Entry> = Vec::new();
+    order.reserve_exact(recording.guest.len() + recording.host.places().count());
+    let guest = (0..).zip(&recording.guest).map(|(number, event)| {
+        let tsc = event.tsc.wrapping_sub(offset as u64);
+        (tsc, Either::Guest(number))
+    });
+    order.extend(guest);
+    let host = recording.host.places();
+    order.extend(host.map(|(tsc, place)| (tsc, Either::Host(place))));
+    order.sort_unstable_by_key(|(tsc, event)| match event {
+        Either::Guest(number) => (*tsc, 0, u64::from(*number)),
+        Either::Host(place) => (*tsc, 1, place.order()),
+    });
+    order
 }

@@ -59,5 +59,5 @@ pub fn complete(request: &mut Request, names: &mut Names) {
         (path @ (BLOCKING | ASYNC | CACHED), op) => format!("{path}-{}", op_name(op)),
         _ => return,
     };
-    request.path = names.of(&path);
+    request.path = names.ours(&path);
 }

@@ -16,7 +16,7 @@ use super::path;
 use super::requests::{MOST_PENDING, Requests};
 use crate::trace::model::{Key, Moment, Names, Request};
 use crate::trace::raw::GuestEvent;
-use iolite_devices_abi::trace::{kind, purpose};
+use iolite_devices_abi::trace::{PROGRAM_RINGS, kind, purpose};
 
 /// A thread that runs while an event is written.
 #[derive(Clone, Copy)]
@@ -25,8 +25,8 @@ pub struct Writer {
     pub thread: u16,
     /// Its process.
     pub process: u32,
-    /// Its lane.
-    pub lane: u16,
+    /// Its lane, if it has one.
+    pub lane: Option<u16>,
 }
 
 /// A request or an answer of a channel.
@@ -51,7 +51,9 @@ pub struct Programs {
 impl Programs {
     /// The kernel says who writes to a ring.
     pub fn writer(&mut self, ring: u32, process: u16) {
-        self.writers.insert(ring, process.into());
+        if ring <= PROGRAM_RINGS as u32 {
+            self.writers.insert(ring, process.into());
+        }
     }
 
     /// The kernel says who drives a disk.
@@ -107,13 +109,13 @@ impl Programs {
         requests: &mut Requests,
     ) {
         let (disk, queue) = super::queue(event);
-        let mut request = Request::new((disk, queue, event.a), names.of(path::DRIVER));
-        request.server = Some(by.lane);
-        request.asker = Some(by.lane);
+        let mut request = Request::new((disk, queue, event.a), names.ours(path::DRIVER));
+        request.server = by.lane;
+        request.asker = by.lane;
         request.set(Moment::Added, at);
         let mut client = None;
         if super::purpose(event) == purpose::SERVER {
-            request.path = names.of(path::SERVER);
+            request.path = names.ours(path::SERVER);
             let numbered = (event.c as u32, event.d);
             let received = self.received.get(&numbered).copied();
             let received = received.filter(|(_, server)| server.process == by.process);
@@ -121,14 +123,14 @@ impl Programs {
                 && let Some((sent, asker)) = self.sent.remove(&numbered)
             {
                 self.received.remove(&numbered);
-                request.asker = Some(asker.lane);
+                request.asker = asker.lane;
                 request.set(Moment::Asked, sent);
                 request.set(Moment::Taken, taken);
                 client = Some(asker);
             }
         }
         let index = requests.added(request);
-        if let Some(client) = client {
+        if let (Some(client), Some(index)) = (client, index) {
             insert(&mut self.clients, index, client);
         }
     }

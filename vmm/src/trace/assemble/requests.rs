@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use super::bounds::MOST_UNSEEN;
 use super::path;
 use crate::trace::model::{Key, Moment, Name, Names, Request};
 
@@ -23,6 +24,10 @@ pub struct Requests {
     unannounced: Name,
     /// Those that one side had before the other one gave them.
     pub disordered: u64,
+    /// How many the guest has added that the device has not popped.
+    unseen: usize,
+    /// How often there was no room.
+    pub refused: u64,
 }
 
 /// No ring holds more: what is beyond has been lost.
@@ -40,12 +45,19 @@ impl Requests {
             signalled: HashMap::new(),
             received: HashMap::new(),
             disordered: 0,
-            unannounced: names.of(if guest { path::DRIVER } else { path::GUEST }),
+            unseen: 0,
+            refused: 0,
+            unannounced: names.ours(if guest { path::DRIVER } else { path::GUEST }),
         }
     }
 
-    /// The guest has added a request.
-    pub fn added(&mut self, request: Request) -> usize {
+    /// The guest has added a request. None if there is no room for it.
+    pub fn added(&mut self, request: Request) -> Option<usize> {
+        if self.unseen == MOST_UNSEEN {
+            self.refused += 1;
+            return None;
+        }
+        self.unseen += 1;
         // A head is added again once the request that had it is gone. One that nobody announced has
         // the head already: the device has popped this very request, it seems before it was added.
         let before = self.get(request.key());
@@ -55,7 +67,7 @@ impl Requests {
         let index = self.born(request);
         let request = &self.all[index];
         push(&mut self.added, (request.disk, request.queue), index);
-        index
+        Some(index)
     }
 
     fn born(&mut self, request: Request) -> usize {
@@ -89,7 +101,13 @@ impl Requests {
     pub fn popped(&mut self, key: Key, lane: u16, at: u64) {
         let known = self.alive.get(&key).copied();
         let known = known.filter(|index| self.all[*index].when(Moment::Popped).is_none());
-        let index = known.unwrap_or_else(|| self.born(Request::new(key, self.unannounced)));
+        let index = match known {
+            Some(index) => {
+                self.unseen -= 1;
+                index
+            }
+            None => self.born(Request::new(key, self.unannounced)),
+        };
         let received = self.received.remove(&(key.0, key.1));
         let request = &mut self.all[index];
         request.set(Moment::Popped, at);

@@ -1,15 +1,17 @@
 //! A thread of the guest while its life is followed: what it does, what it waits for.
 
 use super::lanes::Lanes;
-use crate::trace::model::{Category, Group, Name, Names};
+use crate::trace::model::{Category, Name, Names};
 
-/// Numbers of threads are used again: each life has a lane of its own, this far from the last.
-const LIFE: u32 = 1000;
+/// Numbers of threads are used again: each life has a lane of its own, whose number is this far from
+/// that of the last.
+const LIFE: u32 = 1 << 16;
 
 pub struct Thread {
-    pub lane: u16,
+    /// None if there was no room.
+    pub lane: Option<u16>,
     /// How many had its number before.
-    pub lives: u16,
+    pub lives: u32,
     pub has_run: bool,
     /// Its process; 0 for one of the kernel's own.
     pub process: u32,
@@ -38,10 +40,10 @@ pub struct Call {
 }
 
 impl Thread {
-    pub fn new(number: u16, lives: u16, process: u32, name: &str, lanes: &mut Lanes) -> Thread {
-        let tid = u32::from(number) + u32::from(lives) * LIFE;
+    /// A thread of which only this is known.
+    pub fn new(lane: Option<u16>, lives: u32, process: u32) -> Thread {
         Thread {
-            lane: lanes.lane(Group::Guest, tid, name),
+            lane,
             lives,
             process,
             has_run: false,
@@ -52,6 +54,13 @@ impl Thread {
             told: Vec::new(),
             served: None,
         }
+    }
+
+    /// A lane for the life of a thread with this number, of which there were so many before.
+    pub fn lane(number: u16, lives: u32, name: &str, lanes: &mut Lanes) -> Option<u16> {
+        // It stays below the number of the processor: there are not that many lanes.
+        let tid = lives.saturating_mul(LIFE).saturating_add(number.into());
+        lanes.thread(tid, name)
     }
 
     pub fn end(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
@@ -65,10 +74,10 @@ impl Thread {
             return;
         };
         match category {
-            Category::Program => lanes.slice(self.lane, category, names.of("program"), since, at),
+            Category::Program => lanes.slice(self.lane, category, names.ours("program"), since, at),
             // In a call the call's own slice says it.
             _ if self.call.is_none() && self.process == 0 => {
-                lanes.slice(self.lane, category, names.of("kernel"), since, at);
+                lanes.slice(self.lane, category, names.ours("kernel"), since, at);
             }
             _ => {}
         }
@@ -76,7 +85,7 @@ impl Thread {
 
     pub fn end_wait(&mut self, at: u64, lanes: &mut Lanes, names: &mut Names) {
         if let Some(since) = self.waiting.take() {
-            lanes.slice(self.lane, Category::Wait, names.of("waits"), since, at);
+            lanes.slice(self.lane, Category::Wait, names.ours("waits"), since, at);
         }
     }
 
