@@ -378,8 +378,6 @@ fn check_fit(kernel: &Kernel, memory_bytes: u64) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     /// Whatever its headers and notes say, a file is refused in one line, or loaded to where nothing
     /// else is.
     #[test]

@@ -276,11 +276,10 @@ fn arrow(
 
 /// Requests in flight, from the driver's adding (or the device's popping) to the used ring.
 fn write_counters<W: Write>(out: &mut Lines<W>, trace: &Trace) -> io::Result<()> {
-    for (disk, name) in trace.about.disks.iter().enumerate() {
-        let pid = DISKS + disk as u32;
+    for ((pid, name), changes) in (DISKS..).zip(&trace.about.disks).zip(changes(trace)) {
         let name = to_string(&format!("{name} in flight"))?;
         let mut count = 0i64;
-        for (at, change) in changes(trace, disk as u8) {
+        for (at, change) in changes {
             count += change;
             out.line(format_args!(
                 "{{\"ph\":\"C\",\"pid\":{pid},\"tid\":{pid},\"ts\":{},\"name\":{name},\

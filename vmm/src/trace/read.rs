@@ -18,6 +18,10 @@ use super::model::{
 const LONGEST: u64 = 1 << 53;
 /// More disks than a machine can have.
 const MOST_DISKS: usize = 256;
+/// Longer than any line of a trace, in bytes.
+const LONGEST_LINE: u64 = 1 << 24;
+/// Longer than any name in a trace, in bytes. A view shows it for each request.
+const LONGEST_NAME: usize = 256;
 
 /// Why a trace cannot be read: one line each.
 #[derive(Debug, thiserror::Error)]
@@ -66,18 +70,22 @@ pub fn read_from(mut input: impl BufRead, name: &str) -> Result<Trace, ReadError
     loop {
         line.clear();
         number += 1;
+        let mut read = |limit: u64, line: &mut Vec<u8>| {
+            let read = io::Read::take(&mut input, limit).read_until(b'\n', line);
+            read.map_err(|error| ReadError::Io(name.into(), error))
+        };
         // A file without line ends is not ours, and need not be read to its end to know that.
-        let limit = if number == 1 { MAGIC.len() } else { usize::MAX };
-        let mut limited = io::Read::take(&mut input, limit as u64);
-        let mut read = limited.read_until(b'\n', &mut line);
-        if number == 1 && read.is_ok() {
+        if number == 1 {
+            read(MAGIC.len() as u64, &mut line)?;
             if line != MAGIC.as_bytes() {
                 return Err(ReadError::Foreign(name.into()));
             }
-            read = input.read_until(b'\n', &mut line);
         }
-        let read = read.map_err(|error| ReadError::Io(name.into(), error))?;
-        if read == 0 {
+        if read(LONGEST_LINE, &mut line)? as u64 == LONGEST_LINE {
+            let why = "longer than any line of a trace";
+            return Err(ReadError::Line(name.into(), number, why.into()));
+        }
+        if line.is_empty() {
             return Err(ReadError::CutOff(name.into()));
         }
         let text = std::str::from_utf8(&line)
@@ -86,7 +94,7 @@ pub fn read_from(mut input: impl BufRead, name: &str) -> Result<Trace, ReadError
         if text == "]}" {
             // As they were written; who has changed the file may have changed that.
             let order = |slice: &Slice| (slice.start, u64::MAX - slice.end);
-            trace.slices.sort_by_key(order);
+            trace.slices.sort_unstable_by_key(order);
             return Ok(trace);
         }
         let taken = if number == 1 {
@@ -120,6 +128,9 @@ fn about(line: &str, name: &str) -> Result<About, ReadError> {
         let why = "numbers that make no sense";
         return Err(ReadError::Line(name.into(), 1, why.into()));
     }
+    if about.disks.iter().any(|disk| disk.len() > LONGEST_NAME) {
+        return Err(ReadError::Line(name.into(), 1, LONG_NAME.into()));
+    }
     match about.iolite_trace {
         VERSION => Ok(first.about),
         other => Err(ReadError::Version(name.into(), other)),
@@ -138,23 +149,31 @@ fn take(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
 
 fn take_name(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
     #[derive(Deserialize)]
-    struct Meta {
+    struct Meta<'a> {
         pid: u32,
         tid: u32,
-        name: String,
-        args: serde_json::Value,
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        #[serde(borrow)]
+        args: Args<'a>,
     }
-    let meta: Meta = serde_json::from_str(line)?;
+    #[derive(Deserialize)]
+    struct Args<'a> {
+        #[serde(borrow)]
+        name: Option<Cow<'a, str>>,
+        number: Option<u32>,
+    }
+    let meta: Meta<'_> = serde_json::from_str(line)?;
     let Some(group) = group(meta.pid).filter(|_| meta.name == "thread_name") else {
         return Ok(());
     };
     if meta.tid as usize != FIRST_TID as usize + trace.lanes.len() {
         return Err(Error::custom("lanes out of order"));
     }
-    let name = meta.args["name"].as_str().unwrap_or("").to_owned();
-    let number = meta.args["number"].as_u64();
-    let tid = number.and_then(|number| u32::try_from(number).ok());
-    let tid = tid.ok_or_else(|| Error::custom("a lane without a number"))?;
+    let number = meta.args.number;
+    let tid = number.ok_or_else(|| Error::custom("a lane without a number"))?;
+    let name = meta.args.name.unwrap_or_default();
+    let name = checked(&name)?.to_owned();
     trace.lanes.push(Lane { group, tid, name });
     Ok(())
 }
@@ -176,7 +195,7 @@ fn take_slice(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> {
         trace.slices.push(Slice {
             lane,
             category: slice.cat,
-            name: trace.names.of(&slice.name),
+            name: trace.names.of(checked(&slice.name)?),
             start,
             end: start + length,
             place: None,
@@ -227,7 +246,7 @@ fn take_request(line: &str, trace: &mut Trace) -> Result<(), serde_json::Error> 
         worker: lane(Group::Host, args.worker),
         at: args.at.0,
     };
-    let path = trace.names.of(&args.path);
+    let path = trace.names.of(checked(&args.path)?);
     trace.requests.push(Request { path, ..request });
     Ok(())
 }
@@ -288,4 +307,13 @@ fn ns(us: f64) -> Result<u64, serde_json::Error> {
     }
 }
 
+/// A name, unless it is too long.
+fn checked(name: &str) -> Result<&str, serde_json::Error> {
+    match name.len() <= LONGEST_NAME {
+        true => Ok(name),
+        false => Err(Error::custom(LONG_NAME)),
+    }
+}
+
+const LONG_NAME: &str = "a name that is longer than any in a trace";
 const BEYOND: &str = "a time that no trace is long enough for";

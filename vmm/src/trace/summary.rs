@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::model::Trace;
-use super::parts::{PART_NAMES, PARTS, Part};
+use super::parts::{PART_NAMES, PARTS};
 use super::paths::{PathFigures, figures};
 
 /// How many paths stand beside each other in a table of 100 columns.
@@ -98,12 +98,4 @@ fn cell(text: &mut String, ns: f64, share: f64) -> std::fmt::Result {
 
 fn us(ns: u64) -> f64 {
     ns as f64 / 1e3
-}
-
-/// The part that nothing accounts for, as a share of all lives.
-pub fn unaccounted(trace: &Trace) -> f64 {
-    let paths = figures(trace);
-    let whole: u64 = paths.iter().map(|path| path.whole).sum();
-    let part = |path: &PathFigures<'_>| path.parts[Part::Unaccounted as usize];
-    paths.iter().map(part).sum::<u64>() as f64 / whole.max(1) as f64
 }

@@ -249,6 +249,41 @@ fn files_that_are_no_traces_are_told_apart() {
     }
 }
 
+/// A view shows some names for each request: long ones would make it as long as the square of the file.
+#[test]
+fn long_names_and_endless_lines_are_refused() {
+    let whole = String::from_utf8(written(&trace_of(&blocking_reads(2)))).unwrap();
+    let long = "x".repeat(300);
+    for name in ["thread 7", "blocking-read", "vdb", "pread", "waits"] {
+        let file = whole.replace(&format!("\"{name}\""), &format!("\"{long}\""));
+        assert_ne!(file, whole, "{name}");
+        let error = read::read_from(Cursor::new(file), "t").unwrap_err();
+        assert!(error.to_string().contains("longer than any"), "{error}");
+    }
+    for start in [chrome::MAGIC, &whole[..whole.len() - 3]] {
+        let endless = std::io::repeat(b' ');
+        let input = std::io::Read::chain(start.as_bytes(), endless);
+        let input = std::io::BufReader::new(input);
+        let error = read::read_from(input, "t").unwrap_err();
+        assert!(
+            error.to_string().contains("longer than any line"),
+            "{error}"
+        );
+    }
+}
+
+/// However many requests a file says were in flight, a picture of them is made quickly and can be seen.
+#[test]
+fn any_number_of_requests_in_flight_is_drawn() {
+    let mut trace = trace_of(&blocking_reads(3));
+    let request = trace.requests[0].clone();
+    trace.requests = vec![request; 200_000];
+    let picture = report::picture(&trace).unwrap();
+    assert!(picture.contains("200000 in flight"));
+    assert!(picture.len() < 1 << 20, "{}", picture.len());
+    assert!(report::page(&trace).len() < 4 << 20);
+}
+
 #[test]
 fn without_the_guests_half_there_is_the_hosts() {
     let mut recording = blocking_reads(4);
@@ -466,6 +501,19 @@ fn any_host_event() -> impl Strategy<Value = (u16, Event)> {
     fields.prop_map(|(at, point, head, a, thread)| (thread, host(at, point, head, a, a).1))
 }
 
+/// Numbers that are at a border.
+const ODD: [&str; 9] = [
+    "0",
+    "1",
+    "255",
+    "256",
+    "65536",
+    "4294967295",
+    "9007199254740992",
+    "18446744073709551615",
+    "0.0000001",
+];
+
 /// Every view of a trace.
 fn all_views(trace: &Trace) -> usize {
     let mut text = Vec::new();
@@ -494,6 +542,37 @@ proptest! {
         }
         if let Ok(trace) = read::read_from(Cursor::new(&file), "t") {
             prop_assert!(all_views(&trace) > 0);
+        }
+    }
+
+    /// The same of one whose numbers and lines somebody has changed: what is made of it is not much
+    /// longer than the file.
+    #[test]
+    fn any_other_numbers_and_lines_are_survived(
+        numbers in prop::collection::vec((any::<prop::sample::Index>(), 0..ODD.len()), 0..6),
+        lines in prop::collection::vec(any::<[prop::sample::Index; 2]>(), 0..6),
+    ) {
+        let file = written(&trace_of(&served_read()));
+        let mut file = String::from_utf8(file).unwrap();
+        for (at, odd) in numbers {
+            let is_digit = |c: char| c.is_ascii_digit() || c == '.';
+            let starts: Vec<usize> = file.match_indices(':').map(|(at, _)| at + 1).collect();
+            let rest = &file[*at.get(&starts)..];
+            let place = file.len() - rest.len();
+            let digits = rest.len() - rest.trim_start_matches(is_digit).len();
+            if digits > 0 {
+                file.replace_range(place..place + digits, ODD[odd]);
+            }
+        }
+        let mut all: Vec<&str> = file.lines().collect();
+        for [from, to] in lines {
+            let line = *from.get(&all);
+            all.insert(to.index(all.len()), line);
+        }
+        let file = all.join("\n");
+        if let Ok(trace) = read::read_from(Cursor::new(&file), "t") {
+            let bytes = all_views(&trace);
+            prop_assert!(bytes > 0 && bytes < 400_000 + 100 * file.len(), "{bytes} bytes");
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::layout::{Layout, MARGIN};
 use super::panels::{Panel, panels, window_length, window_start};
 use super::svg::{Anchor, Svg, marks, round_time, small_width, time};
-use crate::trace::in_flight::flight;
+use crate::trace::in_flight::{flight, rows};
 use crate::trace::model::{Category, Group, Moment, PROCESSOR, Request, Slice, Trace};
 use crate::trace::parts;
 
@@ -17,6 +17,8 @@ const LANE: f64 = 22.0;
 const BAR: f64 = 14.0;
 /// Height of the disk's lane, however many requests are in flight.
 const DISK: f64 = 44.0;
+/// How many rows of requests are drawn in it.
+const MOST_ROWS: usize = 400;
 /// How many threads are shown beside each other.
 const MOST_THREADS: usize = 3;
 /// What is less wide than this many pixels cannot be told from what is beside it.
@@ -151,7 +153,7 @@ fn in_window(slices: &[Slice], window: (u64, u64)) -> Vec<&Slice> {
 /// The guest's threads that did something in the window, with what to call them. Of more than there is
 /// room for, the busiest.
 fn threads(inside: &[&Slice], window: (u64, u64), trace: &Trace) -> Vec<(u16, String)> {
-    let mut busy: BTreeMap<u16, i64> = BTreeMap::new();
+    let mut busy: BTreeMap<u16, i128> = BTreeMap::new();
     for slice in inside {
         let lane = &trace.lanes[usize::from(slice.lane)];
         if lane.group == Group::Guest && lane.tid != PROCESSOR {
@@ -161,11 +163,11 @@ fn threads(inside: &[&Slice], window: (u64, u64), trace: &Trace) -> Vec<(u16, St
             } else {
                 1
             };
-            *busy.entry(slice.lane).or_default() += sign * time as i64;
+            *busy.entry(slice.lane).or_default() += sign * i128::from(time);
         }
     }
-    let least = ((window.1 - window.0) / HARDLY) as i64;
-    let mut busy: Vec<(u16, i64)> = busy.into_iter().filter(|(_, t)| *t > least).collect();
+    let least = i128::from((window.1 - window.0) / HARDLY);
+    let mut busy: Vec<(u16, i128)> = busy.into_iter().filter(|(_, t)| *t > least).collect();
     busy.sort_by_key(|(lane, time)| (std::cmp::Reverse(*time), *lane));
     busy.truncate(MOST_THREADS);
     busy.sort();
@@ -205,22 +207,10 @@ fn draw_disk(
         .filter(|(start, end, _)| *start < window.1 && *end > window.0)
         .collect();
     flights.sort_by_key(|(start, end, _)| (*start, *end));
-    let mut rows: Vec<u64> = Vec::new();
-    let placed: Vec<(usize, _)> = flights
-        .into_iter()
-        .map(|flight| {
-            let row = rows.iter().position(|free| *free <= flight.0);
-            let row = row.unwrap_or_else(|| {
-                rows.push(0);
-                rows.len() - 1
-            });
-            rows[row] = flight.1;
-            (row, flight)
-        })
-        .collect();
-    let count = rows.len().max(1);
-    let done = placed.iter().filter(|(_, (_, end, _))| *end <= window.1);
-    let done: u64 = done.map(|(_, (.., r))| u64::from(r.bytes)).sum();
+    let (rows, count) = rows(flights.iter().map(|(start, end, _)| (*start, *end)));
+    let count = count.max(1);
+    let done = flights.iter().filter(|(_, end, _)| *end <= window.1);
+    let done: u64 = done.map(|(.., r)| u64::from(r.bytes)).sum();
     let disk = trace.about.disks.get(usize::from(panel.disk));
     let label = format!("disk {}", disk.map_or("?", String::as_str));
     let (moved, most) = (format!("{} KiB", done >> 10), format!("{count} in flight"));
@@ -239,7 +229,10 @@ fn draw_disk(
     let above = (DISK - pitch * count as f64) / 2.0;
     // Where the last bar of each row ends.
     let mut drawn = vec![f64::MIN; count];
-    for (row, (start, end, request)) in placed {
+    // Of rows that are too thin to be seen, one of several.
+    let step = count.div_ceil(MOST_ROWS);
+    let placed = rows.into_iter().zip(flights);
+    for (row, (start, end, request)) in placed.filter(|(row, _)| row % step == 0) {
         let top = y + 2.0 + above + pitch * row as f64 + (pitch - height) / 2.0;
         let (from, to) = (x(start.max(window.0)), x(end.min(window.1)));
         if to - drawn[row] < HARDLY_SEEN {

@@ -16,8 +16,8 @@ pub fn element(trace: &Trace, layout: &Layout) -> String {
     let (labels, width) = (layout.labels, layout.time());
     let mut svg = Svg::default();
     let mut y = 10.0;
-    for (disk, name) in trace.about.disks.iter().enumerate() {
-        let most = most_per_step(&in_flight::changes(trace, disk as u8), end);
+    for (name, changes) in trace.about.disks.iter().zip(in_flight::changes(trace)) {
+        let most = most_per_step(&changes, end);
         let highest = most.iter().copied().max().unwrap_or(0);
         svg.text((labels - 10.0, y + 20.0), Anchor::End, "label", name);
         let text = format!("most {highest}");
