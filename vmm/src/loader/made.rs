@@ -170,6 +170,34 @@ impl Out {
 
 /// Any file at all, and often a kernel.
 pub fn any_file() -> impl Strategy<Value = Made> {
+    prop_oneof![any_kernel(), any_headers()]
+}
+
+/// A few segments near each other, of which the first is entered.
+fn any_kernel() -> impl Strategy<Value = Made> {
+    let place = (0x100u64..0x110).prop_map(|page| page << 12);
+    let segment = (place, 1u64..0x1801, 0u64..0x1000);
+    let segments = prop::collection::vec(segment, 1..5);
+    (any::<bool>(), segments, any_note()).prop_map(|(wide, segments, notes)| {
+        let mut made = Made::kernel();
+        let header =
+            |(address, file_bytes, more)| load(BODY, address, file_bytes, file_bytes + more);
+        made.headers = segments.into_iter().map(header).collect();
+        made.entry = made.headers[0].address;
+        made.wide = wide;
+        made.body.resize(0x2000, 0x90);
+        let offset = made.append(&notes);
+        made.headers.push(Header {
+            kind: PT_NOTE,
+            offset,
+            file_bytes: notes.len() as u64,
+            ..Header::default()
+        });
+        made
+    })
+}
+
+fn any_headers() -> impl Strategy<Value = Made> {
     let headers = || prop::collection::vec(any_header(), 0..6);
     let wrong = prop_oneof![
         8 => Just([None; 4]),
