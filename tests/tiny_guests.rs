@@ -150,8 +150,8 @@ fn a_disk_that_grows_while_the_guest_looks() {
     check(&child.wait_with_output().unwrap(), 19, "");
 }
 
-/// A kernel that fills its ring of events with names of new threads that run, and says forty times that
-/// it has done so again.
+/// A kernel that fills its ring of events with names of new threads that run, and says forty times
+/// that it has done so again.
 fn liar() -> Tiny {
     Tiny::new(Entry::Pvh)
         .raw(&[0xbf, 0x00, 0x10, 0x00, 0xe0]) // mov edi, 0xe0001000: the first event

@@ -1,8 +1,8 @@
 //! What a loader has to know of an ELF kernel: where its segments go, and where it is entered.
 //!
-//! The note of the `notes` module makes a PVH kernel, in files of both classes. A 64-bit file without
-//! it is entered at `e_entry` by the Linux 64-bit protocol. Addresses are physical (`p_paddr`).
-//! Parsing is pure and bounded: a file can say anything.
+//! The note of the `notes` module makes a PVH kernel, in files of both classes. A 64-bit file
+//! without it is entered at `e_entry` by the Linux 64-bit protocol. Addresses are physical
+//! (`p_paddr`). Parsing is pure and bounded: a file can say anything.
 
 use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, PT_LOAD, PT_NOTE, SHT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
@@ -238,8 +238,8 @@ impl<'data, R: ReadRef<'data>> Notes<R> {
         Ok(None)
     }
 
-    /// The PVH entry point in sections of notes, of a file whose segments do not tell. A kernel does
-    /// not need sections: damaged ones are none.
+    /// The PVH entry point in sections of notes, of a file whose segments do not tell. A kernel
+    /// does not need sections: damaged ones are none.
     fn in_sections<H>(&mut self, header: &H, endian: Endianness) -> Option<u64>
     where
         H: FileHeader<Endian = Endianness>,

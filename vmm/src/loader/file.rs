@@ -14,8 +14,8 @@ use vm_memory::{
 /// # Errors
 /// What is wrong, and what to do.
 pub fn open(path: &Path) -> Result<File, String> {
-    // What is no regular file may do something when it is opened: look first. That a named pipe takes
-    // its place meanwhile should not make us wait for it.
+    // What is no regular file may do something when it is opened: look first. That a named pipe
+    // takes its place meanwhile should not make us wait for it.
     check(&std::fs::metadata(path).map_err(cannot_open)?)?;
     let mut options = OpenOptions::new();
     let options = options.read(true).custom_flags(libc::O_NONBLOCK);

@@ -1,9 +1,9 @@
 //! Putting a kernel into guest memory, with all that it expects to find there.
 //!
 //! Protocol: [`load`] reads the ELF file's headers ([`elf`], `notes`), sees whether they fit the
-//! machine (`fit`), copies the segments (`file`), places initrd, command line and MP table, and lets
-//! `pvh` or `linux64` write the structure that the kernel's boot protocol asks for. What comes out, a
-//! [`Boot`], is all that a vCPU has to be set to.
+//! machine (`fit`), copies the segments (`file`), places initrd, command line and MP table, and
+//! lets `pvh` or `linux64` write the structure that the kernel's boot protocol asks for. What comes
+//! out, a [`Boot`], is all that a vCPU has to be set to.
 //!
 //! A kernel file is as untrusted as a guest: none can make this code panic or allocate much.
 

@@ -13,7 +13,8 @@
 /// The note's contents are the 32-bit entry point.
 const PHYS32_ENTRY: u32 = 18;
 
-/// The entry point in the first PVH note among `notes`, which lie in a segment with alignment `align`.
+/// The entry point in the first PVH note among `notes`, which lie in a segment with alignment
+/// `align`.
 pub fn pvh_entry(notes: &[u8], align: u64) -> Option<u64> {
     let alignments = if align == 8 { [8, 4] } else { [4, 8] };
     alignments.into_iter().find_map(|align| find(notes, align))

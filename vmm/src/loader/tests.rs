@@ -93,7 +93,8 @@ fn the_note_decides_on_the_protocol() {
     }
 }
 
-/// A kernel with these notes, one after the other, at an alignment, behind a header that says another.
+/// A kernel with these notes, one after the other, at an alignment, behind a header that says
+/// another.
 fn noted(notes: &[(&[u8], u32, &[u8])], align: usize, says: u64) -> Made {
     let mut made = Made::kernel();
     let notes = notes.iter();
@@ -378,8 +379,8 @@ fn check_fit(kernel: &Kernel, memory_bytes: u64) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    /// Whatever its headers and notes say, a file is refused in one line, or loaded to where nothing
-    /// else is.
+    /// Whatever its headers and notes say, a file is refused in one line, or loaded to where
+    /// nothing else is.
     #[test]
     fn any_elf_file_is_loaded_or_refused(made in made::any_file()) {
         let bytes = made.bytes();

@@ -1,5 +1,5 @@
-//! Guests that fill their rings with lies: whatever they say, a trace is made of it in time and memory
-//! that grow with the number of events, and no further than its bounds.
+//! Guests that fill their rings with lies: whatever they say, a trace is made of it in time and
+//! memory that grow with the number of events, and no further than its bounds.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};

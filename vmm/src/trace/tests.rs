@@ -249,7 +249,8 @@ fn files_that_are_no_traces_are_told_apart() {
     }
 }
 
-/// A view shows some names for each request: long ones would make it as long as the square of the file.
+/// A view shows some names for each request: long ones would make it as long as the square of the
+/// file.
 #[test]
 fn long_names_and_endless_lines_are_refused() {
     let whole = String::from_utf8(written(&trace_of(&blocking_reads(2)))).unwrap();
@@ -272,7 +273,8 @@ fn long_names_and_endless_lines_are_refused() {
     }
 }
 
-/// However many requests a file says were in flight, a picture of them is made quickly and can be seen.
+/// However many requests a file says were in flight, a picture of them is made quickly and can be
+/// seen.
 #[test]
 fn any_number_of_requests_in_flight_is_drawn() {
     let mut trace = trace_of(&blocking_reads(3));

@@ -1,5 +1,5 @@
-//! How much a guest's events can make of a trace: a guest may say anything, and an honest one does not
-//! come near to this. What finds no room is left out and counted; what the device did is kept.
+//! How much a guest's events can make of a trace: a guest may say anything, and an honest one does
+//! not come near to this. What finds no room is left out and counted; what the device did is kept.
 
 /// Lives of threads: each has a lane of its own.
 pub const MOST_THREADS: usize = 10_000;

@@ -104,8 +104,8 @@ pub fn assemble(recording: &Recording, scale: &Scale, offset: i64) -> Trace {
     }
 }
 
-/// All events of both sides in the order of the host's time. What one side has written in order, stays in
-/// order, as in a stable sort; but that would need half as much memory again.
+/// All events of both sides in the order of the host's time. What one side has written in order,
+/// stays in order, as in a stable sort; but that would need half as much memory again.
 fn in_order(recording: &Recording, offset: i64) -> Vec<Entry> {
     let mut order: Vec<Entry> = Vec::new();
     order.reserve_exact(recording.guest.len() + recording.host.places().count());

@@ -3,8 +3,8 @@
 use super::lanes::Lanes;
 use crate::trace::model::{Category, Name, Names};
 
-/// Numbers of threads are used again: each life has a lane of its own, whose number is this far from
-/// that of the last.
+/// Numbers of threads are used again: each life has a lane of its own, whose number is this far
+/// from that of the last.
 const LIFE: u32 = 1 << 16;
 
 pub struct Thread {
