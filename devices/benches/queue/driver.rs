@@ -159,6 +159,7 @@ impl Server {
             BlockDevice::on_mmio(memory_of_it, backend, config, line).unwrap();
         let write = |offset, value: u32| window.write(offset, &value.to_le_bytes());
         write(reg::STATUS, ACKNOWLEDGE);
+        write(reg::STATUS, ACKNOWLEDGE);
         write(reg::STATUS, ACKNOWLEDGE | DRIVER);
         let features = F_VERSION_1 | F_EVENT_IDX | F_FLUSH;
         for half in 0..2 {

@@ -244,6 +244,7 @@ impl Driver {
     pub fn negotiate(&self, features: u64) {
         self.write(reg::STATUS, 0);
         self.write(reg::STATUS, ACKNOWLEDGE);
+        self.write(reg::STATUS, ACKNOWLEDGE);
         self.write(reg::STATUS, ACKNOWLEDGE | DRIVER);
         for half in 0..2 {
             self.write(reg::DRIVER_FEATURES_SEL, half);

@@ -33,7 +33,10 @@ pub fn identify<R: Registers>(registers: &R) -> Result<(), DiskError> {
 /// From a device that has been reset to one that waits for its queues: gives the features, with
 /// VIRTIO_BLK_F_MQ if it has several queues and they are `several`.
 pub fn negotiate<R: Registers>(registers: &R, several: bool) -> Result<u64, DiskError> {
-    let state = status::ACKNOWLEDGE | status::DRIVER;
+    // One step after the other (section 3.1.1): there are devices that take no two at once.
+    let state = status::ACKNOWLEDGE;
+    registers.write(mmio::STATUS, state);
+    let state = state | status::DRIVER;
     registers.write(mmio::STATUS, state);
     let features = accept(registers, several)?;
     let state = state | status::FEATURES_OK;
