@@ -14,14 +14,6 @@ pub fn wait_for_interrupt() {
     unsafe { wait_for_interrupt() };
 }
 
-/// Stops the processor for good.
-pub fn halt() -> ! {
-    loop {
-        // SAFETY: with interrupts off `hlt` only waits.
-        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
-    }
-}
-
 /// The time stamp counter.
 #[inline(always)]
 pub fn tsc() -> u64 {
