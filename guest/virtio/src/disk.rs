@@ -1,10 +1,10 @@
 //! The block device (virtio 1.2, section 5.2): what it is, and the queues that it is driven by.
 
 use crate::dma::{DmaRegion, Segment};
-use crate::queue::{Queue, dma_bytes};
+use crate::queue::{Bell, Queue, dma_bytes};
 use crate::registers::Registers;
 use crate::request::{Done, Operation, RequestQueue, SubmitError};
-use crate::setup::{self, QUEUE_SIZE, identify, negotiate, setup};
+use crate::setup::{self, QUEUE_SIZE, identify, negotiate, reset, setup};
 use iolite_devices_abi::mmio;
 
 /// What a disk is, as it says itself.
@@ -16,8 +16,10 @@ pub struct Info {
     pub read_only: bool,
     /// It has a cache that a flush empties.
     pub flush: bool,
-    /// Most segments in one request.
+    /// Most segments that it takes at once. A request may have [`MAX_SEGMENTS`](crate::MAX_SEGMENTS).
     pub max_segments: usize,
+    /// Longest segment that it takes, in bytes.
+    pub max_segment_bytes: u32,
     /// Most requests in flight, in each queue.
     pub max_in_flight: u16,
 }
@@ -27,12 +29,16 @@ pub struct Info {
 pub enum DiskError {
     /// No virtio-mmio device of version 2 answers.
     NotVirtioMmio,
+    /// It does not reset itself.
+    NoReset,
     /// It is another kind of device.
     NotABlockDevice,
     /// It lacks VIRTIO_F_VERSION_1 or does not accept our choice of features.
     Features,
     /// It has no request queue, or one too short to be of use.
     NoQueue,
+    /// Its configuration does not hold still, or its segments are shorter than a sector.
+    Configuration,
     /// The memory handed over is too short.
     TooLittleMemory,
 }
@@ -42,6 +48,8 @@ pub struct Disk<R, Q = [Queue; 1]> {
     registers: R,
     queues: Q,
     info: Info,
+    /// Requests of no more segments than this are surely not too much for the device.
+    surely: usize,
 }
 
 impl<R: Registers> Disk<R> {
@@ -54,12 +62,13 @@ impl<R: Registers> Disk<R> {
     /// It is no device that can be driven, or the region is too short.
     pub fn new(registers: R, region: DmaRegion) -> Result<Self, DiskError> {
         identify(&registers)?;
-        registers.write(mmio::STATUS, 0);
+        reset(&registers)?;
         let features = negotiate(&registers, false)?;
         let queues = [new_queue(&registers, 0, features, region)?];
         let info = setup::start(&registers, &queues)?;
         Ok(Disk {
             registers,
+            surely: setup::surely(queues.as_ref()),
             queues,
             info,
         })
@@ -77,7 +86,7 @@ impl<R: Registers, Q: FromIterator<Queue> + AsRef<[Queue]>> Disk<R, Q> {
         regions: impl IntoIterator<Item = DmaRegion>,
     ) -> Result<Self, DiskError> {
         identify(&registers)?;
-        registers.write(mmio::STATUS, 0);
+        reset(&registers)?;
         let features = negotiate(&registers, true)?;
         let count = setup::queues(&registers, features);
         let regions = regions.into_iter().take(count).enumerate();
@@ -87,6 +96,7 @@ impl<R: Registers, Q: FromIterator<Queue> + AsRef<[Queue]>> Disk<R, Q> {
         let info = setup::start(&registers, queues.as_ref())?;
         Ok(Disk {
             registers,
+            surely: setup::surely(queues.as_ref()),
             queues,
             info,
         })
@@ -149,10 +159,12 @@ impl<R: Registers, Q: AsRef<[Queue]> + AsMut<[Queue]>> Disk<R, Q> {
     pub fn queue(&mut self, index: usize) -> RequestQueue<'_, R> {
         let queues = self.queues.as_mut();
         RequestQueue {
-            number: index as u32,
             queue: &mut queues[index],
-            registers: &self.registers,
-            max_segments: self.info.max_segments,
+            bell: Bell {
+                registers: &self.registers,
+                queue: index as u32,
+            },
+            surely: self.surely,
         }
     }
 
@@ -207,6 +219,20 @@ impl<R: Registers, Q: AsRef<[Queue]> + AsMut<[Queue]>> Disk<R, Q> {
         cookie: u32,
     ) -> Result<(), SubmitError> {
         self.queue(0).submit(operation, segments, cookie)
+    }
+
+    /// [`RequestQueue::submit_at_once`] of the first queue.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    pub fn submit_at_once(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        cookie: u32,
+    ) -> Result<(), SubmitError> {
+        self.queue(0).submit_at_once(operation, segments, cookie)
     }
 
     /// [`RequestQueue::notify`] of the first queue.

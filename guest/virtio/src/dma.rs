@@ -57,6 +57,9 @@ impl DmaRegion {
 pub struct Segment {
     /// Physical address of the first byte.
     pub physical: u64,
-    /// Length in bytes.
+    /// Length in bytes, [`MAX_SEGMENT_BYTES`] at most.
     pub bytes: u32,
 }
+
+/// Longest segment of a request.
+pub const MAX_SEGMENT_BYTES: u32 = 1 << 20;

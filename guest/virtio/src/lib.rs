@@ -28,7 +28,7 @@ mod setup;
 mod table;
 
 pub use disk::{Disk, DiskError, Info};
-pub use dma::{DmaRegion, Segment};
+pub use dma::{DmaRegion, MAX_SEGMENT_BYTES, Segment};
 pub use queue::{MAX_SEGMENTS, Queue, dma_bytes};
 pub use registers::{MmioRegisters, Registers};
 pub use request::{Done, Operation, Outcome, RequestQueue, SubmitError};

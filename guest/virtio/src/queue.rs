@@ -4,21 +4,32 @@
 //! With VIRTIO_F_INDIRECT_DESC a slot's table is an indirect one in its own memory, and descriptor
 //! `i` of the queue points to all of it for good. Without, the slot owns [`DIRECT_TABLE`]
 //! descriptors of the queue itself.
+//!
+//! What the device does not take at once goes to it in parts: see [`split`].
 
 #![allow(unsafe_code)]
 
+mod split;
+
 use crate::dma::{DmaRegion, Segment};
+use crate::registers::Registers;
 use crate::table;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use iolite_devices_abi::blk::{RequestHeader, S_OK};
+use iolite_devices_abi::mmio;
 use iolite_devices_abi::ring::{
     AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, Descriptor, avail_ring_bytes, desc_table_bytes,
     need_event, used_ring_bytes,
 };
+use split::{Flight, Rest};
+
+pub(crate) use split::Limits;
 
 /// Most data segments of a request (with indirect descriptors): 32 pages that lie anywhere, and two
 /// more for a buffer that begins and ends inside a page.
 pub const MAX_SEGMENTS: usize = 34;
+/// Without them a slot has four descriptors of the queue.
+pub(crate) const DIRECT_SEGMENTS: usize = DIRECT_TABLE as usize - 2;
 /// Most requests in flight.
 pub const MAX_SLOTS: u16 = 256;
 
@@ -76,7 +87,24 @@ pub(crate) struct Setup {
     pub event_idx: bool,
     /// All features.
     pub features: u64,
+    /// What the device takes at once.
+    pub limits: Limits,
 }
+
+/// Where a queue's available buffer notifications go.
+pub(crate) struct Bell<'a, R> {
+    pub registers: &'a R,
+    /// The queue's number.
+    pub queue: u32,
+}
+
+impl<R> Clone for Bell<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Bell<'_, R> {}
 
 /// A queue of a disk: see [`crate::Disk::queue`].
 pub struct Queue {
@@ -108,11 +136,9 @@ pub struct Queue {
     free: [u8; MAX_SLOTS as usize],
     free_count: u16,
     slot_count: u16,
-    in_flight: [u64; MAX_SLOTS as usize],
+    in_flight: [Flight; MAX_SLOTS as usize],
+    rest: Rest,
 }
-
-/// Beside a cookie: the slot is in flight.
-const IN_FLIGHT: u64 = 1 << 32;
 
 // SAFETY: the pointers are into the region, which the queue owns.
 unsafe impl Send for Queue {}
@@ -158,7 +184,8 @@ impl Queue {
             } else {
                 (size / DIRECT_TABLE).min(MAX_SLOTS)
             },
-            in_flight: [0; MAX_SLOTS as usize],
+            in_flight: [Flight::NONE; MAX_SLOTS as usize],
+            rest: Rest::NONE,
         };
         queue.free_all();
         queue
@@ -171,7 +198,8 @@ impl Queue {
         self.next_avail = 0;
         self.notified = 0;
         self.last_used = 0;
-        self.in_flight.fill(0);
+        self.in_flight.fill(Flight::NONE);
+        self.rest = Rest::NONE;
         self.free_all();
     }
 
@@ -219,17 +247,15 @@ impl Queue {
         }
     }
 
-    /// Most data segments of a request.
-    pub(crate) fn max_segments(&self) -> usize {
-        if self.indirect {
-            MAX_SEGMENTS
-        } else {
-            usize::from(DIRECT_TABLE) - 2
-        }
+    /// Is there room for any request? While the device has yet to be given a part of one, another
+    /// that has to be cut would not be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_slot() && self.rest.is_none()
     }
 
-    /// Is there room for another request?
-    pub(crate) fn has_room(&self) -> bool {
+    /// Is a slot free?
+    #[inline(always)]
+    pub(crate) fn has_slot(&self) -> bool {
         self.free_count > 0
     }
 
@@ -245,26 +271,47 @@ impl Queue {
     }
 
     /// Makes a request available, to be noticed after [`Queue::publish`]. The caller has checked
-    /// for room and the number of segments.
+    /// for a slot and the segments.
     #[inline(always)]
     pub(crate) fn add(
         &mut self,
-        request_type: u32,
-        sector: u64,
+        header: (u32, u64),
         segments: &[Segment],
         device_writes: bool,
         cookie: u32,
     ) {
-        debug_assert!(segments.len() <= self.max_segments());
-        let Some(top) = self.free_count.checked_sub(1) else {
+        let Some(slot) = self.take_slot() else {
             return;
         };
-        self.free_count = top;
-        // An index of 8 bits is in bounds.
-        let slot = self.free[usize::from(top as u8)];
-        self.in_flight[usize::from(slot)] = IN_FLIGHT | u64::from(cookie);
+        self.in_flight[usize::from(slot)] = Flight::whole(cookie);
+        self.put(slot, header, segments, device_writes);
+    }
 
-        // SAFETY: a free slot is ours alone, and its table has an entry for each segment and two
+    #[inline(always)]
+    fn take_slot(&mut self) -> Option<u8> {
+        self.free_count = self.free_count.checked_sub(1)?;
+        // An index of 8 bits is in bounds.
+        Some(self.free[usize::from(self.free_count as u8)])
+    }
+
+    #[inline(always)]
+    fn give_slot(&mut self, slot: u8) {
+        // As many slots are free at most as there are.
+        self.free[usize::from(self.free_count as u8)] = slot;
+        self.free_count += 1;
+    }
+
+    /// Makes a request available in a slot that is taken.
+    #[inline(always)]
+    fn put(
+        &mut self,
+        slot: u8,
+        (request_type, sector): (u32, u64),
+        segments: &[Segment],
+        device_writes: bool,
+    ) {
+        debug_assert!(segments.len() <= self.setup.limits.segments);
+        // SAFETY: a slot that the device has not got is ours alone, and its table has an entry for each segment and two
         // more; the available ring has `size` entries, a power of two.
         unsafe {
             let base = self.slots.add(usize::from(slot) * SLOT_BYTES);
@@ -299,18 +346,31 @@ impl Queue {
     #[inline(always)]
     pub(crate) fn last_head(&self) -> u16 {
         // It was on top of the stack.
-        let slot = u16::from(self.free[usize::from(self.free_count as u8)]);
+        self.head(self.free[usize::from(self.free_count as u8)])
+    }
+
+    #[inline(always)]
+    fn head(&self, slot: u8) -> u16 {
         if self.indirect {
-            slot
+            slot.into()
         } else {
-            slot * DIRECT_TABLE
+            u16::from(slot) * DIRECT_TABLE
+        }
+    }
+
+    /// [`Queue::publish`], and tells the device if it wants to be told.
+    #[inline(always)]
+    pub(crate) fn notify<R: Registers>(&mut self, bell: Bell<'_, R>) {
+        if self.publish() {
+            self.notifications += 1;
+            bell.registers.write(mmio::QUEUE_NOTIFY, bell.queue);
         }
     }
 
     /// Shows the device what was added, and says whether it wants to be notified (sections 2.7.13.3
     /// and 2.7.10).
     #[inline(always)]
-    pub(crate) fn publish(&mut self) -> bool {
+    fn publish(&mut self) -> bool {
         let old = self.notified;
         let new = self.next_avail;
         if old == new {
@@ -332,22 +392,32 @@ impl Queue {
     /// The next request that the device has used. When there is none, asks for an interrupt at the
     /// next one.
     #[inline]
-    pub(crate) fn harvest(&mut self) -> Option<Used> {
-        if self.used() == self.last_used && !self.asks_for_interrupt() {
-            return None;
+    pub(crate) fn harvest<R: Registers>(&mut self, bell: Bell<'_, R>) -> Option<Used> {
+        loop {
+            if self.used() == self.last_used && !self.asks_for_interrupt() {
+                return None;
+            }
+            match self.take_used() {
+                None => self.notify_parts(bell),
+                used => return used,
+            }
         }
-        self.take_used()
     }
 
     /// Calls `ended` with every request that the device has used, and asks for an interrupt at the
     /// next one.
     #[inline(always)]
-    pub(crate) fn harvest_all(&mut self, mut ended: impl FnMut(Used)) {
+    pub(crate) fn harvest_all<R: Registers>(
+        &mut self,
+        bell: Bell<'_, R>,
+        mut ended: impl FnMut(Used),
+    ) {
         loop {
             let used = self.used();
             while self.last_used != used {
-                if let Some(used) = self.take_used() {
-                    ended(used);
+                match self.take_used() {
+                    None => self.notify_parts(bell),
+                    Some(used) => ended(used),
                 }
             }
             if !self.asks_for_interrupt() {
@@ -379,11 +449,14 @@ impl Queue {
 
     /// The next request that the device has used, for who polls: asks for nothing.
     #[inline(always)]
-    pub(crate) fn poll(&mut self) -> Option<Used> {
-        if self.used() == self.last_used {
-            return None;
+    pub(crate) fn poll<R: Registers>(&mut self, bell: Bell<'_, R>) -> Option<Used> {
+        while self.used() != self.last_used {
+            match self.take_used() {
+                None => self.notify_parts(bell),
+                used => return used,
+            }
         }
-        self.take_used()
+        None
     }
 
     /// Whether the device is to interrupt. With EVENT_IDX one interrupt in 65536 requests comes all
@@ -400,41 +473,42 @@ impl Queue {
         }
     }
 
-    /// Takes the next used entry, which is there. `None` if it makes no sense.
+    /// Takes the next used entry, which is there. `None` if it makes no sense, or ends no request.
     #[inline(always)]
     fn take_used(&mut self) -> Option<Used> {
         let place = usize::from(self.last_used & self.mask);
         self.last_used = self.last_used.wrapping_add(1);
         // SAFETY: the entry lies in the region; `place` is below the size.
-        let id = unsafe { (*self.used_ring.add(2 * place)).load(Ordering::Relaxed) };
-        let (slot, cookie) = self.take(id)?;
-        // As many slots are free at most as there are.
-        self.free[usize::from(self.free_count as u8)] = slot;
-        self.free_count += 1;
-        // SAFETY: a slot that is in flight is one of the region's.
-        let status = unsafe {
-            let status = self.slots.add(usize::from(slot) * SLOT_BYTES + STATUS_AT);
-            (*status.cast::<AtomicU8>()).load(Ordering::Relaxed)
+        let mut id = unsafe { (*self.used_ring.add(2 * place)).load(Ordering::Relaxed) };
+        let (slot, flight) = loop {
+            let slot = if self.indirect {
+                id
+            } else {
+                id / u32::from(DIRECT_TABLE)
+            };
+            // A device that names a head index that is not in flight is broken, and what it says of
+            // it is ignored.
+            let flight = self.in_flight.get_mut(slot as usize)?;
+            let flight = core::mem::replace(flight, Flight::NONE);
+            if flight.is_whole() {
+                break (slot as u8, flight);
+            }
+            id = self.part_used(slot as u8, flight)?;
         };
-        let head = id as u16;
+        self.give_slot(slot);
         Some(Used {
-            cookie,
-            status,
-            head,
+            cookie: flight.cookie(),
+            status: self.status(slot).load(Ordering::Relaxed),
+            head: id as u16,
         })
     }
 
-    /// The slot and cookie of a head index that is in flight. A device that names another one is
-    /// broken, and what it says of it is ignored.
+    /// A slot's status byte, for the device to write.
     #[inline(always)]
-    fn take(&mut self, id: u32) -> Option<(u8, u32)> {
-        let slot = if self.indirect {
-            id
-        } else {
-            id / u32::from(DIRECT_TABLE)
-        };
-        let cookie = core::mem::take(self.in_flight.get_mut(slot as usize)?);
-        (cookie != 0).then_some((slot as u8, cookie as u32))
+    fn status(&self, slot: u8) -> &AtomicU8 {
+        let status = usize::from(slot) * SLOT_BYTES + STATUS_AT;
+        // SAFETY: a slot that is in flight is one of the region's.
+        unsafe { &*self.slots.add(status).cast::<AtomicU8>() }
     }
 
     /// A slot's table, and the index that its first entry has for the device.

@@ -1,9 +1,9 @@
 //! Requests: what they do, how they end, and the queue that carries them.
 
 use crate::dma::Segment;
-use crate::queue::{Queue, Used};
+use crate::queue::{Bell, Queue, Used};
 use crate::registers::Registers;
-use iolite_devices_abi::{blk, mmio};
+use iolite_devices_abi::blk;
 
 /// What a request does. Sectors are of 512 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,19 @@ pub enum Operation {
     Flush,
     /// Reads the identification string: one segment of 20 bytes.
     GetId,
+}
+
+impl Operation {
+    /// Type and first sector, and whether the device writes to the segments.
+    #[inline(always)]
+    fn to_device(self) -> ((u32, u64), bool) {
+        match self {
+            Operation::Read { sector } => ((blk::T_IN, sector), true),
+            Operation::Write { sector } => ((blk::T_OUT, sector), false),
+            Operation::Flush => ((blk::T_FLUSH, 0), false),
+            Operation::GetId => ((blk::T_GET_ID, 0), true),
+        }
+    }
 }
 
 /// How a request ended.
@@ -49,22 +62,26 @@ pub struct Done {
 /// Why a request was not taken. No completion will come for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubmitError {
-    /// Every slot is in flight: try again after a completion.
+    /// Every slot is in flight, or another request is not all with the device yet: try again after a
+    /// completion.
     Full,
-    /// It has more segments than [`Info::max_segments`](crate::Info::max_segments).
+    /// It has more segments than [`MAX_SEGMENTS`](crate::MAX_SEGMENTS), or is more than the device
+    /// takes at once and is not made of whole sectors.
     TooManySegments,
 }
 
 /// One of a disk's request queues.
 pub struct RequestQueue<'a, R> {
-    pub(crate) number: u32,
     pub(crate) queue: &'a mut Queue,
-    pub(crate) registers: &'a R,
-    pub(crate) max_segments: usize,
+    pub(crate) bell: Bell<'a, R>,
+    /// Requests of no more segments than this are surely not too much for the device.
+    pub(crate) surely: usize,
 }
 
 impl<R: Registers> RequestQueue<'_, R> {
     /// Makes a request available to the device. It may not notice before [`RequestQueue::notify`].
+    /// What is more than the device takes at once ([`Info::max_segments`](crate::Info::max_segments))
+    /// goes to it in parts, and completes once.
     ///
     /// The segments' memory must stay as it is until the completion with `cookie` has been
     /// harvested; the caller holds it.
@@ -78,44 +95,65 @@ impl<R: Registers> RequestQueue<'_, R> {
         segments: &[Segment],
         cookie: u32,
     ) -> Result<(), SubmitError> {
-        if !self.queue.has_room() {
+        match self.submit_at_once(operation, segments, cookie) {
+            Err(SubmitError::TooManySegments) => self.submit_in_parts(operation, segments, cookie),
+            result => result,
+        }
+    }
+
+    /// The same for who looks closer only if he must: what may be more than the device takes at once
+    /// has too many segments.
+    ///
+    /// # Errors
+    /// As [`RequestQueue::submit`].
+    #[inline(always)]
+    pub fn submit_at_once(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        cookie: u32,
+    ) -> Result<(), SubmitError> {
+        if !self.queue.has_slot() {
             return Err(SubmitError::Full);
         }
-        if segments.len() > self.max_segments {
+        if segments.len() > self.surely {
             return Err(SubmitError::TooManySegments);
         }
-        let (request_type, sector, device_writes) = match operation {
-            Operation::Read { sector } => (blk::T_IN, sector, true),
-            Operation::Write { sector } => (blk::T_OUT, sector, false),
-            Operation::Flush => (blk::T_FLUSH, 0, false),
-            Operation::GetId => (blk::T_GET_ID, 0, true),
-        };
-        self.queue
-            .add(request_type, sector, segments, device_writes, cookie);
+        let (header, device_writes) = operation.to_device();
+        self.queue.add(header, segments, device_writes, cookie);
         Ok(())
+    }
+
+    #[cold]
+    fn submit_in_parts(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        cookie: u32,
+    ) -> Result<(), SubmitError> {
+        let (header, device_writes) = operation.to_device();
+        self.queue
+            .add_in_parts(header, segments, device_writes, cookie)
     }
 
     /// Shows the device what was submitted and sends it an available buffer notification if it
     /// wants one.
     #[inline(always)]
     pub fn notify(&mut self) {
-        if self.queue.publish() {
-            self.queue.notifications += 1;
-            self.registers.write(mmio::QUEUE_NOTIFY, self.number);
-        }
+        self.queue.notify(self.bell);
     }
 
     /// The next completion, if there is one. If there is none, asks for an interrupt at the next.
     #[inline]
     pub fn harvest(&mut self) -> Option<Done> {
-        self.queue.harvest().map(Done::from_used)
+        self.queue.harvest(self.bell).map(Done::from_used)
     }
 
     /// The next completion, if there is one, for a driver that polls: whether the device interrupts
     /// is left as [`RequestQueue::set_interrupts`] says.
     #[inline(always)]
     pub fn poll(&mut self) -> Option<Done> {
-        self.queue.poll().map(Done::from_used)
+        self.queue.poll(self.bell).map(Done::from_used)
     }
 
     /// Asks the device for an interrupt at the next completion, or for none while the driver polls.
@@ -127,7 +165,8 @@ impl<R: Registers> RequestQueue<'_, R> {
     /// Calls `ended` with every completion there is.
     #[inline(always)]
     pub fn harvest_all(&mut self, mut ended: impl FnMut(Done)) {
-        self.queue.harvest_all(|used| ended(Done::from_used(used)));
+        self.queue
+            .harvest_all(self.bell, |used| ended(Done::from_used(used)));
     }
 }
 

@@ -2,17 +2,22 @@
 //! features, then each queue, then DRIVER_OK.
 
 use crate::disk::{DiskError, Info};
-use crate::queue::{Queue, Setup};
+use crate::dma::MAX_SEGMENT_BYTES;
+use crate::queue::{DIRECT_SEGMENTS, Limits, MAX_SEGMENTS, Queue, Setup};
 use crate::registers::Registers;
 use iolite_devices_abi::{blk, mmio, status};
 
 /// Longest queue this driver makes use of.
 pub const QUEUE_SIZE: u16 = 256;
 
+/// How often the driver looks at a register that is to become something else.
+const PATIENCE: u32 = 10_000;
+
 /// What this driver knows, but for VIRTIO_BLK_F_MQ, which it wants only if it uses several queues.
 const WANTED: u64 = status::F_VERSION_1
     | status::F_INDIRECT_DESC
     | status::F_EVENT_IDX
+    | blk::F_SIZE_MAX
     | blk::F_SEG_MAX
     | blk::F_RO
     | blk::F_BLK_SIZE
@@ -28,6 +33,16 @@ pub fn identify<R: Registers>(registers: &R) -> Result<(), DiskError> {
         return Err(DiskError::NotABlockDevice);
     }
     Ok(())
+}
+
+/// Resets the device, and waits until it has (section 2.4.2).
+pub fn reset<R: Registers>(registers: &R) -> Result<(), DiskError> {
+    registers.write(mmio::STATUS, 0);
+    let is_reset = |_| registers.read(mmio::STATUS) == 0;
+    match (0..PATIENCE).any(is_reset) {
+        true => Ok(()),
+        false => Err(DiskError::NoReset),
+    }
 }
 
 /// From a device that has been reset to one that waits for its queues: gives the features, with
@@ -94,12 +109,52 @@ pub fn setup<R: Registers>(registers: &R, index: usize, features: u64) -> Result
     } else {
         size.next_power_of_two() / 2
     };
+    let indirect = features & status::F_INDIRECT_DESC != 0;
     Ok(Setup {
         size,
-        indirect: features & status::F_INDIRECT_DESC != 0,
+        indirect,
         event_idx: features & status::F_EVENT_IDX != 0,
         features,
+        limits: limits(registers, features, size, indirect)?,
     })
+}
+
+/// What the device takes in one request.
+fn limits<R: Registers>(
+    registers: &R,
+    features: u64,
+    queue_size: u16,
+    indirect: bool,
+) -> Result<Limits, DiskError> {
+    let field = |feature, at| match features & feature {
+        0 => Ok(None),
+        _ => steady(registers, || registers.read(mmio::CONFIG + at)).map(Some),
+    };
+    // Without seg_max nothing is said of more than one segment: there are devices that take the
+    // second for the status byte.
+    let segments = field(blk::F_SEG_MAX, blk::config::SEG_MAX)?.unwrap_or(1);
+    let bytes = field(blk::F_SIZE_MAX, blk::config::SIZE_MAX)?.unwrap_or(MAX_SEGMENT_BYTES);
+    let bytes = bytes.min(MAX_SEGMENT_BYTES);
+    // A chain is no longer than the queue (section 2.7.5.3.1); header and status are in it.
+    let room = match indirect {
+        true => MAX_SEGMENTS.min(usize::from(queue_size) - 2),
+        false => DIRECT_SEGMENTS,
+    };
+    let limits = Limits {
+        segments: room.min(segments.max(1) as usize),
+        segment_bytes: bytes - bytes % blk::SECTOR_SIZE as u32,
+    };
+    match limits.segment_bytes {
+        0 => Err(failed(registers, DiskError::Configuration)),
+        _ => Ok(limits),
+    }
+}
+
+/// Requests of no more segments than this are surely not too much for the device, whichever of the
+/// queues they go to.
+pub fn surely(queues: &[Queue]) -> usize {
+    let surely = queues.iter().map(|queue| queue.setup().limits.surely());
+    surely.min().unwrap_or(0)
 }
 
 /// Hands the queues to the device, and sets it going.
@@ -111,14 +166,18 @@ pub fn start<R: Registers>(registers: &R, queues: &[Queue]) -> Result<Info, Disk
         registers.write(mmio::QUEUE_SEL, index as u32);
         enable(registers, queue);
     }
+    let sectors = read_capacity(registers)?;
     let ready = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
     registers.write(mmio::STATUS, ready);
-    let features = first.setup().features;
+    let Setup {
+        features, limits, ..
+    } = first.setup();
     Ok(Info {
-        sectors: read_capacity(registers),
+        sectors,
         read_only: features & blk::F_RO != 0,
         flush: features & blk::F_FLUSH != 0,
-        max_segments: max_segments(registers, features, first),
+        max_segments: limits.segments,
+        max_segment_bytes: limits.segment_bytes,
         max_in_flight: queues.iter().map(Queue::slots).min().unwrap_or(0),
     })
 }
@@ -143,22 +202,22 @@ fn failed<R: Registers>(registers: &R, error: DiskError) -> DiskError {
     error
 }
 
-/// The capacity is two registers wide: it is read until it holds still (section 2.5.1).
-fn read_capacity<R: Registers>(registers: &R) -> u64 {
-    loop {
+/// What the device's configuration holds: it is read until it holds still (section 2.5.1).
+fn steady<R: Registers, T>(registers: &R, read: impl Fn() -> T) -> Result<T, DiskError> {
+    for _ in 0..PATIENCE {
         let before = registers.read(mmio::CONFIG_GENERATION);
-        let low = registers.read(mmio::CONFIG + blk::config::CAPACITY);
-        let high = registers.read(mmio::CONFIG + blk::config::CAPACITY + 4);
+        let value = read();
         if registers.read(mmio::CONFIG_GENERATION) == before {
-            return u64::from(high) << 32 | u64::from(low);
+            return Ok(value);
         }
     }
+    Err(failed(registers, DiskError::Configuration))
 }
 
-fn max_segments<R: Registers>(registers: &R, features: u64, queue: &Queue) -> usize {
-    let device = match features & blk::F_SEG_MAX {
-        0 => u32::MAX,
-        _ => registers.read(mmio::CONFIG + blk::config::SEG_MAX).max(1),
-    };
-    queue.max_segments().min(device as usize)
+fn read_capacity<R: Registers>(registers: &R) -> Result<u64, DiskError> {
+    steady(registers, || {
+        let low = registers.read(mmio::CONFIG + blk::config::CAPACITY);
+        let high = registers.read(mmio::CONFIG + blk::config::CAPACITY + 4);
+        u64::from(high) << 32 | u64::from(low)
+    })
 }
