@@ -98,6 +98,12 @@ pub fn init(windows: &[Window]) {
     for disk in (0..disks()).map(|number| DiskId(number as u8)) {
         let id = super::identify(disk).unwrap_or_default();
         DISKS.borrow_mut()[usize::from(disk.0)].id = id;
+        if !disk.has_flush() && !disk.read_only() {
+            println!(
+                "iolite: /dev/vd{}: the device has no flush: fsync means that the writes have completed",
+                char::from(b'a' + disk.0)
+            );
+        }
     }
 }
 
@@ -131,7 +137,7 @@ pub fn system_disk() -> Option<DiskId> {
     Some(DiskId(number as u8))
 }
 
-/// Hands a request to the disk. It may not notice before [`notify`].
+/// Hands a request to the disk, which may take it in parts. It may not notice before [`notify`].
 ///
 /// Whatever the segments name is held until the completion: by `owner`, who learns of it.
 pub fn submit(
@@ -167,15 +173,15 @@ impl Submitter {
         self.id
     }
 
-    /// See [`submit`].
+    /// See [`submit`]: for what the disk takes at once.
     #[inline(always)]
-    pub fn submit(
+    pub fn submit_at_once(
         &mut self,
         operation: Operation,
         segments: &[Segment],
         owner: Owner,
     ) -> Result<(), SubmitError> {
-        self.disk.submit(operation, segments, owner)
+        self.disk.submit_at_once(operation, segments, owner)
     }
 }
 
@@ -187,9 +193,9 @@ impl Drop for Submitter {
     }
 }
 
-/// [`submit`] and [`notify`] for one request.
+/// [`submit`] and [`notify`] for one request that the disk takes at once.
 #[inline(always)]
-pub fn submit_and_notify(
+pub fn submit_at_once_and_notify(
     disk: DiskId,
     operation: Operation,
     segments: &[Segment],
@@ -197,7 +203,7 @@ pub fn submit_and_notify(
 ) -> Result<(), SubmitError> {
     let mut disks = DISKS.borrow_mut();
     let disk = &mut disks[usize::from(disk.0)];
-    disk.submit(operation, segments, owner)?;
+    disk.submit_at_once(operation, segments, owner)?;
     disk.notify();
     disk.begin();
     Ok(())
@@ -341,6 +347,7 @@ pub fn count(disk: DiskId, change: impl FnOnce(&mut DiskStats)) {
 }
 
 impl Disk {
+    /// See [`submit`].
     #[inline(always)]
     fn submit(
         &mut self,
@@ -348,7 +355,42 @@ impl Disk {
         segments: &[Segment],
         owner: Owner,
     ) -> Result<(), SubmitError> {
-        self.driver.submit(operation, segments, owner.to_cookie())?;
+        match self.submit_at_once(operation, segments, owner) {
+            Err(SubmitError::TooManySegments) => self.submit_in_parts(operation, segments, owner),
+            result => result,
+        }
+    }
+
+    #[cold]
+    fn submit_in_parts(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        owner: Owner,
+    ) -> Result<(), SubmitError> {
+        let cookie = owner.to_cookie();
+        self.driver.submit(operation, segments, cookie)?;
+        self.submitted(operation, segments, owner);
+        Ok(())
+    }
+
+    /// The same for what the disk takes at once.
+    #[inline(always)]
+    fn submit_at_once(
+        &mut self,
+        operation: Operation,
+        segments: &[Segment],
+        owner: Owner,
+    ) -> Result<(), SubmitError> {
+        let cookie = owner.to_cookie();
+        self.driver.submit_at_once(operation, segments, cookie)?;
+        self.submitted(operation, segments, owner);
+        Ok(())
+    }
+
+    /// Takes note of a request that was just submitted.
+    #[inline(always)]
+    fn submitted(&mut self, operation: Operation, segments: &[Segment], owner: Owner) {
         let number = self.bit.trailing_zeros() as usize;
         trace::add(self.driver.last_head(), number, owner.purpose(operation));
         let stats = &mut self.stats;
@@ -370,7 +412,6 @@ impl Disk {
             Operation::Flush => stats.flushes += 1,
             Operation::GetId => {}
         }
-        Ok(())
     }
 
     #[inline(always)]
@@ -454,12 +495,6 @@ impl DiskId {
     /// Does it have a cache that a flush empties?
     pub fn has_flush(self) -> bool {
         self.with(|disk| disk.driver.info().flush)
-    }
-
-    /// Most segments of a request.
-    #[inline]
-    pub fn max_segments(self) -> usize {
-        self.with(|disk| disk.driver.info().max_segments)
     }
 
     /// Where its registers are.

@@ -10,6 +10,9 @@
 //!
 //! A disk can be [`lent`] to a process that drives it itself.
 //!
+//! A disk may take a request in parts, if it is more than the device takes at once; the driver sees to
+//! that, and there is one completion all the same.
+//!
 //! There is no queue of requests but the disk's own: when that is full, `submit` says so, and who
 //! may block waits with [`wait_for_room`].
 
@@ -20,7 +23,7 @@ mod sync;
 
 pub use disk::{
     DiskId, Submitter, count, count_work, disks, in_flight, init, interrupt, notify, stats, submit,
-    submit_and_notify, submitter, system_disk, wait_for_room,
+    submit_at_once_and_notify, submitter, system_disk, wait_for_room,
 };
 pub use owner::Owner;
 pub use sync::{flush, identify, read_sector, transfer};

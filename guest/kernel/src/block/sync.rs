@@ -1,6 +1,6 @@
 //! Synchronous I/O: `submit` + wait.
 
-use super::{DiskId, Owner, submit_and_notify, wait_for_room};
+use super::{DiskId, Owner, notify, submit, submit_at_once_and_notify, wait_for_room};
 use crate::mm::frame::{self, Frame};
 use crate::task::scheduler;
 use iolite_devices_abi::blk::{ID_BYTES, SECTOR_SIZE};
@@ -12,11 +12,8 @@ use iolite_virtio_driver::{Operation, Segment, SubmitError};
 #[inline(always)]
 pub fn transfer(disk: DiskId, operation: Operation, segments: &[Segment]) -> Result<(), Errno> {
     let owner = Owner::Thread(scheduler::current());
-    while let Err(error) = submit_and_notify(disk, operation, segments, owner) {
-        if error == SubmitError::TooManySegments {
-            return Err(Errno::EINVAL);
-        }
-        wait_for_room(disk);
+    if submit_at_once_and_notify(disk, operation, segments, owner).is_err() {
+        submit_when_there_is_room(disk, operation, segments, owner)?;
     }
     if scheduler::wait_for_request() {
         Ok(())
@@ -25,7 +22,26 @@ pub fn transfer(disk: DiskId, operation: Operation, segments: &[Segment]) -> Res
     }
 }
 
-/// Makes durable what was written to the disk. Without a cache to flush it is durable already.
+#[cold]
+fn submit_when_there_is_room(
+    disk: DiskId,
+    operation: Operation,
+    segments: &[Segment],
+    owner: Owner,
+) -> Result<(), Errno> {
+    while let Err(error) = submit(disk, operation, segments, owner) {
+        if error == SubmitError::TooManySegments {
+            return Err(Errno::EINVAL);
+        }
+        wait_for_room(disk);
+    }
+    notify(disk);
+    Ok(())
+}
+
+/// Makes durable what was written to the disk. A disk without a flush has no cache that the driver
+/// knows of: what has been written is as safe as the device ever makes it (virtio 1.2, section
+/// 5.2.5.1).
 pub fn flush(disk: DiskId) -> Result<(), Errno> {
     if disk.has_flush() {
         transfer(disk, Operation::Flush, &[])

@@ -9,7 +9,6 @@ use crate::sync::CpuCell;
 use crate::task::process;
 use alloc::vec::Vec;
 use iolite_guest_abi::{Errno, MAX_FDS, Stat, kind, open, rights};
-use iolite_virtio_driver::MAX_SEGMENTS;
 
 /// What a descriptor stands for.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +61,6 @@ pub struct OpenObject {
     pub position: u64,
     /// Where it lies, at hand for every transfer.
     pub extent: Extent,
-    /// How many segments a request can have.
-    pub max_segments: usize,
 }
 
 /// The descriptors of a process.
@@ -174,7 +171,6 @@ pub fn open(path: &str, flags: u64) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     let extent = object.extent();
-    let max_segments = extent.disk.max_segments().min(MAX_SEGMENTS);
     let file = OpenObject {
         object,
         disk,
@@ -182,7 +178,6 @@ pub fn open(path: &str, flags: u64) -> Result<u64, Errno> {
         direct,
         position: 0,
         extent,
-        max_segments,
     };
     process::current().files.add(File::Object(file))
 }

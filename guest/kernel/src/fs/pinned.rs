@@ -30,12 +30,12 @@ impl Pinned {
         }
     }
 
-    /// Holds the pages of `[address, address + len)`, as many as fit into `most` segments, and
+    /// Holds the pages of `[address, address + len)`, as many as a request has segments, and
     /// gives the number of bytes in them: whole sectors, whatever the pages are.
     #[inline(always)]
-    pub fn fill(&mut self, address: u64, len: u64, write: bool, most: usize) -> Result<u64, Errno> {
+    pub fn fill(&mut self, address: u64, len: u64, write: bool) -> Result<u64, Errno> {
         let mut done = 0;
-        while done < len && self.segments.len() < most {
+        while done < len && !self.segments.is_full() {
             let at = address + done;
             let bytes = (PAGE - at % PAGE).min(len - done);
             let frame = hold_page(self.root, at, write)?;

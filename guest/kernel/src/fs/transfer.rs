@@ -86,7 +86,6 @@ fn transfer<const WRITE: bool>(
         object: file.object,
         disk: file.extent.disk,
         first_sector: file.extent.first_sector,
-        max_segments: file.max_segments,
         root: process.space.root(),
         offset,
         buf,
@@ -107,7 +106,6 @@ struct Run {
     disk: DiskId,
     /// Of the object.
     first_sector: u64,
-    max_segments: usize,
     root: Root,
     offset: u64,
     buf: u64,
@@ -152,7 +150,7 @@ impl Run {
         Ok(())
     }
 
-    /// Past the cache, as many pages at a time as one request takes.
+    /// Past the cache, as many pages at a time as one request takes; nothing needs none.
     #[inline(always)]
     fn direct<const WRITE: bool>(&self) -> Result<u64, Errno> {
         let unaligned = !(self.offset | self.buf | self.len).is_multiple_of(SECTOR_SIZE);
@@ -164,6 +162,9 @@ impl Run {
         // Neither empty nor longer than what is left of the page.
         if self.len.wrapping_sub(1) < PAGE - self.buf % PAGE {
             return self.one_page::<WRITE>();
+        }
+        if self.len == 0 {
+            return Ok(0);
         }
         let done = self.one_request::<WRITE>(0)?;
         if done == self.len {
@@ -201,7 +202,7 @@ impl Run {
     fn one_request<const WRITE: bool>(&self, done: u64) -> Result<u64, Errno> {
         let mut buffer = Pinned::new(self.root);
         let (at, left) = (self.buf + done, self.len - done);
-        let bytes = buffer.fill(at, left, !WRITE, self.max_segments)?;
+        let bytes = buffer.fill(at, left, !WRITE)?;
         self.request::<WRITE>(done, buffer.segments(), bytes)?;
         Ok(bytes)
     }

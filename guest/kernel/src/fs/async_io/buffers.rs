@@ -62,18 +62,18 @@ impl IoBuffers {
         self.0.drain(..).for_each(release);
     }
 
-    /// Where `[at, at + len)` of a buffer lies, if it does and is no more than `most` pages.
+    /// Where `[at, at + len)` of a buffer lies, if it does and is no more pages than a request has
+    /// segments.
     pub fn segments(
         &self,
         number: u64,
         at: u64,
         len: u64,
-        most: usize,
     ) -> Result<ArrayVec<Segment, MAX_SEGMENTS>, Errno> {
         let buffer = self.get(number).ok_or(Errno::EINVAL)?;
         let end = at.checked_add(len).ok_or(Errno::EFAULT)?;
         let pages = at / PAGE..end.div_ceil(PAGE);
-        if (pages.end - pages.start) as usize > most {
+        if (pages.end - pages.start) as usize > MAX_SEGMENTS {
             return Err(Errno::EINVAL);
         }
         let frames = buffer.get(pages.start as usize..pages.end as usize);

@@ -202,7 +202,8 @@ impl AsyncIo {
         self.open -= 1;
     }
 
-    /// Gives a request to its disk, or to the list of those that wait. Its memory, which is held or in
+    /// Gives a request to its disk, or to the list of those that wait if the disk does not take it, or
+    /// not at once. Its memory, which is held or in
     /// a registered buffer, are the bytes at the physical address `only`, or the segments in its place.
     #[inline(always)]
     pub fn start(
@@ -229,7 +230,7 @@ impl AsyncIo {
         };
         let owner = Owner::Async(id, place.0);
         let operation = ask.kind.at(ask.sector);
-        if self.waiting.count != 0 || disk.submit(operation, segments, owner).is_err() {
+        if self.waiting.count != 0 || disk.submit_at_once(operation, segments, owner).is_err() {
             request.disk = disk.id();
             self.wait_for_room(place.0);
         }
@@ -239,6 +240,18 @@ impl AsyncIo {
     fn wait_for_room(&mut self, number: u16) {
         push(&mut self.requests, &mut self.waiting, number);
         WAITING.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends a request that asks nothing of its disk. Does somebody want to be woken?
+    #[cold]
+    pub fn end_at_once(&mut self, place: Place, ask: Ask) -> bool {
+        let request = &mut self.requests[usize::from(place.0)];
+        request.user_data = ask.user_data;
+        request.bytes = ask.bytes;
+        request.kind = ask.kind;
+        request.buffer = ask.buffer;
+        request.only = 0;
+        self.ended(place.0, true)
     }
 
     /// Gives the requests that wait to disks that have room again.

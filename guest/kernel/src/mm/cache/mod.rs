@@ -132,12 +132,11 @@ pub fn while_here(
 /// and gives the number of pages. The disk has yet to be notified.
 pub fn start_reads(object: ObjectId, range: Range<u64>) -> Result<u64, NoStart> {
     let extent = object.extent();
-    let most = extent.disk.max_segments().min(MAX_SEGMENTS);
     let mut segments = ArrayVec::<Segment, MAX_SEGMENTS>::new();
     let mut cache = CACHE.borrow_mut();
     let (mut first, mut last) = (None, None);
     for index in range.clone() {
-        if segments.len() == most || cache.lookup(object, index).is_some() {
+        if segments.is_full() || cache.lookup(object, index).is_some() {
             break;
         }
         let Some((id, frame)) = cache.place_for(object, index) else {

@@ -187,14 +187,13 @@ fn start_one(first: PageId) -> (Option<PageId>, Result<(), NoStart>) {
     let mut cache = CACHE.borrow_mut();
     let (object, index) = (cache.page(first).object, cache.page(first).index);
     let extent = object.extent();
-    let most = extent.disk.max_segments().min(MAX_SEGMENTS);
     let mut segments = ArrayVec::<Segment, MAX_SEGMENTS>::new();
     cache.write_number += 1;
     let number = cache.write_number;
     let mut last: Option<PageId> = None;
     let mut next = Some(first);
     while let Some(id) = next
-        && segments.len() < most
+        && !segments.is_full()
     {
         let page = cache.page(id);
         if page.object != object || page.index != index + segments.len() as u64 {
@@ -220,7 +219,8 @@ fn start_one(first: PageId) -> (Option<PageId>, Result<(), NoStart>) {
     let operation = Operation::Write {
         sector: extent.page(index).0,
     };
-    if block::submit_and_notify(extent.disk, operation, &segments, Owner::Pages(first)).is_ok() {
+    if block::submit(extent.disk, operation, &segments, Owner::Pages(first)).is_ok() {
+        block::notify(extent.disk);
         let count = segments.len() as u64;
         block::count(extent.disk, |stats| stats.pages_written_back += count);
         return (next, Ok(()));
