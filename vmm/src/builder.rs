@@ -38,8 +38,16 @@ use crate::vcpu::Vcpu;
 use crate::vm::{Disk, Machine};
 use crate::{irq, kvm, memory, trace};
 
-/// A device of the caller's own for the window after the disks': made of guest memory and of what
-/// raises its interrupt.
+/// What a machine is to have, or to lack, that a configuration does not say.
+#[derive(Default)]
+pub struct Extras<'a> {
+    /// Devices for the windows after the disks'.
+    pub devices: &'a [Extra<'a>],
+    /// There is no exit port.
+    pub no_exit_port: bool,
+}
+
+/// A device of the caller's own: made of guest memory and of what raises its interrupt.
 pub type Extra<'a> =
     &'a dyn Fn(Arc<GuestMemoryMmap>, Arc<dyn Interrupt>) -> Result<Arc<dyn BusDevice>, Error>;
 
@@ -52,24 +60,24 @@ pub fn build(
     console: Box<dyn Write + Send>,
     power: Arc<Power>,
 ) -> Result<Machine, Error> {
-    build_with(config, console, power, None)
+    build_with(config, console, power, &Extras::default())
 }
 
-/// [`build`], and perhaps one more device.
+/// [`build`], and what is beyond a configuration.
 ///
 /// # Errors
-/// As [`build`], and what making the device says.
+/// As [`build`], and what making the devices says.
 pub fn build_with(
     config: &MachineConfig,
     console: Box<dyn Write + Send>,
     power: Arc<Power>,
-    extra: Option<Extra<'_>>,
+    extras: &Extras<'_>,
 ) -> Result<Machine, Error> {
     config.check()?;
     // What the user can get wrong comes first: it is told even where there is no KVM.
     let backends = backends(config)?;
     let memory = Arc::new(guest_memory(config)?);
-    let windows = backends.len() + usize::from(extra.is_some());
+    let windows = backends.len() + extras.devices.len();
     let cmdline = cmdline(config, windows)?;
     let initrd = config.initrd.as_ref();
     let boot = loader::load(&memory, config.memory, &config.kernel, initrd, &cmdline)?;
@@ -82,11 +90,10 @@ pub fn build_with(
             .map_err(Error::host("cannot make COM1"))?,
     );
     ports.insert(COM1_PORT.into(), COM1_PORTS.into(), serial.clone())?;
-    ports.insert(
-        EXIT_PORT.into(),
-        exit::PORTS,
-        Arc::new(ExitPort::new(power.clone())),
-    )?;
+    if !extras.no_exit_port {
+        let port = Arc::new(ExitPort::new(power.clone()));
+        ports.insert(EXIT_PORT.into(), exit::PORTS, port)?;
+    }
     ports.insert(
         i8042::BASE_PORT,
         i8042::PORTS,
@@ -103,8 +110,8 @@ pub fn build_with(
         parts.push_str(&part(&disk, &spec, bytes));
         disks.push(disk);
     }
-    if let Some(make) = extra {
-        let (base, line) = window(disks.len());
+    for (index, make) in (disks.len()..).zip(extras.devices) {
+        let (base, line) = window(index);
         let device = make(memory.clone(), Arc::new(irq::line(&vm, line)?))?;
         mmio.insert(base, VIRTIO_MMIO_SIZE, device)?;
     }

@@ -15,11 +15,12 @@ use iolite_devices::virtio::mmio::VirtioMmio;
 use iolite_devices::virtio::notifier::Notifier;
 
 use super::machine::INIT;
+use crate::builder::{self, Extras};
 use crate::config::MachineConfig;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::power::Power;
-use crate::{builder, console, guest};
+use crate::{console, guest};
 
 /// Guest memory in bytes, as `iolite run` has it.
 const MEMORY_BYTES: u64 = 128 << 20;
@@ -58,6 +59,10 @@ pub fn run(disk: &Path, direct: bool) -> Result<ExitCode, Error> {
         let device = Arc::new(device);
         Ok(Arc::new(VirtioMmio::new("vdb", memory, device, notifier, &budget)) as _)
     };
-    let machine = builder::build_with(&config, Box::new(output), power, Some(&bare))?;
+    let extras = Extras {
+        devices: &[&bare],
+        ..Extras::default()
+    };
+    let machine = builder::build_with(&config, Box::new(output), power, &extras)?;
     machine.run(None, true)?.exit_code(None)
 }

@@ -33,7 +33,7 @@ pub const TESTS: &[Test] = &[
     Test::disk("server_crash_is_an_error_of_its_clients", crash),
     Test::disk("server_crash_gives_the_disk_back", crash_gives_back),
     Test::disk("server_starts_again", starts_again),
-    Test::disk("server_restarts_during_a_fault_storm", fault_storm),
+    Test::faulty("server_restarts_during_a_fault_storm", fault_storm),
 ];
 
 const BLOCK: usize = 4096;
