@@ -48,7 +48,8 @@ numbers! {
     Pread = 5;
     /// `pwrite(fd, buf, len, offset) -> bytes`: as [`Number::Write`], at `offset` bytes.
     Pwrite = 6;
-    /// `fsync(fd)`: returns when every write that completed before is durable.
+    /// `fsync(fd)`: returns when every write that completed before is durable. If the device has no
+    /// flush, that is as durable as it makes a write that it completes.
     Fsync = 7;
     /// `stat(fd, *mut Stat)`.
     Stat = 8;

@@ -2,7 +2,7 @@
 //!
 //! A request goes straight to the disk. While the disk's queue is full it waits in a list of its
 //! process, the only place where a request can be cancelled; the interrupt that makes room moves
-//! it on. Its pages are held from the submission to the completion, so whatever the process does
+//! it on. What the disk takes in parts goes through that list too, and completes once. Its pages are held from the submission to the completion, so whatever the process does
 //! to its mappings, the device writes into frames that nobody else has got.
 //!
 //! ```text

@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     Test::disk("stat_of_disks", stat_of_disks),
     Test::plain("cpu_stats_count", cpu_stats_count),
     Test::disk("disk_stats_count_and_reset", disk_stats_count_and_reset),
+    Test::disk("empty_transfers_ask_the_device_nothing", empty_transfers),
     Test::disk("the_kernels_own_memory_runs_out", kernel_memory_runs_out).slow(),
 ];
 
@@ -127,4 +128,16 @@ fn disk_stats_count_and_reset() -> Check {
     disk.reset_stats()?;
     let stats = disk.disk_stats()?;
     equal("after the reset", (stats.reads, stats.read_bytes), (0, 0))
+}
+
+fn empty_transfers() -> Check {
+    let disk = File::open_direct_writable("/dev/vdb")?;
+    let mut block = crate::check::buffer(4096)?;
+    disk.reset_stats()?;
+    for offset in [0, 512] {
+        equal("read", disk.pread(&mut block[..0], offset)?, 0)?;
+        equal("written", disk.pwrite(&block[..0], offset)?, 0)?;
+    }
+    let stats = disk.disk_stats()?;
+    equal("requests", (stats.reads, stats.writes), (0, 0))
 }
