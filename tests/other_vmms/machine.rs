@@ -10,7 +10,6 @@ use iolite::config::MachineConfig;
 use iolite::console::Output;
 use iolite::loader::Image;
 use iolite::power::{Power, Stop};
-use iolite::signals::Signals;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices_abi::blk::{F_RO, T_IN, T_OUT};
@@ -82,7 +81,6 @@ fn run(words: &[String]) -> Result<Vec<String>, Error> {
         disks: Vec::new(),
         trace: false,
     };
-    let signals = Signals::take()?;
     let power = Arc::new(Power::new()?);
     let console = Box::new(Output::new(power.clone())?);
     let extras = Extras {
@@ -90,7 +88,7 @@ fn run(words: &[String]) -> Result<Vec<String>, Error> {
         no_exit_port: true,
     };
     let machine = builder::build_with(&config, console, power, &extras)?;
-    let stop = machine.run(signals, None, false)?;
+    let stop = machine.run(None, false)?;
     let disks = disks
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
