@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::apic;
 use super::gdt::{FAULT_STACK, KERNEL_CODE};
 use core::cell::UnsafeCell;
 use iolite_guest_abi::GATE_VECTOR;
@@ -79,10 +80,12 @@ unsafe extern "C" {
     fn stub_invalid_opcode();
     fn stub_page_fault();
     fn stub_gate();
-    fn stub_timer();
     fn stub_spurious();
     fn exception_stubs();
-    fn line_stubs();
+    fn x2apic_timer_stub();
+    fn x2apic_line_stubs();
+    fn xapic_timer_stub();
+    fn xapic_line_stubs();
 }
 
 /// Loads the table. Called once, before interrupts are first turned on.
@@ -93,17 +96,24 @@ pub fn init() {
         let stub = exception_stubs as *const () as u64 + u64::from(vector) * STUB_BYTES;
         table[usize::from(vector)] = Gate::new(stub);
     }
+    let (timer, lines) = match apic::is_x2apic() {
+        true => (
+            x2apic_timer_stub as *const (),
+            x2apic_line_stubs as *const (),
+        ),
+        false => (xapic_timer_stub as *const (), xapic_line_stubs as *const ()),
+    };
     for line in 0..LINES {
-        let stub = line_stubs as *const () as u64 + u64::from(line) * STUB_BYTES;
+        let stub = lines as u64 + u64::from(line) * STUB_BYTES;
         table[usize::from(FIRST_LINE + line)] = Gate::new(stub);
     }
+    table[usize::from(TIMER)] = Gate::new(timer as u64);
     let double_fault = &mut table[usize::from(DOUBLE_FAULT)];
     *double_fault = double_fault.on_stack(FAULT_STACK);
     table[6] = Gate::new(stub_invalid_opcode as *const () as u64);
     table[14] = Gate::new(stub_page_fault as *const () as u64);
     // `int3` and `into` are the program's to execute; what comes of it is its end.
     table[3] = table[3].for_ring_3();
-    table[usize::from(TIMER)] = Gate::new(stub_timer as *const () as u64);
     table[usize::from(SPURIOUS)] = Gate::new(stub_spurious as *const () as u64);
     table[usize::from(GATE_VECTOR)] = Gate::new(stub_gate as *const () as u64).for_ring_3();
 

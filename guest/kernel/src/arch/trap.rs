@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{apic, cpu, idt, user_access};
+use super::{cpu, idt, user_access};
 use crate::task::{self, scheduler};
 use crate::trace::{self, ask};
 use crate::{interrupts, mm, syscall};
@@ -87,7 +87,6 @@ extern "C" fn trap_line(frame: &mut Frame) {
 #[unsafe(no_mangle)]
 extern "C" fn trap_line_while_idle(vector: u32) {
     interrupts::line((vector - u32::from(idt::FIRST_LINE)) as u8);
-    apic::end_of_interrupt();
 }
 
 #[unsafe(no_mangle)]
@@ -100,7 +99,6 @@ extern "C" fn trap_timer(_: &mut Frame) {
 #[unsafe(no_mangle)]
 extern "C" fn trap_timer_while_idle() {
     scheduler::timer_expired();
-    apic::end_of_interrupt();
 }
 
 #[unsafe(no_mangle)]

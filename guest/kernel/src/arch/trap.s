@@ -63,19 +63,39 @@ wait_for_interrupt:
     cli                             // a handler returns for us: here is who woke without one
     retq
 
-// What an interrupt stub begins with, in case that the processor was in ring 0. `handler` gets the
-// vector.
-.macro WHILE_IDLE handler
+// The end of the interrupt, said to the local APIC in its two modes (`apic.rs`). Interrupts stay
+// off, so it may be said before anything is done; and a test of the mode would cost each interrupt
+// two instructions' time, so each has stubs of its own.
+.macro X2APIC_END
+    movl $0x80b, %ecx
+    xorl %eax, %eax
+    xorl %edx, %edx
+    wrmsr
+.endm
+
+.macro XAPIC_END
+    movq LOCAL_APIC(%rip), %rax
+    movl $0, 0xb0(%rax)
+.endm
+
+// What follows the vector in an interrupt's stub: `handler`, or `handler` with `_while_idle` after
+// it, in case that the processor was in ring 0. That one gets the vector.
+.macro INTERRUPT handler, end
     testb $3, 24(%rsp)
     jnz 1f
     testb $2, 33(%rsp)              // RFLAGS.IF of what was interrupted
     jz drop_interrupt
+    \end
     movl (%rsp), %edi
     subq $8, %rsp                   // aligned as before a call
-    callq \handler
+    callq \handler\()_while_idle
     movq 48(%rsp), %rsp             // as `wait_for_interrupt` had it
     retq
 1:
+    SAVE
+    \end
+    callq \handler
+    RESTORE
 .endm
 
 .lcomm program_rcx, 8
@@ -83,15 +103,6 @@ wait_for_interrupt:
 drop_interrupt:
     addq $16, %rsp
     iretq
-
-.global stub_timer
-stub_timer:
-    pushq $0
-    pushq $0x40
-    WHILE_IDLE trap_timer_while_idle
-    SAVE
-    callq trap_timer
-    RESTORE
 
 // Where the platform delivers `int 0x80` as an invalid opcode, `rip` is still at it.
 .global stub_invalid_opcode
@@ -140,12 +151,6 @@ stub_exception:
     callq trap_exception
     RESTORE
 
-stub_line:
-    WHILE_IDLE trap_line_while_idle
-    SAVE
-    callq trap_line
-    RESTORE
-
 .global stub_spurious
 stub_spurious:
     iretq
@@ -166,15 +171,29 @@ exception_stubs:
     .set vector, vector + 1
 .endr
 
-// Interrupt lines, 16 bytes each.
+// The interrupts in one of the local APIC's modes: the timer, and the lines, 16 bytes each.
+.macro INTERRUPT_STUBS mode, end
+.global \mode\()_timer_stub
+\mode\()_timer_stub:
+    pushq $0
+    pushq $0x40
+    INTERRUPT trap_timer, \end
+
+\mode\()_line:
+    INTERRUPT trap_line, \end
+
 .balign 16
-.global line_stubs
-line_stubs:
+.global \mode\()_line_stubs
+\mode\()_line_stubs:
 .set vector, 0x20
 .rept 24
     .balign 16
     pushq $0
     pushq $vector
-    jmp stub_line
+    jmp \mode\()_line
     .set vector, vector + 1
 .endr
+.endm
+
+INTERRUPT_STUBS x2apic, X2APIC_END
+INTERRUPT_STUBS xapic, XAPIC_END
