@@ -1,9 +1,10 @@
 //! The kernel's command line.
 //!
 //! Words are separated by blanks. `virtio_mmio.device=` names a device, and `iolite.trace=` a window
-//! for trace events, wherever it stands, since VMMs append it; `init=` and `cache=` are the kernel's own; words that Linux would take for
-//! itself (`console=`, `reboot=`, `panic=`, names with a dot) are passed over. Every other word is
-//! an argument of the first program, as is every word after `--`.
+//! for trace events, wherever it stands, since VMMs append it; `init=` and `cache=` are the
+//! kernel's own, and `tsc_early_khz=` tells the clock's frequency, as it tells Linux; words that
+//! Linux would take for itself (`console=`, `reboot=`, `panic=`, names with a dot) are passed over.
+//! Every other word is an argument of the first program, as is every word after `--`.
 
 /// What the command line calls the window for trace events (docs/tracing.md).
 const TRACE_WORD: &str = "iolite.trace";
@@ -31,6 +32,8 @@ pub enum Word<'a> {
     Cache(u64),
     /// The window for trace events; it has no interrupt line.
     Trace(Window),
+    /// Ticks of the time stamp counter in a second.
+    TscHz(u64),
     /// An argument of the first program.
     Argument(&'a str),
     /// A word for another kernel.
@@ -58,6 +61,7 @@ fn understand(word: &str, arguments_only: bool) -> Word<'_> {
         TRACE_WORD => trace_window(value).map(Word::Trace),
         _ if arguments_only => Some(Word::Argument(word)),
         "init" => (!value.is_empty()).then_some(Word::Init(value)),
+        "tsc_early_khz" => tsc_khz(value).map(|khz| Word::TscHz(khz * 1000)),
         "cache" => size(value).filter(|bytes| *bytes > 0).map(Word::Cache),
         "console" | "reboot" | "panic" | "earlyprintk" | "root" | "rootwait" | "quiet"
         | "nomodule" | "pci" | "acpi" | "noapic" | "nolapic" => Some(Word::Ignored),
@@ -65,6 +69,19 @@ fn understand(word: &str, arguments_only: bool) -> Word<'_> {
         _ => Some(Word::Argument(word)),
     };
     known.unwrap_or(Word::Bad(word))
+}
+
+/// The frequency of the time stamp counter that the command line tells.
+pub fn tsc_hz(line: &str) -> Option<u64> {
+    words(line).find_map(|word| match word {
+        Word::TscHz(hz) => Some(hz),
+        _ => None,
+    })
+}
+
+/// From 1 MHz to 1 THz: a clock that nobody has is a mistake.
+fn tsc_khz(text: &str) -> Option<u64> {
+    number(text).filter(|khz| (1_000..=1_000_000_000).contains(khz))
 }
 
 fn trace_window(text: &str) -> Option<Window> {
@@ -108,7 +125,7 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Window, Word, size, words};
+    use super::{Window, Word, size, tsc_hz, words};
 
     fn all(line: &str) -> impl PartialEq<[Word<'_>]> + core::fmt::Debug {
         extern crate std;
@@ -176,8 +193,21 @@ mod tests {
     }
 
     #[test]
+    fn the_frequency_of_the_clock_is_found() {
+        assert_eq!(
+            tsc_hz("init=x tsc_early_khz=2593906 a"),
+            Some(2_593_906_000)
+        );
+        assert_eq!(tsc_hz("init=x tsc_early_khz= tsc_early_khz=1 a"), None);
+        assert_eq!(tsc_hz("init=x -- tsc_early_khz=2593906"), None);
+    }
+
+    #[test]
     fn values_that_make_no_sense_are_named() {
         for word in [
+            "tsc_early_khz=0",
+            "tsc_early_khz=2600MHz",
+            "tsc_early_khz=18446744073709551",
             "cache=lots",
             "cache=0",
             "init=",

@@ -52,7 +52,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     arch::gdt::init();
     arch::idt::init();
     arch::apic::init();
-    if let Err(error) = arch::time::init() {
+    if let Err(error) = arch::time::init(cmdline::tsc_hz(boot.command_line())) {
         panic!("{error}");
     }
     task::scheduler::init();
@@ -157,7 +157,7 @@ impl Options {
                     options.arguments.extend_from_slice(argument.as_bytes());
                     options.arguments.push(0);
                 }
-                Word::Trace(_) | Word::Ignored => {}
+                Word::Trace(_) | Word::TscHz(_) | Word::Ignored => {}
                 Word::Bad(word) => println!("iolite: {word}: not understood, ignored"),
             }
         }

@@ -3,6 +3,9 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::arch::x86_64::__cpuid;
+
+const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 
 /// Turns interrupts on, sleeps until one has been handled, and turns them off again (`trap.s`).
 pub fn wait_for_interrupt() {
@@ -19,6 +22,12 @@ pub fn wait_for_interrupt() {
 pub fn tsc() -> u64 {
     // SAFETY: reading the counter has no side effect.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// How the hypervisor calls itself, where there is one.
+pub fn hypervisor() -> [u32; 3] {
+    let leaf = __cpuid(HYPERVISOR_LEAF);
+    [leaf.ebx, leaf.ecx, leaf.edx]
 }
 
 /// The address that the last page fault was about.
