@@ -320,11 +320,12 @@ fn registers_are_no_buffer() -> Check {
         Errno::EFAULT,
     )?;
     let physical = raw::pages(1)?.address;
-    let mapped = raw::call(Number::DmaMap, &[fd, registers, PAGE, physical]);
+    let in_pages = registers & !(PAGE - 1);
+    let mapped = raw::call(Number::DmaMap, &[fd, in_pages, PAGE, physical]);
     refused("for the device", mapped, Errno::EFAULT)?;
-    let scanned = raw::call(Number::Scan, &[system.fd(), registers, PAGE, 0]);
+    let scanned = raw::call(Number::Scan, &[system.fd(), in_pages, PAGE, 0]);
     refused("a scan", scanned, Errno::EFAULT)?;
-    raw::call(Number::Munmap, &[registers & !(PAGE - 1), PAGE])?;
+    raw::call(Number::Munmap, &[in_pages, PAGE])?;
     raw::call(Number::Close, &[fd]).map(drop)?;
     Ok(())
 }
