@@ -21,6 +21,7 @@
 
 mod disk;
 mod dma;
+mod order;
 mod queue;
 mod registers;
 mod request;

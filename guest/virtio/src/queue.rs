@@ -85,6 +85,8 @@ pub(crate) struct Setup {
     pub indirect: bool,
     /// VIRTIO_F_EVENT_IDX.
     pub event_idx: bool,
+    /// [`crate::Registers::locked_instructions_order`]; without it there is no EVENT_IDX either.
+    pub ordered: bool,
     /// All features.
     pub features: u64,
     /// What the device takes at once.
@@ -384,7 +386,7 @@ impl Queue {
             if self.event_idx {
                 need_event((*self.avail_event).load(Ordering::SeqCst), new, old)
             } else {
-                (*self.used_flags).load(Ordering::SeqCst) & 1 == 0
+                !self.setup.ordered || (*self.used_flags).load(Ordering::SeqCst) & 1 == 0
             }
         }
     }
@@ -467,7 +469,7 @@ impl Queue {
         // SAFETY: the fields lie in the region.
         unsafe {
             (*self.used_event).store(event, Ordering::SeqCst);
-            if !self.event_idx {
+            if !self.event_idx && self.setup.ordered {
                 (*self.avail_flags).store(flags, Ordering::SeqCst);
             }
         }

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::order;
 use core::ptr::NonNull;
 
 /// A virtio-mmio register window (virtio 1.2, section 4.2.2).
@@ -10,6 +11,13 @@ pub trait Registers {
     fn read(&self, offset: u64) -> u32;
     /// Writes the register at `offset`.
     fn write(&self, offset: u64, value: u32);
+
+    /// Does a locked instruction order what was written to the memory that the device shares before
+    /// what is read from it afterwards? It does on every processor, but see `order`. To be asked
+    /// once.
+    fn locked_instructions_order(&self) -> bool {
+        order::locked_instructions_order()
+    }
 }
 
 /// A register window that is mapped into memory.

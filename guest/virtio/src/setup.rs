@@ -69,7 +69,10 @@ fn accept<R: Registers>(registers: &R, several: bool) -> Result<u64, DiskError> 
         registers.write(mmio::DEVICE_FEATURES_SEL, half);
         offered |= u64::from(registers.read(mmio::DEVICE_FEATURES)) << (32 * half);
     }
-    let accepted = offered & (WANTED | if several { blk::F_MQ } else { 0 });
+    let mut accepted = offered & (WANTED | if several { blk::F_MQ } else { 0 });
+    if !registers.locked_instructions_order() {
+        accepted &= !status::F_EVENT_IDX;
+    }
     if accepted & status::F_VERSION_1 == 0 {
         return Err(DiskError::Features);
     }
@@ -114,6 +117,7 @@ pub fn setup<R: Registers>(registers: &R, index: usize, features: u64) -> Result
         size,
         indirect,
         event_idx: features & status::F_EVENT_IDX != 0,
+        ordered: registers.locked_instructions_order(),
         features,
         limits: limits(registers, features, size, indirect)?,
     })

@@ -4,14 +4,17 @@
 
 #![allow(unsafe_code, clippy::unwrap_used)]
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iolite_devices::block::backend::memory::MemoryBackend;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::virtio::blk::{BlockConfig, BlockDevice, MmioBlock};
+use iolite_devices_abi::{blk, mmio, status};
 use iolite_virtio_driver::{
     Disk, DiskError, DmaRegion, Operation, Outcome, Queue, Registers, Segment, SubmitError,
 };
@@ -388,4 +391,70 @@ fn a_window_without_a_device_is_refused() {
         Disk::new(Nothing, dma(&memory)).err(),
         Some(DiskError::NotVirtioMmio)
     );
+}
+
+/// A device that does nothing, and wants no notification, before a processor whose locked
+/// instructions are plain ones.
+struct Unordered {
+    written: RefCell<HashMap<u64, u32>>,
+    notified: Rc<Cell<u32>>,
+}
+
+impl Registers for Unordered {
+    fn read(&self, offset: u64) -> u32 {
+        let written = |offset| self.written.borrow().get(&offset).copied();
+        match offset {
+            mmio::MAGIC_VALUE => mmio::MAGIC,
+            mmio::VERSION => mmio::VERSION_2,
+            mmio::DEVICE_ID => blk::DEVICE_ID,
+            mmio::DEVICE_FEATURES if written(mmio::DEVICE_FEATURES_SEL) == Some(0) => {
+                (status::F_EVENT_IDX | status::F_INDIRECT_DESC) as u32
+            }
+            mmio::DEVICE_FEATURES => (status::F_VERSION_1 >> 32) as u32,
+            mmio::QUEUE_NUM_MAX => 16,
+            mmio::STATUS => written(offset).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn write(&self, offset: u64, value: u32) {
+        self.written.borrow_mut().insert(offset, value);
+        if offset == mmio::DRIVER_FEATURES {
+            assert_eq!(u64::from(value) & status::F_EVENT_IDX, 0, "EVENT_IDX");
+        }
+        if offset == mmio::QUEUE_NOTIFY {
+            self.notified.set(self.notified.get() + 1);
+        }
+    }
+
+    fn locked_instructions_order(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn where_locked_instructions_are_plain_ones_nothing_is_left_unsaid() {
+    const USED_F_NO_NOTIFY: u16 = 1;
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
+    let registers = Unordered {
+        written: RefCell::default(),
+        notified: Rc::default(),
+    };
+    let notified = Rc::clone(&registers.notified);
+    let mut disk = Disk::new(registers, dma(&memory)).unwrap();
+    // Where the rings are: the descriptors are before them.
+    let avail = DMA_AT + 16 * 16;
+    let used = (avail + 6 + 2 * 16).next_multiple_of(64);
+    memory
+        .write_obj(USED_F_NO_NOTIFY, GuestAddress(used))
+        .unwrap();
+    disk.queue(0).set_interrupts(false);
+    for sector in 0..3 {
+        let read = Operation::Read { sector };
+        disk.submit(read, &[buffer(0, 512)], 1).unwrap();
+        disk.notify();
+    }
+    assert_eq!(notified.get(), 3, "a device that may be asleep is notified");
+    let [flags, index]: [u16; 2] = memory.read_obj(GuestAddress(avail)).unwrap();
+    assert_eq!((flags, index), (0, 3), "interrupts stay on");
 }
