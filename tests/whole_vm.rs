@@ -25,6 +25,8 @@ mod cost;
 mod demo;
 #[path = "whole_vm/disks.rs"]
 mod disks;
+#[path = "whole_vm/emulated.rs"]
+mod emulated;
 #[path = "whole_vm/ends.rs"]
 mod ends;
 #[path = "whole_vm/files.rs"]
@@ -39,6 +41,8 @@ mod order;
 mod panics;
 #[path = "whole_vm/programs.rs"]
 mod programs;
+#[path = "whole_vm/qemu.rs"]
+mod qemu;
 #[path = "whole_vm/signals.rs"]
 mod signals;
 #[path = "whole_vm/stats.rs"]
@@ -70,6 +74,7 @@ fn main() {
         stats::tests(),
         usertests::tests(),
         microvm::tests(),
+        emulated::tests(),
         bad_input::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();

@@ -46,6 +46,19 @@ pub fn test_with(program: &'static str, name: &str, run: fn() -> Outcome) -> Tri
     Trial::ignorable_test(name, move || Ok(skipped(&format!("no {program} here"))))
 }
 
+/// A test that needs `program` in the PATH, and no KVM.
+#[allow(dead_code, reason = "not every program of tests has such a one")]
+pub fn without_kvm(
+    program: &'static str,
+    name: &str,
+    run: impl FnOnce() -> Outcome + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || match installed(program) {
+        true => run().map(|()| Completion::Completed),
+        false => Ok(skipped(&format!("no {program} here"))),
+    })
+}
+
 /// What a test returns that cannot be done here.
 pub fn skipped(reason: &str) -> Completion {
     Completion::ignored_with(format!("skipped: {reason}"))
