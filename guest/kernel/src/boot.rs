@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::mm::layout::FIRST_FREE;
+use arrayvec::ArrayVec;
 use core::ops::Range;
 
 const MAGIC: u32 = 0x336e_c578;
@@ -16,6 +17,8 @@ const COMMAND_LINE_BYTES: usize = 4096;
 const MAPPED: u64 = 1 << 30;
 /// Memory when the VMM does not tell.
 const DEFAULT_MEMORY: u64 = 128 << 20;
+/// Most runs of RAM that are made use of.
+pub const MAX_MEMORY_RUNS: usize = 8;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -43,8 +46,8 @@ struct MemoryMapEntry {
 
 /// What the kernel needs of it.
 pub struct Boot {
-    /// Physical addresses of the run of RAM that the kernel lies in.
-    pub memory: Range<u64>,
+    /// The runs of RAM, physical addresses from [`FIRST_FREE`] on.
+    pub memory: ArrayVec<Range<u64>, MAX_MEMORY_RUNS>,
     line: [u8; COMMAND_LINE_BYTES],
     length: usize,
 }
@@ -53,36 +56,46 @@ impl Boot {
     /// Reads the structure at `address`.
     pub fn read(address: u64) -> Boot {
         let mut boot = Boot {
-            memory: FIRST_FREE..DEFAULT_MEMORY,
+            memory: ArrayVec::new(),
             line: [0; COMMAND_LINE_BYTES],
             length: 0,
         };
-        let Some(info) = read::<StartInfo>(address).filter(|info| info.magic == MAGIC) else {
-            return boot;
-        };
-        if info.version >= 1 && info.memory_map != 0 {
-            for i in 0..u64::from(info.memory_map_entries.min(128)) {
-                let at = info.memory_map + i * size_of::<MemoryMapEntry>() as u64;
-                let Some(entry) = read::<MemoryMapEntry>(at) else {
-                    break;
-                };
-                let end = entry.address.saturating_add(entry.bytes);
-                if entry.kind == MEMORY_MAP_TYPE_RAM
-                    && entry.address <= FIRST_FREE
-                    && end > FIRST_FREE
-                {
-                    boot.memory = FIRST_FREE..end;
-                }
-            }
+        let info = read::<StartInfo>(address).filter(|info| info.magic == MAGIC);
+        if let Some(info) = info {
+            boot.read_memory_map(&info);
+            boot.read_command_line(&info);
         }
-        while boot.length < COMMAND_LINE_BYTES && info.command_line != 0 {
-            match read::<u8>(info.command_line + boot.length as u64) {
-                None | Some(0) => break,
-                Some(byte) => boot.line[boot.length] = byte,
-            }
-            boot.length += 1;
+        if boot.memory.is_empty() {
+            boot.memory.push(FIRST_FREE..DEFAULT_MEMORY);
         }
         boot
+    }
+
+    fn read_memory_map(&mut self, info: &StartInfo) {
+        if info.version == 0 || info.memory_map == 0 {
+            return;
+        }
+        for i in 0..u64::from(info.memory_map_entries.min(128)) {
+            let at = info.memory_map + i * size_of::<MemoryMapEntry>() as u64;
+            let Some(entry) = read::<MemoryMapEntry>(at) else {
+                return;
+            };
+            let start = entry.address.max(FIRST_FREE);
+            let end = entry.address.saturating_add(entry.bytes);
+            if entry.kind == MEMORY_MAP_TYPE_RAM && start < end && !self.memory.is_full() {
+                self.memory.push(start..end);
+            }
+        }
+    }
+
+    fn read_command_line(&mut self, info: &StartInfo) {
+        while self.length < COMMAND_LINE_BYTES && info.command_line != 0 {
+            match read::<u8>(info.command_line + self.length as u64) {
+                None | Some(0) => break,
+                Some(byte) => self.line[self.length] = byte,
+            }
+            self.length += 1;
+        }
     }
 
     /// The command line.

@@ -84,8 +84,8 @@ extern "C" fn start_system(options: u64) {
 }
 
 fn start_memory(boot: &Boot) {
-    mm::frame::init(mm::paging::image_end(), boot.memory.end);
-    mm::paging::init();
+    mm::frame::init(mm::paging::image_end(), &boot.memory);
+    mm::paging::init(&boot.memory);
     mm::frame::start_counting();
     mm::heap::init();
 }
@@ -137,7 +137,8 @@ struct Options {
     windows: Vec<Window>,
     init: String,
     arguments: Vec<u8>,
-    cache: u64,
+    /// In bytes; a part of memory if it is not given.
+    cache: Option<u64>,
 }
 
 impl Options {
@@ -146,13 +147,13 @@ impl Options {
             windows: Vec::new(),
             init: String::from(DEFAULT_INIT),
             arguments: Vec::new(),
-            cache: mm::frame::free_count() / 4 * mm::layout::PAGE,
+            cache: None,
         };
         for word in cmdline::words(line) {
             match word {
                 Word::Device(window) => options.windows.push(window),
                 Word::Init(init) => options.init = String::from(init),
-                Word::Cache(bytes) => options.cache = bytes,
+                Word::Cache(bytes) => options.cache = Some(bytes),
                 Word::Argument(argument) => {
                     options.arguments.extend_from_slice(argument.as_bytes());
                     options.arguments.push(0);

@@ -2,18 +2,19 @@
 //!
 //! A frame is held by the page table or page cache that uses it, and once more for each request
 //! that reads or writes it: what is in flight cannot be freed. Frames that were never used come
-//! from a mark that only moves up, and are zero as the machine promises (docs/machine.md); those
-//! given back form a stack threaded through the frames themselves. Nothing is set up for each
-//! frame in advance.
+//! from a mark that only moves up, in one run of memory after the other, and are zero as the machine
+//! promises (docs/machine.md); those given back form a stack threaded through the frames themselves.
+//! Nothing is set up for each frame in advance: memory may be large, and ring 0 slow.
 
 #![allow(unsafe_code)]
 
 use super::layout::{PAGE, PAGE_SHIFT, direct};
 use crate::arch::user_access;
+use crate::boot::MAX_MEMORY_RUNS;
 use crate::sync::CpuCell;
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use iolite_guest_abi::Errno;
 
@@ -42,9 +43,11 @@ impl Frame {
 }
 
 struct Frames {
-    /// First frame that was never used, and the end of memory.
+    /// First frame that was never used, and the end of the run of memory that it lies in.
     unused: u32,
     end: u32,
+    /// What was never used of the other runs.
+    other: ArrayVec<Range<u32>, MAX_MEMORY_RUNS>,
     /// Top of the stack of frames given back; 0 when it is empty.
     returned: u32,
     free: u32,
@@ -62,18 +65,26 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 static FRAMES: CpuCell<Frames> = CpuCell::new(Frames {
     unused: 0,
     end: 0,
+    other: ArrayVec::new_const(),
     returned: 0,
     free: 0,
     runs: ArrayVec::new_const(),
 });
 
-/// Takes over the RAM in `[start, end)`, physical addresses of which the kernel's image and
-/// anything else in use lie below `start`. All of it must be mapped at the direct map by the time a
-/// frame is asked for; [`early`] works before.
-pub fn init(start: u64, end: u64) {
+/// Takes over the runs of RAM in `memory`, physical addresses, of which the kernel's image and
+/// anything else in use lie below `image_end`. All of it must be mapped at the direct map by the time
+/// a frame is asked for; [`early`] works before.
+pub fn init(image_end: u64, memory: &[Range<u64>]) {
     let mut frames = FRAMES.borrow_mut();
-    frames.unused = start.div_ceil(PAGE) as u32;
-    frames.end = (end / PAGE) as u32;
+    for run in memory {
+        let (start, end) = (run.start.div_ceil(PAGE) as u32, (run.end / PAGE) as u32);
+        if run.contains(&image_end) {
+            frames.unused = image_end.div_ceil(PAGE) as u32;
+            frames.end = end;
+        } else if start < end {
+            frames.other.push(start..end);
+        }
+    }
 }
 
 /// A zeroed frame before the direct map exists, for the tables that make it. Never given back.
@@ -88,31 +99,45 @@ pub fn early() -> Frame {
     frame
 }
 
-/// Where the memory ends that [`init`] was given.
-pub fn end_of_memory() -> u64 {
-    u64::from(FRAMES.borrow().end) << PAGE_SHIFT
-}
-
 /// Sets the counts up, once the direct map exists.
 pub fn start_counting() {
+    let end = {
+        let mut frames = FRAMES.borrow_mut();
+        let (mut free, mut end) = (frames.end - frames.unused, frames.end);
+        for run in &frames.other {
+            free += run.end - run.start;
+            end = end.max(run.end);
+        }
+        frames.free = free;
+        end
+    };
+    let Some(table) = reserve::<u16>(end as usize) else {
+        panic!("no memory to count who holds which frame");
+    };
+    COUNT.store(end, Ordering::Relaxed);
+    HOLDERS.store(table.as_ptr(), Ordering::Relaxed);
+    // Highest memory first: addresses of more than 32 bits are the rule where there are any.
+    FRAMES.borrow_mut().turn_to(1);
+}
+
+/// Zeroed memory for `count` values, made of frames that are not counted and never given back: for
+/// what is made once and has a size that depends on memory's.
+pub fn reserve<T>(count: usize) -> Option<NonNull<T>> {
+    const { assert!(align_of::<T>() <= PAGE as usize) };
+    let pages = (count as u64)
+        .checked_mul(size_of::<T>() as u64)?
+        .div_ceil(PAGE);
     let mut frames = FRAMES.borrow_mut();
-    let table = Frame(frames.unused);
-    let bytes = u64::from(frames.end) * size_of::<u16>() as u64;
-    frames.unused += bytes.div_ceil(PAGE) as u32;
-    frames.free = frames.end - frames.unused;
-    COUNT.store(frames.end, Ordering::Relaxed);
-    HOLDERS.store(table.address() as *mut u16, Ordering::Relaxed);
+    let first = frames.take_unused(u32::try_from(pages).ok()?)?;
+    NonNull::new(first.address() as *mut T)
 }
 
 /// A frame with anything in it, held once.
 #[inline]
 pub fn alloc() -> Option<Frame> {
     let mut frames = FRAMES.borrow_mut();
-    if frames.returned == 0
-        && frames.unused == frames.end
-        && let Some((first, count)) = frames.runs.pop()
-    {
-        frames.break_up(first, count);
+    if frames.returned == 0 && frames.unused == frames.end {
+        frames.refill();
     }
     let frame = if frames.returned != 0 {
         let frame = Frame(frames.returned);
@@ -160,12 +185,7 @@ pub fn alloc_contiguous(count: u32) -> Option<Frame> {
         }
         return Some(first);
     }
-    if frames.end - frames.unused < count {
-        return None;
-    }
-    let first = Frame(frames.unused);
-    frames.unused += count;
-    frames.free -= count;
+    let first = frames.take_unused(count)?;
     for i in 0..count {
         *holders(Frame(first.0 + i)) = 1;
     }
@@ -210,6 +230,38 @@ fn give_back(frame: Frame) {
 }
 
 impl Frames {
+    /// Adjacent frames that were never used.
+    #[inline(always)]
+    fn take_unused(&mut self, count: u32) -> Option<Frame> {
+        if self.end - self.unused < count {
+            self.turn_to(count)?;
+        }
+        let first = Frame(self.unused);
+        self.unused += count;
+        self.free -= count;
+        Some(first)
+    }
+
+    /// Goes on in a run of memory where `count` frames were never used.
+    #[cold]
+    fn turn_to(&mut self, count: u32) -> Option<()> {
+        let has_room = |run: &Range<u32>| run.end - run.start >= count;
+        let place = self.other.iter().position(has_room)?;
+        let run = core::mem::replace(&mut self.other[place], self.unused..self.end);
+        (self.unused, self.end) = (run.start, run.end);
+        Some(())
+    }
+
+    /// Finds frames for the stack or the mark, which have none left.
+    #[cold]
+    fn refill(&mut self) {
+        if self.turn_to(1).is_none()
+            && let Some((first, count)) = self.runs.pop()
+        {
+            self.break_up(first, count);
+        }
+    }
+
     fn stack(&mut self, frame: Frame) {
         // SAFETY: nobody holds the frame any more.
         unsafe { *(frame.address() as *mut u32) = self.returned };

@@ -15,7 +15,8 @@ use core::ptr::{self, NonNull};
 use iolite_guest_abi::Errno;
 use linked_list_allocator::Heap;
 
-const HEAP_BYTES: u64 = 2 << 20;
+/// Its size, or a quarter of memory where that is less.
+const HEAP_BYTES: usize = 2 << 20;
 /// What programs cannot use up.
 const RESERVE_BYTES: usize = 256 << 10;
 
@@ -26,16 +27,14 @@ static HEAP: KernelHeap = KernelHeap(CpuCell::new(Heap::empty()));
 
 /// Gives the heap its memory.
 pub fn init() {
-    let frames = frame::alloc_contiguous((HEAP_BYTES / PAGE) as u32);
-    let Some(first) = frames else {
-        panic!("no memory for the kernel's heap")
+    let quarter = frame::free_count() * PAGE / 4;
+    let bytes = HEAP_BYTES.min(quarter as usize);
+    let heap = frame::reserve::<u8>(bytes).filter(|_| bytes > 2 * RESERVE_BYTES);
+    let Some(first) = heap else {
+        panic!("no memory for the kernel's heap: 4 MiB of memory are the least")
     };
-    // SAFETY: the frames are ours for good, and mapped by the direct map.
-    unsafe {
-        HEAP.0
-            .borrow_mut()
-            .init(first.address() as *mut u8, HEAP_BYTES as usize)
-    };
+    // SAFETY: the memory is ours for good.
+    unsafe { HEAP.0.borrow_mut().init(first.as_ptr(), bytes) };
 }
 
 /// ENOMEM if what is left is kept for the kernel itself.

@@ -4,6 +4,7 @@
 //! what a process may see where; `cache` keeps pages of disks and files, and `pager` turns a page
 //! fault into a read of the missing page.
 
+mod boot_vec;
 pub mod cache;
 pub mod frame;
 pub mod heap;

@@ -11,6 +11,7 @@ use super::layout::{
     kernel_to_physical,
 };
 use crate::arch::cpu;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The page is there.
@@ -247,34 +248,13 @@ pub fn image_end() -> u64 {
 
 /// Replaces the boot tables: the direct map of all RAM, the image with its protections, and empty
 /// slots for stacks and device registers.
-pub fn init() {
+pub fn init(memory: &[Range<u64>]) {
     let root = Root(frame::early());
-    let end = frame::end_of_memory();
-    // The direct map: 2 MiB pages, and 4 KiB pages for the first 2 MiB, where code lies that must
-    // not be writable through it.
-    let text = kernel_to_physical(&raw const __text_start as u64)
-        ..kernel_to_physical(&raw const __rodata_end as u64);
-    for physical in (0..end.min(HUGE_PAGE)).step_by(PAGE as usize) {
-        let writable = if text.contains(&physical) {
-            0
-        } else {
-            WRITABLE
-        };
-        early_map(
-            root,
-            direct(physical),
-            physical | PRESENT | writable | NO_EXECUTE,
-            0,
-        );
+    map_directly(root, &(0..HUGE_PAGE), PAGE);
+    for run in memory {
+        map_directly(root, &(run.start.max(HUGE_PAGE)..run.end), HUGE_PAGE);
     }
-    for physical in (HUGE_PAGE..end).step_by(HUGE_PAGE as usize) {
-        early_map(
-            root,
-            direct(physical),
-            physical | PRESENT | WRITABLE | HUGE | NO_EXECUTE,
-            1,
-        );
-    }
+    protect_text(root);
 
     let image = &raw const __text_start as u64..&raw const __data_end as u64;
     for address in image.step_by(PAGE as usize) {
@@ -297,6 +277,36 @@ pub fn init() {
     }
     KERNEL_ROOT.store(root.physical(), Ordering::Relaxed);
     root.load();
+}
+
+/// Maps the pages of `bytes` bytes, [`PAGE`] or [`HUGE_PAGE`], that RAM lies in. The loop is as short
+/// as can be: memory may be large, and ring 0 slow.
+fn map_directly(root: Root, ram: &Range<u64>, bytes: u64) {
+    let (level, huge) = if bytes == PAGE { (0, 0) } else { (1, HUGE) };
+    let end = ram.end.next_multiple_of(bytes);
+    let mut physical = ram.start - ram.start % bytes;
+    while physical < end {
+        let table = early_table(root, direct(physical), level);
+        let first = index(physical, level);
+        let count = ((end - physical) / bytes).min((ENTRIES - first) as u64) as usize;
+        // SAFETY: the boot tables map the first gigabyte at 0, and early frames lie there.
+        let table = unsafe { core::slice::from_raw_parts_mut(table as *mut u64, ENTRIES) };
+        let mut value = physical | PRESENT | WRITABLE | huge | NO_EXECUTE;
+        for entry in &mut table[first..first + count] {
+            *entry = value;
+            value += bytes;
+        }
+        physical += count as u64 * bytes;
+    }
+}
+
+/// Code and constants, which lie in the first 2 MiB, are not to be written through the direct map.
+fn protect_text(root: Root) {
+    let text = kernel_to_physical(&raw const __text_start as u64)
+        ..kernel_to_physical(&raw const __rodata_end as u64);
+    for physical in text.step_by(PAGE as usize) {
+        early_map(root, direct(physical), physical | PRESENT | NO_EXECUTE, 0);
+    }
 }
 
 /// The address space of threads that have no process.

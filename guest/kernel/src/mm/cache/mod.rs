@@ -29,6 +29,7 @@ use super::frame::{self, Frame};
 use super::layout::PAGE;
 use crate::block::{self, DiskId, Owner};
 use crate::fs::object::{Extent, ObjectId};
+use crate::println;
 use crate::sync::{CpuCell, WaitQueue};
 use crate::task::scheduler;
 use arrayvec::ArrayVec;
@@ -61,9 +62,17 @@ pub enum NoStart {
     NoRoom,
 }
 
-/// Sets the cache up for `bytes` bytes of pages.
-pub fn init(bytes: u64) {
-    CACHE.borrow_mut().reserve((bytes / PAGE) as usize);
+/// Sets the cache up for `bytes` bytes of pages, or for a quarter of memory.
+pub fn init(bytes: Option<u64>) {
+    let memory = frame::free_count() * PAGE;
+    // Programs, and what the kernel keeps of them, need the rest.
+    let most = memory / 2;
+    if bytes.is_some_and(|bytes| bytes > most) {
+        println!("iolite: cache=: not more than half of memory, {most} bytes");
+    }
+    let bytes = bytes.unwrap_or(memory / 4).min(most);
+    let reserved = CACHE.borrow_mut().reserve((bytes / PAGE) as usize);
+    assert!(reserved.is_some(), "no memory for the page cache");
 }
 
 /// Looks a page up, and starts reading it if it is not there. The disk has yet to be notified.
@@ -229,6 +238,15 @@ pub fn wait_for_room() -> Result<(), Errno> {
     }
     scheduler::block_queued();
     Ok(())
+}
+
+/// Gives a clean page up for others to have its frame, or blocks until there may be one, as
+/// [`wait_for_room`].
+#[cold]
+#[inline(never)]
+pub fn make_room() -> Result<(), Errno> {
+    let given_up = CACHE.borrow_mut().evict();
+    given_up.map_or_else(wait_for_room, Ok)
 }
 
 /// A page that is held: it stays in the cache until the value goes.

@@ -3,10 +3,10 @@
 use crate::arch::cpu;
 use crate::block;
 use crate::fs::object::ObjectId;
+use crate::mm::boot_vec::{self, BootVec};
 use crate::mm::frame::{self, Frame};
 use crate::mm::paging::{ACCESSED, Entry, WRITABLE};
 use crate::sync::WaitQueue;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
@@ -92,11 +92,11 @@ pub(super) struct DirtyList {
 }
 
 pub(super) struct Cache {
-    pages: Vec<Page>,
-    /// The first page of each bucket; the length is a power of two.
-    buckets: Vec<Option<PageId>>,
+    pages: BootVec<Page>,
+    /// The number of the first page of each bucket, or 0; the length is a power of two.
+    buckets: &'static mut [u32],
     /// Empty places.
-    empty: Vec<PageId>,
+    empty: BootVec<PageId>,
     /// How many pages of each object are in the index, by its number.
     counts: Vec<u32>,
     hand: usize,
@@ -114,9 +114,9 @@ const SPARED_AT_MOST: usize = 16;
 impl Cache {
     pub const fn empty() -> Cache {
         Cache {
-            pages: Vec::new(),
-            buckets: Vec::new(),
-            empty: Vec::new(),
+            pages: BootVec::empty(),
+            buckets: &mut [],
+            empty: BootVec::empty(),
             counts: Vec::new(),
             hand: 0,
             dirty: DirtyList {
@@ -129,12 +129,13 @@ impl Cache {
         }
     }
 
-    /// Makes room for this many pages.
-    pub fn reserve(&mut self, pages: usize) {
+    /// Makes room for this many pages; `None` if there is no memory for that.
+    pub fn reserve(&mut self, pages: usize) -> Option<()> {
         let pages = pages.max(MIN_PAGES);
-        self.pages.reserve_exact(pages);
-        self.empty.reserve_exact(pages);
-        self.buckets = vec![None; pages.next_power_of_two()];
+        self.pages = BootVec::new(pages)?;
+        self.empty = BootVec::new(pages)?;
+        self.buckets = boot_vec::zeroes(pages.next_power_of_two())?;
+        Some(())
     }
 
     /// How many pages there are.
@@ -179,10 +180,15 @@ impl Cache {
         index.wrapping_add(spread) as usize & (self.buckets.len() - 1)
     }
 
+    #[inline(always)]
+    fn first_of(&self, bucket: usize) -> Option<PageId> {
+        PageId::from_number(self.buckets[bucket])
+    }
+
     /// The page in the index, if it is there.
     #[inline]
     pub fn lookup(&mut self, object: ObjectId, index: u64) -> Option<PageId> {
-        let mut next = self.buckets[self.bucket(object, index)];
+        let mut next = self.first_of(self.bucket(object, index));
         while let Some(id) = next {
             let page = self.page(id);
             if page.index == index && page.object == object {
@@ -215,7 +221,7 @@ impl Cache {
             dirty_again: false,
             holders: 0,
             waiters: WaitQueue::new(),
-            next_in_bucket: self.buckets[bucket],
+            next_in_bucket: self.first_of(bucket),
             next_in_request: None,
             next_dirty: None,
             write_number: 0,
@@ -230,7 +236,7 @@ impl Cache {
                 PageId::at(self.pages.len() - 1)
             }
         };
-        self.buckets[bucket] = Some(id);
+        self.buckets[bucket] = id.number();
         self.in_flight += 1;
         let number = usize::from(object.number());
         if number >= self.counts.len() {
@@ -303,9 +309,9 @@ impl Cache {
         self.counts[usize::from(object.number())] -= 1;
         let after = self.page(id).next_in_bucket;
         let bucket = self.bucket(object, index);
-        let mut next = self.buckets[bucket];
+        let mut next = self.first_of(bucket);
         if next == Some(id) {
-            self.buckets[bucket] = after;
+            self.buckets[bucket] = after.map_or(0, PageId::number);
             return;
         }
         while let Some(before) = next {
@@ -326,7 +332,7 @@ impl Cache {
     }
 
     /// Gives a clean page up that nobody holds, preferably one not used lately.
-    fn evict(&mut self) -> Option<()> {
+    pub fn evict(&mut self) -> Option<()> {
         let mut spared = 0;
         for _ in 0..2 * self.pages.len() {
             self.hand = if self.hand + 1 < self.pages.len() {
