@@ -29,7 +29,29 @@ const FAULT_FETCH: u64 = 1 << 4;
 const MAPPED_AROUND: u64 = 32;
 
 /// Handles a fault of the running process on `address`. Blocks while the page is being read.
+#[inline(always)]
 pub fn fault(address: u64, error_code: u64) -> Result<(), Fault> {
+    match resolve(address, error_code) {
+        Err(fault) => resolve_with_more_room(address, error_code, fault),
+        done => done,
+    }
+}
+
+/// What the cache could read again goes, as long as memory is lacking for what it could not.
+#[cold]
+#[inline(never)]
+fn resolve_with_more_room(address: u64, error_code: u64, mut fault: Fault) -> Result<(), Fault> {
+    while fault == Fault::OutOfMemory && cache::make_room().is_ok() {
+        match resolve(address, error_code) {
+            Err(next) => fault = next,
+            done => return done,
+        }
+    }
+    Err(fault)
+}
+
+#[inline(never)]
+fn resolve(address: u64, error_code: u64) -> Result<(), Fault> {
     if error_code & FAULT_RESERVED != 0 {
         return Err(Fault::BadAddress);
     }
