@@ -33,6 +33,8 @@ mod ends;
 mod files;
 #[path = "whole_vm/log.rs"]
 mod log;
+#[path = "whole_vm/memory.rs"]
+mod memory;
 #[path = "whole_vm/microvm.rs"]
 mod microvm;
 #[path = "whole_vm/order.rs"]
@@ -66,6 +68,7 @@ fn main() {
         files::tests(),
         console::tests(),
         log::tests(),
+        memory::tests(),
         order::tests(),
         panics::tests(),
         programs::tests(),
