@@ -53,6 +53,8 @@ mod stats;
 mod trace;
 #[path = "whole_vm/usertests.rs"]
 mod usertests;
+#[path = "whole_vm/windows.rs"]
+mod windows;
 
 use libtest_mimic::Arguments;
 
@@ -76,6 +78,7 @@ fn main() {
         trace::tests(),
         stats::tests(),
         usertests::tests(),
+        windows::tests(),
         microvm::tests(),
         emulated::tests(),
         bad_input::tests(),

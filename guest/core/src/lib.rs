@@ -17,4 +17,5 @@ pub mod sha256;
 mod sha_instructions;
 pub mod timers;
 pub mod ustar;
+pub mod windows;
 pub mod words;

@@ -31,12 +31,14 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use boot::Boot;
+use core::ops::Range;
 use fs::Files;
 use fs::object::{self, Extent};
 use iolite_devices_abi::blk::SECTOR_SIZE;
 use iolite_devices_abi::machine::COM1_IRQ;
 use iolite_guest_abi::rights;
 use iolite_guest_core::cmdline::{self, Window, Word};
+use mm::layout::FIRST_FREE;
 
 /// What runs when the command line names no program.
 const DEFAULT_INIT: &str = "sh";
@@ -58,7 +60,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     task::scheduler::init();
 
     // From here on somebody may have to wait, and only a thread can.
-    let options = Box::new(Options::read(boot.command_line()));
+    let options = Box::new(Options::read(&boot));
     let argument = Box::into_raw(options).expose_provenance() as u64;
     if let Err(error) = task::scheduler::spawn_kernel(start_system, argument) {
         panic!("cannot start a thread: {error}");
@@ -78,7 +80,7 @@ extern "C" fn start_system(options: u64) {
     mm::cache::init(options.cache);
     arch::apic::route(COM1_IRQ as u8);
     arch::serial::enable_input();
-    start_disks(&options.windows);
+    start_disks(&options);
     start_flusher();
     start_init(&options);
 }
@@ -91,8 +93,8 @@ fn start_memory(boot: &Boot) {
 }
 
 /// Every disk becomes an object; the files of one of them become the directory.
-fn start_disks(windows: &[Window]) {
-    block::init(windows);
+fn start_disks(options: &Options) {
+    block::init(&options.windows, &options.taken);
     for number in 0..block::disks() {
         let Some(disk) = block::DiskId::from_number(number) else {
             break;
@@ -135,6 +137,8 @@ fn start_init(options: &Options) {
 /// What the command line says.
 struct Options {
     windows: Vec<Window>,
+    /// Addresses where there are no devices.
+    taken: Vec<Range<u64>>,
     init: String,
     arguments: Vec<u8>,
     /// In bytes; a part of memory if it is not given.
@@ -142,14 +146,17 @@ struct Options {
 }
 
 impl Options {
-    fn read(line: &str) -> Options {
+    fn read(boot: &Boot) -> Options {
+        // Below 1 MiB there may be RAM anywhere.
+        let taken = [0..FIRST_FREE, arch::apic::REGISTERS];
         let mut options = Options {
             windows: Vec::new(),
+            taken: taken.into_iter().chain(boot.memory.clone()).collect(),
             init: String::from(DEFAULT_INIT),
             arguments: Vec::new(),
             cache: None,
         };
-        for word in cmdline::words(line) {
+        for word in cmdline::words(boot.command_line()) {
             match word {
                 Word::Device(window) => options.windows.push(window),
                 Word::Init(init) => options.init = String::from(init),
@@ -158,7 +165,10 @@ impl Options {
                     options.arguments.extend_from_slice(argument.as_bytes());
                     options.arguments.push(0);
                 }
-                Word::Trace(_) | Word::TscHz(_) | Word::Ignored => {}
+                Word::Trace(Window { address, bytes, .. }) => {
+                    options.taken.push(address..address.saturating_add(bytes));
+                }
+                Word::TscHz(_) | Word::Ignored => {}
                 Word::Bad(word) => println!("iolite: {word}: not understood, ignored"),
             }
         }

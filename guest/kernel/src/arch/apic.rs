@@ -8,6 +8,7 @@ use super::{cpu, idt};
 use crate::mm::layout::PAGE;
 use crate::mm::{mmio, paging};
 use core::arch::x86_64::__cpuid;
+use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 const CPUID_1_ECX_X2APIC: u32 = 1 << 21;
@@ -37,6 +38,8 @@ const MODE_TSC_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
 
 const IOAPIC_BASE: u64 = 0xfec0_0000;
+/// Where nobody else has registers: the IOAPIC's page to the local APIC's.
+pub const REGISTERS: Range<u64> = IOAPIC_BASE..0xfee0_1000;
 const IOAPIC_WINDOW: usize = 0x10;
 const IOAPIC_REDIRECTION_TABLE: u32 = 0x10;
 const IOAPIC_DESTINATION_SHIFT: u32 = 24;

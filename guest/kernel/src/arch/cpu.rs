@@ -124,3 +124,14 @@ pub unsafe fn write_msr(register: u32, value: u64) {
             options(nostack, preserves_flags));
     }
 }
+
+/// Where physical addresses end.
+pub fn physical_end() -> u64 {
+    const ADDRESS_SIZES: u32 = 0x8000_0008;
+    const DEFAULT_BITS: u32 = 36;
+    let bits = match __cpuid(0x8000_0000).eax >= ADDRESS_SIZES {
+        true => __cpuid(ADDRESS_SIZES).eax & 0xff,
+        false => DEFAULT_BITS,
+    };
+    1 << bits.clamp(DEFAULT_BITS, 52)
+}

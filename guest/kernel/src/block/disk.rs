@@ -15,11 +15,14 @@ use crate::task::scheduler;
 use crate::trace::{self, event};
 use alloc::vec::Vec;
 use core::cell::RefMut;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use iolite_devices_abi::blk::ID_BYTES;
-use iolite_guest_abi::DiskStats;
+use iolite_devices_abi::machine::COM1_IRQ;
+use iolite_guest_abi::{DiskStats, Errno};
 use iolite_guest_core::cmdline::Window;
+use iolite_guest_core::windows;
 use iolite_virtio_driver::{
     Disk as Driver, DiskError, DmaRegion, MmioRegisters, Operation, Outcome, Segment, SubmitError,
 };
@@ -27,6 +30,9 @@ use iolite_virtio_driver::{
 /// A disk: 0 is `/dev/vda`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskId(u8);
+
+/// How much of a window there is to see, whatever its size.
+const REGISTER_BYTES: u64 = 0x200;
 
 /// Most disks: `/dev/vda` to `/dev/vdz`.
 const MAX_DISKS: usize = 26;
@@ -65,50 +71,83 @@ static IN_FLIGHT: AtomicU32 = AtomicU32::new(0);
 
 static DISKS: CpuCell<Vec<Disk>> = CpuCell::new(Vec::new());
 
-/// Initialises the block device in each window. What is not one is named and left alone.
-pub fn init(windows: &[Window]) {
+/// Initialises the block device in each window that is in none of the ranges `taken`. What is not one
+/// is named and left alone.
+pub fn init(windows: &[Window], taken: &[Range<u64>]) {
+    let end = cpu::physical_end();
+    let mut driven = Vec::<Range<u64>>::new();
     for window in windows {
-        if window.line >= idt::LINES || disks() == MAX_DISKS {
+        let taken = taken.iter().chain(&driven);
+        let range = match windows::check(window, (idt::LINES, COM1_IRQ as u8), end, taken) {
+            Ok(range) => range,
+            Err(refused) => {
+                println!("iolite: no disk at {:#x}: {refused}", window.address);
+                continue;
+            }
+        };
+        if disks() == MAX_DISKS {
             println!(
-                "iolite: {:#x}: no interrupt line {}, ignored",
-                window.address, window.line
+                "iolite: no disk at {:#x}: {MAX_DISKS} are the most",
+                window.address
             );
             continue;
         }
         match probe(window) {
-            Ok(driver) => {
-                let disk = Disk {
-                    driver,
-                    id: [0; ID_BYTES],
-                    waiting_for_room: WaitQueue::new(),
-                    stats: DiskStats::default(),
-                    busy_since: 0,
-                    bit: 1 << disks(),
-                    window: *window,
-                    owner: DrivenBy::Kernel,
-                };
-                ON_LINE[usize::from(window.line)].fetch_or(disk.bit, Ordering::Relaxed);
-                DISKS.borrow_mut().push(disk);
-                apic::route(window.line);
-            }
+            Ok(driver) => match add(driver, window) {
+                true => driven.push(range),
+                false => println!(
+                    "iolite: no disk at {:#x}: interrupt line {} is not its own",
+                    window.address, window.line
+                ),
+            },
             Err(DiskError::NotABlockDevice) => {}
             Err(error) => println!("iolite: no disk at {:#x}: {error:?}", window.address),
         }
     }
-    for disk in (0..disks()).map(|number| DiskId(number as u8)) {
-        let id = super::identify(disk).unwrap_or_default();
-        DISKS.borrow_mut()[usize::from(disk.0)].id = id;
-        if !disk.has_flush() && !disk.read_only() {
-            println!(
-                "iolite: /dev/vd{}: the device has no flush: fsync means that the writes have completed",
-                char::from(b'a' + disk.0)
-            );
-        }
+}
+
+/// Adds a disk, unless it answers without interrupting.
+fn add(driver: Driver<MmioRegisters>, window: &Window) -> bool {
+    let id = DiskId(disks() as u8);
+    let bit = 1 << id.0;
+    DISKS.borrow_mut().push(Disk {
+        driver,
+        id: [0; ID_BYTES],
+        waiting_for_room: WaitQueue::new(),
+        stats: DiskStats::default(),
+        busy_since: 0,
+        bit,
+        window: *window,
+        owner: DrivenBy::Kernel,
+    });
+    let line = &ON_LINE[usize::from(window.line)];
+    line.fetch_or(bit, Ordering::Relaxed);
+    apic::route(window.line);
+    let identification = super::identify(id);
+    if identification == Err(Errno::ETIMEDOUT) {
+        line.fetch_and(!bit, Ordering::Relaxed);
+        start_reset(id);
+        DISKS.borrow_mut().pop();
+        return false;
     }
+    DISKS.borrow_mut()[id.number()].id = identification.unwrap_or_default();
+    if !id.has_flush() && !id.read_only() {
+        println!(
+            "iolite: /dev/vd{}: the device has no flush: fsync means that the writes have completed",
+            char::from(b'a' + id.0)
+        );
+    }
+    true
+}
+
+/// Looks for completions although no interrupt has come.
+pub(super) fn look(disk: DiskId) {
+    let mut disks = DISKS.borrow_mut();
+    disks[disk.number()].harvest(&mut process::table());
 }
 
 fn probe(window: &Window) -> Result<Driver<MmioRegisters>, DiskError> {
-    let base = NonNull::new(mmio::map(window.address, window.bytes.max(0x200)));
+    let base = NonNull::new(mmio::map(window.address, REGISTER_BYTES));
     let base = base.ok_or(DiskError::NotVirtioMmio)?;
     let bytes = Driver::<MmioRegisters>::DMA_BYTES;
     let first = frame::alloc_contiguous(bytes.div_ceil(PAGE as usize) as u32);
@@ -499,7 +538,10 @@ impl DiskId {
 
     /// Where its registers are.
     pub fn window(self) -> Window {
-        self.with(|disk| disk.window)
+        self.with(|disk| Window {
+            bytes: disk.window.bytes.clamp(REGISTER_BYTES, PAGE),
+            ..disk.window
+        })
     }
 
     /// Is it lent, or about to be, or nobody's?

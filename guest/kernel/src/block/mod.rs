@@ -26,4 +26,5 @@ pub use disk::{
     submit_at_once_and_notify, submitter, system_disk, wait_for_room,
 };
 pub use owner::Owner;
-pub use sync::{flush, identify, read_sector, transfer};
+use sync::identify;
+pub use sync::{flush, read_sector, transfer};

@@ -1,6 +1,6 @@
 //! Synchronous I/O: `submit` + wait.
 
-use super::{DiskId, Owner, notify, submit, submit_at_once_and_notify, wait_for_room};
+use super::{DiskId, Owner, disk, notify, submit, submit_at_once_and_notify, wait_for_room};
 use crate::mm::frame::{self, Frame};
 use crate::task::scheduler;
 use iolite_devices_abi::blk::{ID_BYTES, SECTOR_SIZE};
@@ -59,15 +59,46 @@ pub fn read_sector(disk: DiskId, sector: u64, frame: Frame) -> Result<(), Errno>
     transfer(disk, Operation::Read { sector }, &[segment])
 }
 
-/// The disk's identification string, NUL-padded.
+/// The disk's identification string, NUL-padded. ETIMEDOUT if it has answered without an interrupt
+/// that says so: its line is not what it is said to be.
 pub fn identify(disk: DiskId) -> Result<[u8; ID_BYTES], Errno> {
     let frame = frame::alloc_zeroed().ok_or(Errno::ENOMEM)?;
     let segment = Segment {
         physical: frame.physical(),
         bytes: ID_BYTES as u32,
     };
-    let result = transfer(disk, Operation::GetId, &[segment]);
+    let owner = Owner::Thread(scheduler::current());
+    let submitted = submit_at_once_and_notify(disk, Operation::GetId, &[segment], owner);
+    let interrupted = submitted.is_err() || wait_for_interrupt(disk);
+    let ok = submitted.is_ok() && !scheduler::take_failed();
     let id = frame::read::<ID_BYTES>(frame);
     frame::release(frame);
-    result.map(|()| id)
+    match (interrupted, ok) {
+        (false, _) => Err(Errno::ETIMEDOUT),
+        (true, false) => Err(Errno::EIO),
+        (true, true) => Ok(id),
+    }
+}
+
+/// Waits until the one request in flight has ended: a slow disk may take its time. `false` if it has,
+/// and no interrupt has come.
+fn wait_for_interrupt(disk: DiskId) -> bool {
+    const SHORTEST_NS: u64 = 1_000_000;
+    const LONGEST_NS: u64 = 128_000_000;
+    const LOOK_AFTER_NS: u64 = 1_000_000_000;
+    let mut look = scheduler::deadline(LOOK_AFTER_NS);
+    // A processor that sleeps for long has time for every interrupt there is.
+    let mut pause = SHORTEST_NS;
+    while disk::requests(disk) > 0 {
+        if scheduler::is_past(look) {
+            look = scheduler::deadline(LOOK_AFTER_NS);
+            disk::look(disk);
+            if disk::requests(disk) == 0 {
+                return false;
+            }
+        }
+        scheduler::pause(pause);
+        pause = (2 * pause).min(LONGEST_NS);
+    }
+    true
 }

@@ -37,8 +37,8 @@ pub use life::{
 };
 pub use thread::{ThreadId, Wait};
 pub use waiting::{
-    block, block_queued, block_until, deadline, is_past, pause, request_ended, wait_for_request,
-    wake_matching, wake_watchers, yield_now,
+    block, block_queued, block_until, deadline, is_past, pause, request_ended, take_failed,
+    wait_for_request, wake_matching, wake_watchers, yield_now,
 };
 pub(crate) use waiting::{enqueue_current, wake_queue};
 

@@ -142,10 +142,21 @@ pub fn wait_for_request() -> bool {
         }
         choice = scheduler.choose();
     }
-    let failed = &FAILED[current % MAX_THREADS];
-    let ok = !failed.load(Ordering::Relaxed);
-    if !ok {
+    !take_failure_of(current)
+}
+
+/// Has a request of the running thread failed that it has not waited for by [`wait_for_request`]?
+pub fn take_failed() -> bool {
+    let current = SCHEDULER.borrow().current;
+    take_failure_of(current)
+}
+
+#[inline(always)]
+fn take_failure_of(slot: usize) -> bool {
+    let failed = &FAILED[slot % MAX_THREADS];
+    let any = failed.load(Ordering::Relaxed);
+    if any {
         failed.store(false, Ordering::Relaxed);
     }
-    ok
+    any
 }
