@@ -1,5 +1,6 @@
 //! Kinds of disks, and their keys that whoever is inside can tell apart.
 
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
@@ -7,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::ensure;
 use crate::support::Outcome;
-use crate::support::image::Image;
+use crate::support::image::{Image, pattern};
 use crate::support::trial;
 use crate::support::vm::{Ended, Iolite};
 
@@ -24,6 +25,8 @@ pub fn tests() -> Vec<Trial> {
         trial::test("disks::past_the_page_cache", direct),
         trial::test_with("strace", "disks::a_host_without_io_uring", without_io_uring),
         trial::test("disks::one_that_grows_under_our_guest", growing),
+        trial::test("disks::one_that_grows_under_a_server", growing_served),
+        trial::test("disks::one_that_shrinks_under_our_guest", shrinking),
         trial::test("disks::the_hosts_limit_of_a_files_size", file_size_limit),
         trial::test_where(
             "nobody may mount a tmpfs here",
@@ -117,21 +120,55 @@ fn without_io_uring() -> Outcome {
     Ok(())
 }
 
-/// Our guest keeps to the size that it found; the change and its interrupt do not disturb it.
+/// A program that has the disk open, and one that comes later, see the new size and the new bytes.
 fn growing() -> Outcome {
-    let image = Image::patterned(SIZE, 9)?;
+    grow("grown", " bytes, now 2097664: ok")
+}
+
+fn growing_served() -> Outcome {
+    grow("grown --served", " bytes, now 2097664, then 2097664: ok")
+}
+
+/// The old size and the new one are no multiples of the page size: the last page grows too.
+fn grow(program: &str, says: &str) -> Outcome {
+    let image = Image::patterned(SIZE + 512, 9)?;
     let mut running = Iolite::run().disk(image.path()).arg("-v").start()?;
-    running.send("verify /dev/vdb 9\n")?;
+    running.send(&format!("{program} /dev/vdb 9\n"))?;
+    running.wait_for("grown: 1049088 bytes", 1)?;
+    let more = pattern(9, SIZE as u64 + 512, SIZE);
+    let file = std::fs::File::options().write(true).open(image.path())?;
+    file.write_all_at(&more, SIZE as u64 + 512)?;
+    running.signal(Signal::SIGUSR1)?;
+    running.wait_for(says, 1)?;
+    running.send("verify /dev/vdb 9\nfill --no-sync /dev/vdb 8\nexit 0\n")?;
+    let ended = running
+        .finish_with_input_open()?
+        .expect(0)?
+        .says("verify: /dev/vdb 0+2097664 seed 9: ok")?;
+    let said = "vdb: 2097664 bytes now";
+    ensure!(ended.stderr.contains(said), "{}", ended.report());
+    image.holds(8, 2 * SIZE + 512)
+}
+
+/// The image loses its end: an error for who reads there, and nobody else is disturbed.
+fn shrinking() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let mut running = Iolite::run().disk(image.path()).start()?;
+    running.send("verify /dev/vdb 9 0 4096\n")?;
     running.wait_for("seed 9: ok", 1)?;
     let file = std::fs::File::options().write(true).open(image.path())?;
-    file.set_len(2 * SIZE as u64)?;
+    file.set_len(SIZE as u64 / 2)?;
     running.signal(Signal::SIGUSR1)?;
-    running.send("verify /dev/vdb 9\n")?;
-    running.wait_for("seed 9: ok", 2)?;
-    running.send("exit 0\n")?;
-    let ended = running.finish_with_input_open()?.expect(0)?;
-    let said = "vdb: 2097152 bytes now";
-    ensure!(ended.stderr.contains(said), "{}", ended.report());
+    running.send("verify /dev/vdb 9 524288 4096\nsha256 --map /dev/vdb\n")?;
+    running.send("fill --no-sync /dev/vdb 8 524288 4096\n")?;
+    running.send("verify /dev/vdb 9 0 524288\nexit 0\n")?;
+    let ended = running
+        .finish_with_input_open()?
+        .expect(0)?
+        .says("iolite: /dev/vdb: only 524288 bytes are left")?
+        .says("verify: /dev/vdb at byte 524288: input/output error")?
+        .says("verify: /dev/vdb 0+524288 seed 9: ok")?;
+    ensure!(!ended.stdout.contains("panicked"), "{}", ended.report());
     Ok(())
 }
 

@@ -81,7 +81,7 @@ extern "C" fn start_system(options: u64) {
     arch::apic::route(COM1_IRQ as u8);
     arch::serial::enable_input();
     start_disks(&options);
-    start_flusher();
+    start_helpers();
     start_init(&options);
 }
 
@@ -114,9 +114,11 @@ fn start_disks(options: &Options) {
     }
 }
 
-fn start_flusher() {
-    if let Err(error) = task::scheduler::spawn_kernel(mm::cache::write_back::flusher, 0) {
-        panic!("cannot start the flusher: {error}");
+fn start_helpers() {
+    for helper in [mm::cache::write_back::flusher, block::keeper::run] {
+        if let Err(error) = task::scheduler::spawn_kernel(helper, 0) {
+            panic!("cannot start the kernel's own threads: {error}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::queue::{Bell, Queue, dma_bytes};
 use crate::registers::Registers;
 use crate::request::{Done, Operation, RequestQueue, SubmitError};
 use crate::setup::{self, QUEUE_SIZE, identify, negotiate, reset, setup};
-use iolite_devices_abi::mmio;
+use iolite_devices_abi::{mmio, status};
 
 /// What a disk is, as it says itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +128,13 @@ impl<R: Registers, Q: AsRef<[Queue]> + AsMut<[Queue]>> Disk<R, Q> {
         self.registers.read(mmio::STATUS) == 0
     }
 
+    /// Calls `ended` with the cookie of every request that was in flight when the device was reset: it
+    /// will never complete. [`Disk::restart`] comes next.
+    pub fn abandon(&mut self, mut ended: impl FnMut(u32)) {
+        let queues = self.queues.as_mut().iter_mut();
+        queues.for_each(|queue| queue.abandon(&mut ended));
+    }
+
     /// Initialises the device anew that has been reset, whoever has driven it meanwhile. On an error
     /// the driver must not be used before it succeeds.
     ///
@@ -193,12 +200,37 @@ impl<R: Registers, Q: AsRef<[Queue]> + AsMut<[Queue]>> Disk<R, Q> {
     }
 
     /// Takes note of an interrupt (section 4.2.2), whichever queue it is for. InterruptStatus is not
-    /// read, which would cost another exit: every event is acknowledged, and what came of it is
-    /// looked for anyway.
+    /// read, which would cost another exit: completions are looked for anyway. If there are none, it
+    /// is a change of the configuration perhaps, for which [`Disk::take_change`] looks.
     #[inline]
     pub fn acknowledge(&mut self) {
-        let every = mmio::INTERRUPT_USED_RING | mmio::INTERRUPT_CONFIG_CHANGE;
-        self.registers.write(mmio::INTERRUPT_ACK, every);
+        let used = mmio::INTERRUPT_USED_RING;
+        self.registers.write(mmio::INTERRUPT_ACK, used);
+    }
+
+    /// Has the device said, since this was last asked, that its configuration has changed or that it
+    /// needs to be reset ([`Disk::needs_reset`])?
+    pub fn take_change(&mut self) -> bool {
+        let change = mmio::INTERRUPT_CONFIG_CHANGE;
+        let changed = self.registers.read(mmio::INTERRUPT_STATUS) & change != 0;
+        if changed {
+            self.registers.write(mmio::INTERRUPT_ACK, change);
+        }
+        changed
+    }
+
+    /// Does the device serve nothing any more until it is reset (section 2.1.2)?
+    pub fn needs_reset(&self) -> bool {
+        self.registers.read(mmio::STATUS) & status::DEVICE_NEEDS_RESET != 0
+    }
+
+    /// Reads the capacity anew. Is it another one?
+    pub fn refresh(&mut self) -> bool {
+        // A configuration that never holds still says nothing.
+        let Ok(sectors) = setup::read_capacity(&self.registers) else {
+            return false;
+        };
+        core::mem::replace(&mut self.info.sectors, sectors) != sectors
     }
 
     /// The head index of the request that was submitted last to the first queue.

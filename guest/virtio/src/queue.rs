@@ -205,6 +205,17 @@ impl Queue {
         self.free_all();
     }
 
+    /// Calls `ended` with the cookie of every request in flight, none of which the device has any more.
+    pub(crate) fn abandon(&mut self, mut ended: impl FnMut(u32)) {
+        self.rest = Rest::NONE;
+        for (slot, flight) in (0..).zip(&mut self.in_flight) {
+            let flight = core::mem::replace(flight, Flight::NONE);
+            if let Some(cookie) = flight.request(slot) {
+                ended(cookie);
+            }
+        }
+    }
+
     /// What was agreed on.
     pub(crate) fn setup(&self) -> Setup {
         self.setup

@@ -218,7 +218,8 @@ fn steady<R: Registers, T>(registers: &R, read: impl Fn() -> T) -> Result<T, Dis
     Err(failed(registers, DiskError::Configuration))
 }
 
-fn read_capacity<R: Registers>(registers: &R) -> Result<u64, DiskError> {
+/// The capacity in sectors, which is two registers wide.
+pub fn read_capacity<R: Registers>(registers: &R) -> Result<u64, DiskError> {
     steady(registers, || {
         let low = registers.read(mmio::CONFIG + blk::config::CAPACITY);
         let high = registers.read(mmio::CONFIG + blk::config::CAPACITY + 4);

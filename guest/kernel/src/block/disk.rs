@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{Owner, lent};
+use super::{Owner, keeper, lent};
 use crate::arch::{apic, cpu, idt};
 use crate::fs::async_io;
 use crate::mm::cache;
@@ -374,6 +374,55 @@ pub(super) fn restart(disk: DiskId) -> Result<(), DiskError> {
     restarted
 }
 
+/// Has the device of a disk that the kernel drives said that something about it has changed?
+pub(super) fn take_change(disk: DiskId) -> bool {
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[disk.number()];
+    disk.owner == DrivenBy::Kernel && disk.driver.take_change()
+}
+
+/// Reads the capacity anew.
+pub(super) fn refresh(disk: DiskId) {
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[disk.number()];
+    if matches!(disk.owner, DrivenBy::Kernel | DrivenBy::KernelAlone) {
+        disk.driver.refresh();
+    }
+}
+
+/// Resets a device that serves nothing any more before it is reset, and begins anew with it: what is
+/// in flight fails. Nobody else runs meanwhile, who would submit.
+pub(super) fn recover_if_needed(disk: DiskId) {
+    let mut disks = DISKS.borrow_mut();
+    let disk = &mut disks[disk.number()];
+    let ours = matches!(disk.owner, DrivenBy::Kernel | DrivenBy::KernelAlone);
+    if !ours || !disk.driver.needs_reset() {
+        return;
+    }
+    let letter = char::from(b'a' + disk.bit.trailing_zeros() as u8);
+    println!(
+        "iolite: /dev/vd{letter}: the device needs a reset, {} requests in flight fail",
+        disk.stats.in_flight
+    );
+    disk.driver.start_reset();
+    while !disk.driver.is_reset() {}
+    let mut processes = process::table();
+    let Disk { driver, stats, .. } = disk;
+    driver.abandon(|cookie| {
+        stats.errors += 1;
+        tell(cookie, false, &mut processes);
+    });
+    if let Err(error) = disk.driver.restart() {
+        panic!("/dev/vd{letter} cannot be used any more: {error:?}");
+    }
+    if core::mem::take(&mut disk.stats.in_flight) > 0 {
+        disk.rests();
+    }
+    disk.waiting_for_room.wake_all();
+    drop((disks, processes));
+    async_io::move_on();
+}
+
 /// Requests in flight of the kernel's own driver.
 pub(super) fn requests(disk: DiskId) -> u64 {
     disk.with(|disk| disk.stats.in_flight)
@@ -475,29 +524,55 @@ impl Disk {
         let Disk { driver, stats, .. } = self;
         driver.acknowledge();
         stats.interrupts += 1;
+        let before = stats.in_flight;
         // There were never more since the last interrupt than there are now.
-        stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
+        stats.max_in_flight = stats.max_in_flight.max(before);
         driver.harvest_all(|done| {
             trace::record(event::HARVEST, done.head, number);
             let ok = done.outcome == Outcome::Ok;
             if !ok {
                 stats.errors += 1;
             }
-            match Owner::from_cookie(done.cookie) {
-                Some(Owner::Thread(thread)) => scheduler::request_ended(thread, ok),
-                Some(Owner::Pages(first)) => cache::request_ended(first, ok),
-                Some(Owner::Async(process, request)) => {
-                    async_io::request_ended(processes, process, request, ok);
-                }
-                None => {}
-            }
+            tell(done.cookie, ok, processes);
         });
         self.stats.in_flight = u64::from(self.driver.in_flight());
+        if self.stats.in_flight == before {
+            return self.brought_nothing();
+        }
         if self.stats.in_flight == 0 {
-            self.stats.in_flight_ticks += cpu::tsc() - self.busy_since;
-            IN_FLIGHT.store(in_flight() & !self.bit, Ordering::Relaxed);
+            self.rests();
         }
         self.waiting_for_room.wake_all();
+    }
+
+    /// An interrupt without completions: those before it were harvested early, or it is about
+    /// something else.
+    #[cold]
+    #[inline(never)]
+    fn brought_nothing(&mut self) {
+        if self.driver.take_change() {
+            keeper::call(self.bit);
+        }
+    }
+
+    /// Nothing is in flight any more.
+    #[inline(always)]
+    fn rests(&mut self) {
+        self.stats.in_flight_ticks += cpu::tsc() - self.busy_since;
+        IN_FLIGHT.store(in_flight() & !self.bit, Ordering::Relaxed);
+    }
+}
+
+/// Tells the owner of a request that it has ended.
+#[inline(always)]
+fn tell(cookie: u32, ok: bool, processes: &mut process::Table) {
+    match Owner::from_cookie(cookie) {
+        Some(Owner::Thread(thread)) => scheduler::request_ended(thread, ok),
+        Some(Owner::Pages(first)) => cache::request_ended(first, ok),
+        Some(Owner::Async(process, request)) => {
+            async_io::request_ended(processes, process, request, ok);
+        }
+        None => {}
     }
 }
 

@@ -10,7 +10,7 @@
 //! ```
 
 use super::{DiskId, disk};
-use crate::fs::{file, pinned};
+use crate::fs::{file, growth, pinned};
 use crate::ipc::events::{self, Watch};
 use crate::mm::cache::{self, write_back};
 use crate::mm::frame::{self, Frame};
@@ -176,8 +176,9 @@ fn take_back(disk: DiskId) {
     for frame in lent.mapped.into_iter().flat_map(|mapped| mapped.frames) {
         frame::release(frame);
     }
-    if let Err(error) = disk::restart(disk) {
-        println!("iolite: a disk cannot be used any more: {error:?}");
+    match disk::restart(disk) {
+        Ok(()) => growth::adopt(disk),
+        Err(error) => println!("iolite: a disk cannot be used any more: {error:?}"),
     }
 }
 

@@ -17,6 +17,7 @@
 //! may block waits with [`wait_for_room`].
 
 mod disk;
+pub mod keeper;
 pub mod lent;
 mod owner;
 mod sync;

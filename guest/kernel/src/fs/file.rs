@@ -2,7 +2,7 @@
 
 use super::directory;
 use super::object::{Extent, ObjectId};
-use crate::block::{self, DiskId, lent};
+use crate::block::{self, DiskId, keeper, lent};
 use crate::ipc::{channel, port};
 use crate::mm::cache::write_back;
 use crate::sync::CpuCell;
@@ -211,6 +211,30 @@ pub fn close_all() {
     }
 }
 
+/// An object has become longer: who has it open sees that.
+pub fn grow(object: ObjectId, bytes: u64) {
+    process::for_each(|_, process| {
+        for file in process.files.0.iter_mut().flatten() {
+            if let File::Object(file) = file
+                && file.object == object
+            {
+                file.extent.bytes = bytes;
+            }
+        }
+    });
+}
+
+/// Is `fd`, which is `disk`, longer than `bytes` now?
+#[cold]
+#[inline(never)]
+pub fn has_grown(fd: u64, disk: Option<DiskId>, bytes: u64) -> bool {
+    if let Some(disk) = disk {
+        keeper::look(disk);
+    }
+    let file = process::current().files.get(fd);
+    matches!(file, Ok(File::Object(file)) if file.extent.bytes > bytes)
+}
+
 /// The object that is the whole of `disk`.
 pub fn object_of(disk: DiskId) -> ObjectId {
     DISK_OBJECTS.borrow()[disk.number()]
@@ -254,6 +278,13 @@ pub fn sync(fd: u64) -> Result<u64, Errno> {
 /// What [`iolite_guest_abi::Number::Stat`] tells of `fd`.
 pub fn stat(fd: u64) -> Result<Stat, Errno> {
     let file = process::current().files.get(fd)?;
+    if let File::Device(disk)
+    | File::Object(OpenObject {
+        disk: Some(disk), ..
+    }) = file
+    {
+        keeper::look(disk);
+    }
     Ok(match file {
         File::Console => of_kind(kind::CONSOLE),
         File::Device(disk) => of_disk(disk),

@@ -5,6 +5,7 @@
 pub mod async_io;
 pub mod directory;
 pub mod file;
+pub mod growth;
 pub mod mount;
 pub mod object;
 pub mod pinned;

@@ -64,6 +64,12 @@ pub fn note_write_error(object: ObjectId) {
     OBJECTS.borrow_mut()[usize::from(object.0)].write_error = true;
 }
 
+/// Makes an object longer.
+pub fn grow(object: ObjectId, bytes: u64) {
+    let extent = &mut OBJECTS.borrow_mut()[usize::from(object.0)].extent;
+    extent.bytes = extent.bytes.max(bytes);
+}
+
 /// Has a write-back failed since this was last asked?
 pub fn take_write_error(object: ObjectId) -> bool {
     core::mem::take(&mut OBJECTS.borrow_mut()[usize::from(object.0)].write_error)

@@ -1,6 +1,6 @@
 //! The kernel as one who reads synchronously, for a process to see.
 
-use super::file::File;
+use super::file::{self, File};
 use super::object::Extent;
 use crate::arch::user_access;
 use crate::block;
@@ -21,6 +21,9 @@ pub fn scan(fd: u64, buf: u64, len: u64, offset: u64) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     let extent = file.extent;
+    if offset >= extent.bytes && file::has_grown(fd, file.disk, extent.bytes) {
+        return scan(fd, buf, len, offset);
+    }
     let len = len.min(extent.bytes.saturating_sub(offset));
     user_access::check_range(buf, len)?;
     write_back::sync_if_dirty(file.object)?;

@@ -5,7 +5,7 @@
 //!             -> direct     (the device reads and writes the process's own memory)
 //! ```
 
-use super::file::File;
+use super::file::{self, File};
 use super::object::ObjectId;
 use super::pinned::{self, Pinned};
 use crate::arch::user_access;
@@ -75,10 +75,13 @@ fn transfer<const WRITE: bool>(
     }
     let offset = offset.unwrap_or(file.position);
     if offset >= file.extent.bytes {
-        return if WRITE && len > 0 {
-            Err(Errno::ENOSPC)
-        } else {
-            Ok(0)
+        let (disk, before) = (file.disk, file.extent.bytes);
+        drop(process);
+        return match file::has_grown(fd, disk, before) {
+            true if WRITE => write_at(fd, buf, len, offset),
+            true => read_at(fd, buf, len, offset),
+            false if WRITE && len > 0 => Err(Errno::ENOSPC),
+            false => Ok(0),
         };
     }
     let len = len.min(file.extent.bytes - offset);

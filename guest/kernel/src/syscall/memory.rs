@@ -42,7 +42,12 @@ pub fn mmap(fd: u64, offset: u64, len: u64, protection: u64, flags: u64) -> Resu
         .checked_add(len)
         .is_none_or(|end| end > file.object.bytes().next_multiple_of(PAGE));
     if past_end {
-        return Err(Errno::EINVAL);
+        let bytes = file.object.bytes();
+        drop(process);
+        return match file::has_grown(fd, file.disk, bytes) {
+            true => mmap(fd, offset, len, protection, flags),
+            false => Err(Errno::EINVAL),
+        };
     }
     if shared && write && !file.write {
         return Err(Errno::EROFS);

@@ -65,6 +65,14 @@ impl Flight {
         self.0 as u32
     }
 
+    /// The cookie of the request that begins in this slot, if one does.
+    pub fn request(self, slot: u8) -> Option<u32> {
+        match self.part() {
+            Some(part) => (part.first == slot).then_some(part.cookie),
+            None => self.is_whole().then_some(self.cookie()),
+        }
+    }
+
     /// As a part, if it is one.
     fn part(self) -> Option<Part> {
         let bits = self.0;

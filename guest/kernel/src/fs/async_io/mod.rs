@@ -19,7 +19,7 @@ mod buffers;
 mod run;
 mod table;
 
-use super::file::{File, OpenObject};
+use super::file::{self, File, OpenObject};
 use super::pinned::{self, Pinned};
 use crate::arch::user_access;
 use crate::block;
@@ -77,7 +77,12 @@ fn start_any(id: ProcessId, entry: &IoRequest) -> Result<(), Errno> {
         };
         (file, process.space.root())
     };
-    let ask = check(&file, entry)?;
+    let ask = match check(&file, entry) {
+        Err(Errno::ENOSPC) if file::has_grown(entry.fd.into(), file.disk, file.extent.bytes) => {
+            return start_any(id, entry);
+        }
+        ask => ask?,
+    };
     write_back::sync_if_dirty(file.object)?;
     if ask.kind == Kind::Flush && !file.extent.disk.has_flush() {
         return end_at_once(id, ask);

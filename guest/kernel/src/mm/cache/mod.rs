@@ -320,6 +320,21 @@ pub fn drop_range(object: ObjectId, range: Range<u64>) {
     }
 }
 
+/// Drops a page unless it is dirty, being written, or held. Is it gone, or as good as gone?
+pub fn drop_if_idle(object: ObjectId, index: u64) -> bool {
+    let mut cache = CACHE.borrow_mut();
+    let Some(id) = cache.lookup(object, index) else {
+        return true;
+    };
+    let page = cache.page(id);
+    match page.state {
+        State::Reading => page.stale = true,
+        State::Clean if page.holders == 0 => cache.drop_page(id),
+        _ => return false,
+    }
+    true
+}
+
 /// Drops every page of `object` that is clean from the cache and from every mapping; those that are
 /// being read are dropped when they have been.
 pub fn drop_all(object: ObjectId) {

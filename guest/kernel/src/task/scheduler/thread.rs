@@ -61,6 +61,8 @@ pub enum Wait {
     Sleep,
     /// Dirty pages: the flusher.
     Flusher,
+    /// A device about which something has changed: the keeper.
+    Keeper,
     /// Completions of the process's asynchronous requests.
     Completions(ProcessId),
     /// An event of one of these.

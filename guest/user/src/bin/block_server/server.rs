@@ -8,6 +8,7 @@ use iolite_user::{DrivenDisk, Errno, FOREVER, Listener, MAX_FDS, Pollable, Resul
 
 /// How many requests of a client are taken before it is the next one's turn.
 const TURN: usize = 16;
+const SECTOR_BYTES: u64 = 512;
 /// How many rounds of work until it looks who wants to come or go.
 const ROUNDS: usize = 64;
 /// Most clients: beside the console, the device and the port there is room for no more descriptors.
@@ -51,7 +52,7 @@ impl Server {
     /// A server without clients.
     pub fn new(disk: DrivenDisk, listener: Listener, until_crash: Option<u64>) -> Server {
         let info = Info {
-            bytes: disk.driver.info().sectors * 512,
+            bytes: disk.driver.info().sectors.saturating_mul(SECTOR_BYTES),
             read_only: disk.driver.info().read_only,
             ..Info::default()
         };
@@ -130,6 +131,9 @@ impl Server {
         };
         if ready[0].has_event() {
             self.disk.driver.acknowledge();
+            if !self.harvest() {
+                self.look_at_disk()?;
+            }
         }
         let clients = self.clients.iter_mut().flatten();
         for (client, ready) in clients.filter(|client| !client.leaving).zip(&ready[1..]) {
@@ -142,6 +146,25 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Attends to the device if it says that something about it has changed: the clients hear of a
+    /// larger disk. A device that needs a reset is reset when this process is gone, and then its
+    /// clients hear that.
+    fn look_at_disk(&mut self) -> Result<bool> {
+        let driver = &mut self.disk.driver;
+        if !driver.take_change() {
+            return Ok(false);
+        }
+        if driver.needs_reset() {
+            return Err(Errno::EIO);
+        }
+        let changed = driver.refresh();
+        self.info.bytes = driver.info().sectors.saturating_mul(SECTOR_BYTES);
+        for client in self.clients.iter().flatten() {
+            client.inform(&self.info);
+        }
+        Ok(changed)
     }
 
     fn has_clients(&self) -> bool {
@@ -207,6 +230,10 @@ impl Server {
             }
             Ok(request) => self.start(asker, request),
             Err(error) => {
+                if error == Errno::ENOSPC {
+                    // An interrupt that said that it has grown may have been taken for another.
+                    let _ = self.look_at_disk();
+                }
                 self.complete(place, user, Err(error));
                 true
             }
