@@ -128,11 +128,10 @@ impl<R: Registers, Q: AsRef<[Queue]> + AsMut<[Queue]>> Disk<R, Q> {
         self.registers.read(mmio::STATUS) == 0
     }
 
-    /// Calls `ended` with the cookie of every request that was in flight when the device was reset: it
-    /// will never complete. [`Disk::restart`] comes next.
-    pub fn abandon(&mut self, mut ended: impl FnMut(u32)) {
-        let queues = self.queues.as_mut().iter_mut();
-        queues.for_each(|queue| queue.abandon(&mut ended));
+    /// Has every request complete as failed that was in flight when the device was reset. Once they
+    /// are harvested, [`Disk::restart`] comes next.
+    pub fn abandon(&mut self) {
+        self.queues.as_mut().iter_mut().for_each(Queue::abandon);
     }
 
     /// Initialises the device anew that has been reset, whoever has driven it meanwhile. On an error

@@ -15,7 +15,7 @@ use crate::dma::{DmaRegion, Segment};
 use crate::registers::Registers;
 use crate::table;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
-use iolite_devices_abi::blk::{RequestHeader, S_OK};
+use iolite_devices_abi::blk::{RequestHeader, S_IOERR, S_OK};
 use iolite_devices_abi::mmio;
 use iolite_devices_abi::ring::{
     AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, Descriptor, avail_ring_bytes, desc_table_bytes,
@@ -205,15 +205,26 @@ impl Queue {
         self.free_all();
     }
 
-    /// Calls `ended` with the cookie of every request in flight, none of which the device has any more.
-    pub(crate) fn abandon(&mut self, mut ended: impl FnMut(u32)) {
+    /// Writes into the used ring that every request in flight has failed, for a device that has been
+    /// reset and will write nothing there any more. What it left there does not count.
+    pub(crate) fn abandon(&mut self) {
         self.rest = Rest::NONE;
-        for (slot, flight) in (0..).zip(&mut self.in_flight) {
-            let flight = core::mem::replace(flight, Flight::NONE);
-            if let Some(cookie) = flight.request(slot) {
-                ended(cookie);
+        let mut used = self.last_used;
+        for slot in 0..=u8::MAX {
+            let flight = self.in_flight[usize::from(slot)];
+            let cookie = flight.request(slot);
+            self.in_flight[usize::from(slot)] = cookie.map_or(Flight::NONE, Flight::whole);
+            if cookie.is_none() {
+                continue;
             }
+            self.status(slot).store(S_IOERR, Ordering::Relaxed);
+            let (place, head) = (usize::from(used & self.mask), self.head(slot));
+            // SAFETY: the entry lies in the region.
+            unsafe { (*self.used_ring.add(2 * place)).store(head.into(), Ordering::Relaxed) };
+            used = used.wrapping_add(1);
         }
+        // SAFETY: the index lies in the region.
+        unsafe { (*self.used_idx).store(used, Ordering::Release) };
     }
 
     /// What was agreed on.

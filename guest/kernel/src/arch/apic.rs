@@ -31,9 +31,12 @@ const REGISTER_BYTES: usize = 16;
 /// Where the identifier is in its register in xAPIC mode.
 const XAPIC_ID_SHIFT: u32 = 24;
 
+const INTERRUPT_COMMAND: u32 = 0x30;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
 
 const SOFTWARE_ENABLE: u32 = 1 << 8;
+/// The destination of an interrupt that is commanded.
+const TO_ITSELF: u32 = 1 << 18;
 const MODE_TSC_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
 
@@ -90,6 +93,14 @@ fn id() -> u32 {
         true => read(ID),
         false => read(ID) >> XAPIC_ID_SHIFT,
     }
+}
+
+/// Has the processor see an interrupt on `line` that no device has sent.
+pub fn raise(line: u8) {
+    write(
+        INTERRUPT_COMMAND,
+        TO_ITSELF | u32::from(idt::FIRST_LINE + line),
+    );
 }
 
 fn write_ioapic(register: u32, value: u32) {

@@ -140,12 +140,6 @@ fn add(driver: Driver<MmioRegisters>, window: &Window) -> bool {
     true
 }
 
-/// Looks for completions although no interrupt has come.
-pub(super) fn look(disk: DiskId) {
-    let mut disks = DISKS.borrow_mut();
-    disks[disk.number()].harvest(&mut process::table());
-}
-
 fn probe(window: &Window) -> Result<Driver<MmioRegisters>, DiskError> {
     let base = NonNull::new(mmio::map(window.address, REGISTER_BYTES));
     let base = base.ok_or(DiskError::NotVirtioMmio)?;
@@ -390,37 +384,33 @@ pub(super) fn refresh(disk: DiskId) {
     }
 }
 
-/// Resets a device that serves nothing any more before it is reset, and begins anew with it: what is
-/// in flight fails. Nobody else runs meanwhile, who would submit.
-pub(super) fn recover_if_needed(disk: DiskId) {
-    let mut disks = DISKS.borrow_mut();
-    let disk = &mut disks[disk.number()];
-    let ours = matches!(disk.owner, DrivenBy::Kernel | DrivenBy::KernelAlone);
-    if !ours || !disk.driver.needs_reset() {
-        return;
-    }
-    let letter = char::from(b'a' + disk.bit.trailing_zeros() as u8);
-    println!(
-        "iolite: /dev/vd{letter}: the device needs a reset, {} requests in flight fail",
-        disk.stats.in_flight
-    );
-    disk.driver.start_reset();
-    while !disk.driver.is_reset() {}
-    let mut processes = process::table();
-    let Disk { driver, stats, .. } = disk;
-    driver.abandon(|cookie| {
-        stats.errors += 1;
-        tell(cookie, false, &mut processes);
-    });
-    if let Err(error) = disk.driver.restart() {
-        panic!("/dev/vd{letter} cannot be used any more: {error:?}");
-    }
-    if core::mem::take(&mut disk.stats.in_flight) > 0 {
-        disk.rests();
-    }
-    disk.waiting_for_room.wake_all();
-    drop((disks, processes));
-    async_io::move_on();
+/// Does the kernel drive the disk, and does its device serve nothing any more until it is reset?
+pub(super) fn needs_reset(disk: DiskId) -> bool {
+    disk.with(|disk| {
+        let ours = matches!(disk.owner, DrivenBy::Kernel | DrivenBy::KernelAlone);
+        ours && disk.driver.needs_reset()
+    })
+}
+
+/// Has what is in flight of a device that has been reset fail, at the next interrupt.
+pub(super) fn abandon(disk: DiskId) {
+    DISKS.borrow_mut()[disk.number()].driver.abandon();
+    raise_interrupt(disk);
+}
+
+/// Has completions be looked for as if the device had interrupted.
+pub(super) fn raise_interrupt(disk: DiskId) {
+    apic::raise(disk.window().line);
+}
+
+/// Sets a device going again that has been reset, and has nothing in flight.
+pub(super) fn begin_anew(disk: DiskId) -> Result<(), DiskError> {
+    DISKS.borrow_mut()[disk.number()].driver.restart()
+}
+
+/// How often it has interrupted.
+pub(super) fn interrupts(disk: DiskId) -> u64 {
+    disk.with(|disk| disk.stats.interrupts)
 }
 
 /// Requests in flight of the kernel's own driver.
@@ -524,24 +514,37 @@ impl Disk {
         let Disk { driver, stats, .. } = self;
         driver.acknowledge();
         stats.interrupts += 1;
-        let before = stats.in_flight;
         // There were never more since the last interrupt than there are now.
-        stats.max_in_flight = stats.max_in_flight.max(before);
+        if stats.in_flight > stats.max_in_flight {
+            stats.max_in_flight = stats.in_flight;
+        }
         driver.harvest_all(|done| {
             trace::record(event::HARVEST, done.head, number);
             let ok = done.outcome == Outcome::Ok;
             if !ok {
                 stats.errors += 1;
             }
-            tell(done.cookie, ok, processes);
+            match Owner::from_cookie(done.cookie) {
+                Some(Owner::Thread(thread)) => scheduler::request_ended(thread, ok),
+                Some(Owner::Pages(first)) => cache::request_ended(first, ok),
+                Some(Owner::Async(process, request)) => {
+                    async_io::request_ended(processes, process, request, ok);
+                }
+                None => {}
+            }
         });
-        self.stats.in_flight = u64::from(self.driver.in_flight());
-        if self.stats.in_flight == before {
-            return self.brought_nothing();
+        let left = u64::from(self.driver.in_flight());
+        if left == 0 {
+            let busy = in_flight();
+            if busy & self.bit == 0 {
+                return self.brought_nothing();
+            }
+            self.stats.in_flight_ticks += cpu::tsc() - self.busy_since;
+            IN_FLIGHT.store(busy ^ self.bit, Ordering::Relaxed);
+        } else if left == self.stats.in_flight {
+            self.brought_nothing();
         }
-        if self.stats.in_flight == 0 {
-            self.rests();
-        }
+        self.stats.in_flight = left;
         self.waiting_for_room.wake_all();
     }
 
@@ -553,26 +556,6 @@ impl Disk {
         if self.driver.take_change() {
             keeper::call(self.bit);
         }
-    }
-
-    /// Nothing is in flight any more.
-    #[inline(always)]
-    fn rests(&mut self) {
-        self.stats.in_flight_ticks += cpu::tsc() - self.busy_since;
-        IN_FLIGHT.store(in_flight() & !self.bit, Ordering::Relaxed);
-    }
-}
-
-/// Tells the owner of a request that it has ended.
-#[inline(always)]
-fn tell(cookie: u32, ok: bool, processes: &mut process::Table) {
-    match Owner::from_cookie(cookie) {
-        Some(Owner::Thread(thread)) => scheduler::request_ended(thread, ok),
-        Some(Owner::Pages(first)) => cache::request_ended(first, ok),
-        Some(Owner::Async(process, request)) => {
-            async_io::request_ended(processes, process, request, ok);
-        }
-        None => {}
     }
 }
 

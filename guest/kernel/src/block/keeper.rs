@@ -4,8 +4,11 @@
 
 use super::{DiskId, disk};
 use crate::fs::growth;
+use crate::println;
 use crate::task::scheduler::{self, Wait};
 use core::sync::atomic::{AtomicU32, Ordering};
+
+const PAUSE_NS: u64 = 1_000_000;
 
 /// The disks to look at, a bit each.
 static CALLED: AtomicU32 = AtomicU32::new(0);
@@ -40,7 +43,27 @@ pub fn look(disk: DiskId) {
 }
 
 fn attend(disk: DiskId) {
-    disk::recover_if_needed(disk);
+    if disk::needs_reset(disk) {
+        recover(disk);
+    }
     disk::refresh(disk);
     growth::adopt(disk);
+}
+
+/// Resets a device and begins anew with it: what is in flight fails, and so does what is submitted
+/// until then.
+fn recover(disk: DiskId) {
+    let letter = char::from(b'a' + disk.number() as u8);
+    println!("iolite: /dev/vd{letter}: the device needs a reset, requests in flight fail");
+    disk::start_reset(disk);
+    while !disk::is_reset(disk) {
+        scheduler::pause(PAUSE_NS);
+    }
+    while disk::requests(disk) > 0 {
+        disk::abandon(disk);
+        scheduler::pause(PAUSE_NS);
+    }
+    if let Err(error) = disk::begin_anew(disk) {
+        panic!("/dev/vd{letter} cannot be used any more: {error:?}");
+    }
 }

@@ -65,37 +65,37 @@ fn transfer<const WRITE: bool>(
     len: u64,
     offset: Option<u64>,
 ) -> Result<u64, Errno> {
-    let process = process::current();
-    let File::Object(file) = process.files.get_ref(fd)? else {
-        return Err(Errno::ENODEV);
-    };
-    user_access::check_range(buf, len)?;
-    if WRITE && !file.write {
-        return Err(Errno::EROFS);
-    }
-    let offset = offset.unwrap_or(file.position);
-    if offset >= file.extent.bytes {
-        let (disk, before) = (file.disk, file.extent.bytes);
-        drop(process);
-        return match file::has_grown(fd, disk, before) {
-            true if WRITE => write_at(fd, buf, len, offset),
-            true => read_at(fd, buf, len, offset),
-            false if WRITE && len > 0 => Err(Errno::ENOSPC),
-            false => Ok(0),
+    let (run, direct) = loop {
+        let process = process::current();
+        let File::Object(file) = process.files.get_ref(fd)? else {
+            return Err(Errno::ENODEV);
         };
-    }
-    let len = len.min(file.extent.bytes - offset);
-    let run = Run {
-        object: file.object,
-        disk: file.extent.disk,
-        first_sector: file.extent.first_sector,
-        root: process.space.root(),
-        offset,
-        buf,
-        len,
+        user_access::check_range(buf, len)?;
+        if WRITE && !file.write {
+            return Err(Errno::EROFS);
+        }
+        let offset = offset.unwrap_or(file.position);
+        let end = file.extent.bytes;
+        if offset < end {
+            let run = Run {
+                object: file.object,
+                disk: file.extent.disk,
+                first_sector: file.extent.first_sector,
+                root: process.space.root(),
+                offset,
+                buf,
+                len: len.min(end - offset),
+            };
+            break (run, file.direct);
+        }
+        let disk = file.disk;
+        drop(process);
+        match file::has_grown(fd, disk, end) {
+            true => {}
+            false if WRITE && len > 0 => return Err(Errno::ENOSPC),
+            false => return Ok(0),
+        }
     };
-    let direct = file.direct;
-    drop(process);
     if direct {
         run.direct::<WRITE>()
     } else {

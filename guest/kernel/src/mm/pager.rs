@@ -50,7 +50,6 @@ fn resolve_with_more_room(address: u64, error_code: u64, mut fault: Fault) -> Re
     Err(fault)
 }
 
-#[inline(never)]
 fn resolve(address: u64, error_code: u64) -> Result<(), Fault> {
     if error_code & FAULT_RESERVED != 0 {
         return Err(Fault::BadAddress);
