@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         trial::test("disks::one_that_grows_under_our_guest", growing),
         trial::test("disks::one_that_grows_under_a_server", growing_served),
         trial::test("disks::one_that_shrinks_under_our_guest", shrinking),
+        trial::test("disks::one_that_needs_a_reset", needing_reset),
         trial::test("disks::the_hosts_limit_of_a_files_size", file_size_limit),
         trial::test_where(
             "nobody may mount a tmpfs here",
@@ -169,6 +170,25 @@ fn shrinking() -> Outcome {
         .says("verify: /dev/vdb at byte 524288: input/output error")?
         .says("verify: /dev/vdb 0+524288 seed 9: ok")?;
     ensure!(!ended.stdout.contains("panicked"), "{}", ended.report());
+    Ok(())
+}
+
+/// A device that gives up in the midst of requests: they end, and the disk can be used again.
+fn needing_reset() -> Outcome {
+    let image = Image::patterned(SIZE, 9)?;
+    let mut running = Iolite::run()
+        .disk(image.with("iops=20:1"))
+        .disk("mem:1M")
+        .start()?;
+    running.send("break_ring /dev/vdb /dev/vdc\nverify /dev/vdb 9 0 16384\nexit 0\n")?;
+    let ended = running
+        .finish_with_input_open()?
+        .expect(0)?
+        .says("iolite: /dev/vdb: the device needs a reset")?
+        .says("break_ring: some failed, and the disk is there again")?
+        .says("verify: /dev/vdb 0+16384 seed 9: ok")?;
+    let once = ended.stdout.matches("needs a reset").count();
+    ensure!(once == 1, "{}", ended.report());
     Ok(())
 }
 

@@ -365,6 +365,54 @@ fn each_queue_of_several_carries_requests() {
     }
 }
 
+/// A ring that makes no sense: nothing completes until the device is reset, then all of it fails.
+#[test]
+fn what_a_device_that_gave_up_had_in_flight_fails() {
+    for queue_size in [16, 256] {
+        let mut machine = Machine::new(queue_size);
+        assert!(!machine.disk.take_change() && !machine.disk.needs_reset());
+        let read = Operation::Read { sector: 1 };
+        for round in 0..3 {
+            assert_eq!(machine.one(read, &[buffer(0, 512)]), Outcome::Ok);
+            for cookie in 0..3 {
+                machine
+                    .disk
+                    .submit(read, &[buffer(0, 512)], cookie)
+                    .unwrap();
+            }
+            // The index, two bytes into the available ring, which follows the descriptors.
+            let index = GuestAddress(DMA_AT + 16 * u64::from(queue_size) + 2);
+            machine.memory.write_slice(&[0x77, 0x77], index).unwrap();
+            let window = Window(machine._device.bus_device());
+            window.write(iolite_devices_abi::mmio::QUEUE_NOTIFY, 0);
+            let end = Instant::now() + Duration::from_secs(20);
+            while !machine.disk.take_change() {
+                assert!(Instant::now() < end, "round {round}: it does not give up");
+                std::thread::yield_now();
+            }
+            assert!(machine.disk.needs_reset());
+            assert_eq!(machine.disk.harvest(), None);
+
+            machine.disk.start_reset();
+            while !machine.disk.is_reset() {
+                std::thread::yield_now();
+            }
+            machine.disk.abandon();
+            let mut failed = Vec::new();
+            machine
+                .disk
+                .harvest_all(|done| failed.push((done.cookie, done.outcome)));
+            failed.sort_by_key(|done| done.0);
+            assert_eq!(failed, [0, 1, 2].map(|cookie| (cookie, Outcome::Failed)));
+            machine.disk.restart().unwrap();
+            assert!(!machine.disk.needs_reset() && machine.disk.in_flight() == 0);
+            let _ = machine.interrupt.read();
+        }
+        assert_eq!(machine.one(read, &[buffer(0, 512)]), Outcome::Ok);
+        assert_eq!(machine.bytes(BUFFERS_AT, 512), expected(1, 512));
+    }
+}
+
 #[test]
 fn a_disk_needs_memory_for_a_queue() {
     let (memory, _interrupt, device) = device(
