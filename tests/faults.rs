@@ -104,8 +104,13 @@ fn failed_write() -> Outcome {
 fn failed_write_back() -> Outcome {
     const NOT_WRITTEN: i32 = 102 * 2 + 1;
     let (other, size) = (SEED + 1, 64 * SECTOR as usize);
-    let fill = format!("fill --no-sync /dev/vdb {other}");
-    for (keys, code) in [("workers=2", 0), ("fail=write:7", NOT_WRITTEN)] {
+    let fine = ("workers=2", 0);
+    let failing = ("fail=write:7", NOT_WRITTEN);
+    for (how, (keys, code)) in ["--no-sync", "--map"]
+        .into_iter()
+        .flat_map(|how| [(how, fine), (how, failing)])
+    {
+        let fill = format!("fill {how} /dev/vdb {other}");
         let image = Image::patterned(size, SEED)?;
         let ended = Iolite::program(&fill).disk(image.with(keys)).expect(code)?;
         let lost = ended.stdout.contains("iolite: /dev/vdb: data written");

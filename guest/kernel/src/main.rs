@@ -100,11 +100,15 @@ fn start_disks(options: &Options) {
             break;
         };
         let bytes = disk.sectors().saturating_mul(SECTOR_SIZE);
-        fs::file::add_disk(object::add(Extent {
+        let extent = Extent {
             disk,
             first_sector: 0,
             bytes,
-        }));
+        };
+        match object::add(extent) {
+            Ok(object) => fs::file::add_disk(object),
+            Err(error) => panic!("no room for the disks: {error}"),
+        }
     }
     let Some(disk) = block::system_disk() else {
         panic!("no disk: the command line names no virtio_mmio.device with a block device");

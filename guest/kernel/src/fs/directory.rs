@@ -1,10 +1,11 @@
 //! The names of the system disk's files.
 
 use super::object::ObjectId;
+use crate::mm::heap;
 use crate::sync::CpuCell;
 use alloc::string::String;
 use alloc::vec::Vec;
-use iolite_guest_abi::{DirEntry, PATH_BYTES};
+use iolite_guest_abi::{DirEntry, Errno, PATH_BYTES};
 
 struct Name {
     name: String,
@@ -13,12 +14,16 @@ struct Name {
 
 static NAMES: CpuCell<Vec<Name>> = CpuCell::new(Vec::new());
 
-/// Adds a file.
-pub fn add(name: &str, object: ObjectId) {
-    NAMES.borrow_mut().push(Name {
+/// Adds a file; ENOMEM if there is no room for its name.
+pub fn add(name: &str, object: ObjectId) -> Result<(), Errno> {
+    heap::check_room()?;
+    let mut names = NAMES.borrow_mut();
+    names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+    names.push(Name {
         name: String::from(name),
         object,
     });
+    Ok(())
 }
 
 /// The file with this name, a leading `/` aside.

@@ -23,7 +23,7 @@ fn read_headers(disk: DiskId, buffer: frame::Frame) -> Result<usize, Errno> {
     let sectors = disk.sectors();
     let mut sector = 0;
     let mut files = 0;
-    while sector < sectors && object::room() > 0 {
+    while sector < sectors {
         block::read_sector(disk, sector, buffer)?;
         let block = frame::read::<BLOCK>(buffer);
         let entry = match ustar::header(&block) {
@@ -48,7 +48,11 @@ fn read_headers(disk: DiskId, buffer: frame::Frame) -> Result<usize, Errno> {
                 first_sector,
                 bytes: entry.bytes,
             };
-            directory::add(entry.name, object::add(extent));
+            let added = object::add(extent).and_then(|object| directory::add(entry.name, object));
+            if added.is_err() {
+                println!("iolite: system disk: no room for more than {files} files, rest ignored");
+                break;
+            }
             files += 1;
         }
         sector = first_sector + entry.blocks();

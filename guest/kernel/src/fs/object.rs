@@ -2,6 +2,7 @@
 //! each file of the system disk. They are made at boot and stay.
 
 use crate::block::DiskId;
+use crate::mm::heap;
 use crate::mm::layout::PAGE;
 use crate::mm::paging::Root;
 use crate::mm::space::{Area, Backing};
@@ -43,15 +44,20 @@ struct Object {
 
 static OBJECTS: CpuCell<Vec<Object>> = CpuCell::new(Vec::new());
 
-/// Adds an object.
-pub fn add(extent: Extent) -> ObjectId {
+/// Adds an object; ENOMEM if there is no room for one.
+pub fn add(extent: Extent) -> Result<ObjectId, Errno> {
     let mut objects = OBJECTS.borrow_mut();
+    if objects.len() == usize::from(u16::MAX) {
+        return Err(Errno::ENOMEM);
+    }
+    heap::check_room()?;
+    objects.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
     objects.push(Object {
         extent,
         mappings: Vec::new(),
         write_error: false,
     });
-    ObjectId((objects.len() - 1) as u16)
+    Ok(ObjectId((objects.len() - 1) as u16))
 }
 
 /// Every object.
@@ -73,11 +79,6 @@ pub fn grow(object: ObjectId, bytes: u64) {
 /// Has a write-back failed since this was last asked?
 pub fn take_write_error(object: ObjectId) -> bool {
     core::mem::take(&mut OBJECTS.borrow_mut()[usize::from(object.0)].write_error)
-}
-
-/// How many more objects there can be.
-pub fn room() -> usize {
-    usize::from(u16::MAX) - OBJECTS.borrow().len()
 }
 
 impl ObjectId {
