@@ -13,14 +13,16 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use log::Level;
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial as Uart, Trigger};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
+use crate::lines::{Lines, Lock, debug_later};
 
 /// How many bytes of input wait on our side when the UART's FIFO is full.
 pub const BACKLOG_BYTES: usize = 4096;
@@ -35,7 +37,7 @@ const DATA_READY: u8 = 0x01;
 
 /// A serial port.
 pub struct Serial {
-    state: Mutex<State>,
+    state: Lock<State>,
     output: Mutex<Box<dyn Write + Send>>,
     room: EventFd,
 }
@@ -67,7 +69,7 @@ impl Serial {
     /// If the system has no eventfd left.
     pub fn new(output: Box<dyn Write + Send>, interrupt: Arc<dyn Interrupt>) -> io::Result<Self> {
         Ok(Serial {
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 uart: Uart::new(Line(interrupt), Vec::new()),
                 backlog: VecDeque::new(),
                 caller_waits: false,
@@ -81,13 +83,16 @@ impl Serial {
     /// Hands input to the guest and returns how many bytes were taken: all of them, or as many as
     /// FIFO and backlog have room for.
     pub fn enqueue(&self, input: &[u8]) -> usize {
-        self.lock().enqueue(input)
+        let mut state = self.state.lock();
+        let (state, lines) = state.split();
+        state.enqueue(input, lines)
     }
 
     /// The same for the last of the input: if all of it is taken, there is to be no more.
     pub fn enqueue_last(&self, input: &[u8]) -> usize {
-        let mut state = self.lock();
-        let taken = state.enqueue(input);
+        let mut state = self.state.lock();
+        let (state, lines) = state.split();
+        let taken = state.enqueue(input, lines);
         state.ended = taken == input.len();
         taken
     }
@@ -98,13 +103,11 @@ impl Serial {
         &self.room
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn print(&self, bytes: &[u8]) {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = output.write_all(bytes).and_then(|()| output.flush()) {
+        let written = output.write_all(bytes).and_then(|()| output.flush());
+        drop(output);
+        if let Err(error) = written {
             // A closed pipe or terminal is the user's choice; the guest goes on without it.
             log::debug!("console output of {} bytes is lost: {error}", bytes.len());
         }
@@ -112,10 +115,10 @@ impl Serial {
 }
 
 impl State {
-    fn enqueue(&mut self, input: &[u8]) -> usize {
+    fn enqueue(&mut self, input: &[u8], lines: &mut Lines) -> usize {
         let taken = input.len().min(BACKLOG_BYTES - self.backlog.len());
         self.backlog.extend(&input[..taken]);
-        self.refill();
+        self.refill(lines);
         // What the FIFO took just now made room again.
         let more = (input.len() - taken).min(BACKLOG_BYTES - self.backlog.len());
         self.backlog.extend(&input[taken..taken + more]);
@@ -138,7 +141,7 @@ impl State {
     }
 
     /// Moves input from the backlog to the FIFO.
-    fn refill(&mut self) {
+    fn refill(&mut self, lines: &mut Lines) {
         while !self.backlog.is_empty() && self.uart.fifo_capacity() > 0 {
             let front = self.backlog.as_slices().0;
             let len = front.len().min(self.uart.fifo_capacity());
@@ -149,7 +152,8 @@ impl State {
                 Ok(taken) => drop(self.backlog.drain(..taken)),
                 Err(error) => {
                     // The bytes are in the FIFO, only the interrupt failed.
-                    log::warn!("the serial interrupt cannot be raised: {error}");
+                    let what = format_args!("the serial interrupt cannot be raised: {error}");
+                    lines.add(Level::Warn, module_path!(), what);
                     self.backlog.drain(..len);
                     return;
                 }
@@ -160,12 +164,13 @@ impl State {
 
 impl BusDevice for Serial {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
+        let (state, lines) = state.split();
         for byte in data.iter_mut() {
             *byte = state.read(offset);
         }
         if offset == DATA {
-            state.refill();
+            state.refill(lines);
             if state.caller_waits && state.backlog.len() < BACKLOG_BYTES {
                 state.caller_waits = false;
                 // It only fails when the counter is full: then it is readable already.
@@ -175,15 +180,16 @@ impl BusDevice for Serial {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        let mut state = self.lock();
+        let mut guard = self.state.lock();
+        let (state, lines) = guard.split();
         for &byte in data {
             if let Err(error) = state.uart.write(offset as u8, byte) {
-                log::debug!("serial register {offset}: {error}");
+                debug_later!(lines, "serial register {offset}: {error}");
             }
         }
-        state.refill();
+        state.refill(lines);
         let printed = mem::take(state.uart.writer_mut());
-        drop(state);
+        drop(guard);
         if !printed.is_empty() {
             self.print(&printed);
         }
