@@ -5,6 +5,7 @@
 //! free and a drain exact.
 
 use super::request::{Completion, Outcome, Request};
+use crate::lines::Lines;
 
 /// A request and a hint.
 pub struct Pulled {
@@ -30,6 +31,23 @@ pub trait RequestSource: Send + Sync {
         self.complete(completion);
         self.next()
     }
+}
+
+/// What became of the head of a queue.
+pub enum Step {
+    /// There was none.
+    Empty,
+    /// It needed no engine.
+    Answered,
+    /// A request is pulled.
+    Pulled(Pulled),
+}
+
+/// A source for those who hold a lock while they pull.
+pub trait StepSource: RequestSource {
+    /// Pulls like [`next`](RequestSource::next), but looks at one head only, and leaves what there
+    /// is to say to the caller: once he has let go of his lock.
+    fn step(&self, lines: &mut Lines) -> Step;
 }
 
 /// A request in flight. It ends by [`finish`](InFlight::finish); one that is dropped without it is

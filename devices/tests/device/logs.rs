@@ -1,8 +1,9 @@
 //! What a guest can do by being complained of: little. There is one logger for a process, so each
 //! test here is the parent of a process of its own.
 
-use std::io;
+use std::io::{self, Write};
 use std::mem::ManuallyDrop;
+use std::num::NonZeroU64;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,7 +15,10 @@ use iolite_devices::block::backend::fault::{Effect, FaultBackend, Faults, Operat
 use iolite_devices::block::backend::{Backend, Waits};
 use iolite_devices::block::buffers::GuestBuffers;
 use iolite_devices::block::engine::Kind as Engine;
+use iolite_devices::block::inject::{Injection, Limits, Rate};
+use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
+use iolite_devices::serial::Serial;
 use iolite_devices::throttle::Budget;
 use iolite_devices::virtio::blk::BlockConfig;
 use iolite_devices_abi::blk::{F_MQ, S_IOERR};
@@ -36,12 +40,16 @@ fn the_lines_of_a_machine_are_few() {
 #[test]
 fn nobody_waits_for_a_logger() {
     in_a_process_of_its_own("stuck_in_the_queue");
+    in_a_process_of_its_own("stuck_in_the_queue_of_a_limited_disk");
+    in_a_process_of_its_own("stuck_while_a_request_is_let_through");
     in_a_process_of_its_own("stuck_in_the_engine");
     in_a_process_of_its_own("stuck_in_the_engine_at_once");
     in_a_process_of_its_own("stuck_in_a_broken_ring");
     in_a_process_of_its_own("stuck_in_the_window");
     in_a_process_of_its_own("stuck_without_interrupts");
     in_a_process_of_its_own("stuck_while_everything_is_told");
+    in_a_process_of_its_own("stuck_in_the_serial_port");
+    in_a_process_of_its_own("stuck_in_the_output_of_the_serial_port");
 }
 
 fn in_a_process_of_its_own(test: &str) {
@@ -101,13 +109,37 @@ fn disk(
     faults: Arc<Faults>,
     budget: &Budget,
 ) -> (Lost<Driver>, Vec<Lane>) {
-    let backend = Arc::new(FaultBackend::new(memory_disk(), faults));
     let config = BlockConfig {
         name: name.into(),
         queues,
         budget: budget.clone(),
         ..config()
     };
+    live(faults, config)
+}
+
+/// Its two queues share a rate, which they never reach.
+fn limited_disk() -> (Lost<Driver>, Vec<Lane>) {
+    let million = NonZeroU64::new(1_000_000);
+    let rate = million.map(|rate| Rate::new(rate, None));
+    let limits = Limits {
+        requests: rate,
+        bytes: rate,
+    };
+    let config = BlockConfig {
+        queues: 2,
+        injection: Injection {
+            limits,
+            ..Injection::default()
+        },
+        ..config()
+    };
+    live(Arc::default(), config)
+}
+
+fn live(faults: Arc<Faults>, config: BlockConfig) -> (Lost<Driver>, Vec<Lane>) {
+    let backend = Arc::new(FaultBackend::new(memory_disk(), faults));
+    let queues = config.queues;
     let driver = ManuallyDrop::new(Driver::cold(backend, config));
     let lanes = set_up_with(&driver, queues, FEATURES_MQ);
     (driver, lanes)
@@ -155,6 +187,31 @@ fn stuck_in_the_queue() {
     lanes[0].send(&driver, SECTORS);
     assert!(eventually(|| lanes[0].is_answered(&driver)));
     assert_nobody_else_is(&driver, &mut lanes[1]);
+}
+
+#[test]
+#[ignore = "the child of a test"]
+fn stuck_in_the_queue_of_a_limited_disk() {
+    log_at(Level::Warn);
+    let (driver, mut lanes) = limited_disk();
+    block_the_logger();
+    lanes[0].send(&driver, SECTORS);
+    assert!(eventually(|| lanes[0].is_answered(&driver)));
+    assert_nobody_else_is(&driver, &mut lanes[1]);
+}
+
+#[test]
+#[ignore = "the child of a test"]
+fn stuck_while_a_request_is_let_through() {
+    log_at(Level::Warn);
+    let (driver, mut lanes) = limited_disk();
+    block_the_logger();
+    log::set_max_level(LevelFilter::Debug);
+    lanes[0].send(&driver, 1);
+    assert!(eventually(|| LOGGER.kept.load(Ordering::SeqCst) == 1));
+    log::set_max_level(LevelFilter::Warn);
+    lanes[1].send(&driver, 2);
+    lanes[1].assert_read(&driver, 2);
 }
 
 #[test]
@@ -313,6 +370,52 @@ fn stuck_while_everything_is_told() {
     driver.status();
     assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(driver.device.queue_counters().count(), 2);
+}
+
+/// A terminal that was closed.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A port whose interrupts fail and whose output is lost.
+fn bad_serial_port() -> Arc<Serial> {
+    Arc::new(Serial::new(Box::new(Closed), Arc::new(Cut)).unwrap())
+}
+
+#[test]
+#[ignore = "the child of a test"]
+fn stuck_in_the_serial_port() {
+    log_at(Level::Warn);
+    let serial = bad_serial_port();
+    serial.write(1, &[1]);
+    block_the_logger();
+    let other = serial.clone();
+    thread::spawn(move || other.enqueue(b"x"));
+    assert!(eventually(|| LOGGER.kept.load(Ordering::SeqCst) == 1));
+    let mut data = [0];
+    serial.read(0, &mut data);
+    assert_eq!(data, *b"x");
+}
+
+#[test]
+#[ignore = "the child of a test"]
+fn stuck_in_the_output_of_the_serial_port() {
+    log_at(Level::Debug);
+    let serial = bad_serial_port();
+    block_the_logger();
+    let other = serial.clone();
+    thread::spawn(move || other.write(0, b"x"));
+    assert!(eventually(|| LOGGER.kept.load(Ordering::SeqCst) == 1));
+    log::set_max_level(LevelFilter::Warn);
+    serial.write(0, b"y");
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use super::rate::{Bucket, Rate};
 use crate::block::request::{Completion, Request};
-use crate::block::source::{Pulled, RequestSource};
+use crate::block::source::{Pulled, RequestSource, Step, StepSource};
 use crate::doorbell::Doorbell;
+use crate::lines::Lines;
 use crate::thread;
 
 /// How much a disk may do.
@@ -38,7 +39,7 @@ pub(super) struct Limit {
 
 /// The source with the limits.
 struct Limited {
-    source: Arc<dyn RequestSource>,
+    source: Arc<dyn StepSource>,
     /// The disk's: those of all its queues.
     buckets: Arc<Mutex<Buckets>>,
     state: Mutex<State>,
@@ -67,7 +68,7 @@ impl Limit {
     /// If the system refuses the thread.
     pub(super) fn new(
         name: &str,
-        source: Arc<dyn RequestSource>,
+        source: Arc<dyn StepSource>,
         buckets: Arc<Mutex<Buckets>>,
         doorbell: &Doorbell,
     ) -> io::Result<Self> {
@@ -169,6 +170,25 @@ impl Buckets {
 
 impl RequestSource for Limited {
     fn next(&self) -> Option<Pulled> {
+        loop {
+            // Written when the buckets' lock is released: other queues want it too.
+            let mut lines = Lines::default();
+            match self.step(&mut lines) {
+                Step::Empty => return None,
+                Step::Answered => {}
+                Step::Pulled(pulled) => return Some(pulled),
+            }
+        }
+    }
+
+    fn complete(&self, completion: Completion) {
+        self.source.complete(completion);
+    }
+}
+
+impl Limited {
+    /// One head, if another request may begin.
+    fn step(&self, lines: &mut Lines) -> Step {
         // Locked until the request is known: of two who pull, one may have to wait for what the
         // other takes.
         let buckets = self.buckets.lock();
@@ -179,14 +199,12 @@ impl RequestSource for Limited {
             if state.pause_until.replace(until) != Some(until) {
                 self.changed.notify_one();
             }
-            return None;
+            return Step::Empty;
         }
-        let pulled = self.source.next()?;
-        buckets.take(&pulled.request, now);
-        Some(pulled)
-    }
-
-    fn complete(&self, completion: Completion) {
-        self.source.complete(completion);
+        let step = self.source.step(lines);
+        if let Step::Pulled(pulled) = &step {
+            buckets.take(&pulled.request, now);
+        }
+        step
     }
 }

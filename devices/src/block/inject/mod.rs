@@ -36,7 +36,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::engine::{Engine, Turn};
-use super::source::RequestSource;
+use super::source::{RequestSource, StepSource};
 use crate::doorbell::Doorbell;
 use delay::Delay;
 use failing::Failing;
@@ -90,7 +90,7 @@ impl Injector {
         &self,
         queue: usize,
         name: &str,
-        mut source: Arc<dyn RequestSource>,
+        source: Arc<dyn StepSource>,
         doorbell: &Doorbell,
         make: impl FnOnce(Arc<dyn RequestSource>) -> io::Result<Box<dyn Engine>>,
     ) -> io::Result<Box<dyn Engine>> {
@@ -100,9 +100,10 @@ impl Injector {
             None => None,
             Some(buckets) => Some(Limit::new(name, source.clone(), buckets.clone(), doorbell)?),
         };
-        if let Some(limit) = &limit {
-            source = limit.source();
-        }
+        let mut source: Arc<dyn RequestSource> = match &limit {
+            Some(limit) => limit.source(),
+            None => source,
+        };
         let delay = match self.latency {
             Some(latency) => Some(Delay::new(name, source.clone(), latency, seed)?),
             None => None,

@@ -34,9 +34,9 @@ use super::ram::Ram;
 use super::ring::Ring;
 use crate::block::gate::Gate;
 use crate::block::request::Completion;
-use crate::block::source::{Pulled, RequestSource};
+use crate::block::source::{Pulled, RequestSource, Step, StepSource};
 use crate::doorbell::Doorbell;
-use crate::lines::{Lines, Lock};
+use crate::lines::{Guard, Lines, Lock};
 use crate::throttle::{Budget, Throttle};
 use crate::trace::{self, Point};
 use crate::virtio::device::QueueStart;
@@ -203,6 +203,19 @@ impl RequestQueue {
         self.decide(&mut self.state.lock());
     }
 
+    /// The lock, and the caller is inside the gate; or there is nothing to pull.
+    #[inline]
+    fn enter(&self) -> Option<Guard<'_, State>> {
+        let mut state = self.state.lock();
+        // Who polls mostly finds nothing: that is not worth a way through the gate. Under the lock the
+        // ring is there, or is gone.
+        let active = state.active.as_mut();
+        if active.is_none_or(|active| active.ring.is_quiet()) {
+            return None;
+        }
+        self.gate.enter().then_some(state)
+    }
+
     fn complain(&self, lines: &mut Lines, what: fmt::Arguments<'_>) {
         let line = format_args!("{}: {what}", self.label);
         self.complaints.warn(lines, module_path!(), line);
@@ -211,14 +224,7 @@ impl RequestQueue {
 
 impl RequestSource for RequestQueue {
     fn next(&self) -> Option<Pulled> {
-        let mut state = self.state.lock();
-        // Who polls mostly finds nothing: that is not worth a way through the gate. Under the lock the
-        // ring is there, or is gone.
-        let active = state.active.as_mut();
-        if active.is_none_or(|active| active.ring.is_quiet()) {
-            return None;
-        }
-        self.gate.enter().then(|| self.pull(state, None))?
+        self.pull(self.enter()?, None)
     }
 
     fn complete(&self, completion: Completion) {
@@ -238,5 +244,14 @@ impl RequestSource for RequestQueue {
         // The next request takes the place of this one inside the gate.
         self.finish(&mut state, completion, now)
             .then(|| self.pull(state, now))?
+    }
+}
+
+impl StepSource for RequestQueue {
+    fn step(&self, lines: &mut Lines) -> Step {
+        match self.enter() {
+            Some(state) => self.pull_one(state, lines),
+            None => Step::Empty,
+        }
     }
 }

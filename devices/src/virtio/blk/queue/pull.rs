@@ -2,7 +2,7 @@
 
 use super::{RequestQueue, State};
 use crate::block::request::{Kind, Request};
-use crate::block::source::Pulled;
+use crate::block::source::{Pulled, Step};
 use crate::lines::{Guard, Lines, debug_later};
 use crate::trace::{self, Point};
 use crate::virtio::blk::chain::{self, ChainError};
@@ -19,13 +19,6 @@ enum Broken {
     Chain(#[from] ChainError),
 }
 
-/// What became of one head.
-enum Step {
-    Empty,
-    Answered,
-    Pulled(Pulled),
-}
-
 impl RequestQueue {
     /// The next request to carry out. The caller is inside the gate, and stays there with the request
     /// if it gets one. `now` is the time, if it is known.
@@ -38,11 +31,9 @@ impl RequestQueue {
         // The gate is asked for every head: a driver that refills the ring with requests that are
         // answered on the spot cannot hold up a reset.
         while self.gate.is_open() && !self.notifier.needs_reset() {
-            match self.step(&mut state, now.take()) {
-                Ok(Step::Pulled(pulled)) => return Some(pulled),
-                Ok(Step::Answered) => {
-                    // There may be no end to these, nor to the turn.
-                    self.decide(&mut state);
+            match self.pull_head(&mut state, now.take()) {
+                Step::Pulled(pulled) => return Some(pulled),
+                Step::Answered => {
                     let lines = state.release();
                     if !lines.is_empty() {
                         self.gate.leave();
@@ -53,8 +44,7 @@ impl RequestQueue {
                     }
                     state = self.state.lock();
                 }
-                Ok(Step::Empty) => break,
-                Err(broken) => self.break_down(&broken, &mut state.lines),
+                Step::Empty => break,
             }
         }
         let lines = state.release();
@@ -63,9 +53,38 @@ impl RequestQueue {
         None
     }
 
+    /// The same for one head, and with `lines` for the caller to write.
+    pub(super) fn pull_one(&self, mut state: Guard<'_, State>, lines: &mut Lines) -> Step {
+        let step = match self.gate.is_open() && !self.notifier.needs_reset() {
+            true => self.pull_head(&mut state, None),
+            false => Step::Empty,
+        };
+        *lines = state.release();
+        if !matches!(step, Step::Pulled(_)) {
+            self.gate.leave();
+        }
+        step
+    }
+
     /// One head: a request to carry out, or one that is answered already, or none.
     #[inline]
-    fn step(&self, state: &mut Guard<'_, State>, now: Option<u64>) -> Result<Step, Broken> {
+    fn pull_head(&self, state: &mut Guard<'_, State>, now: Option<u64>) -> Step {
+        match self.take_head(state, now) {
+            Ok(Step::Answered) => {
+                // There may be no end to these, nor to the turn.
+                self.decide(state);
+                Step::Answered
+            }
+            Ok(step) => step,
+            Err(broken) => {
+                self.break_down(&broken, &mut state.lines);
+                Step::Empty
+            }
+        }
+    }
+
+    #[inline]
+    fn take_head(&self, state: &mut Guard<'_, State>, now: Option<u64>) -> Result<Step, Broken> {
         let (held, lines) = state.split();
         let Some(active) = &mut held.active else {
             return Ok(Step::Empty);
