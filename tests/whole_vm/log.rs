@@ -1,6 +1,7 @@
 //! The log: at `-v` every request is followed by its id through its five steps.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use libtest_mimic::Trial;
 
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial::test("log::every_request_has_its_five_steps", five_steps),
         trial::test("log::quiet_by_default", quiet_by_default),
+        trial::test("log::a_line_is_a_line", one_line),
         trial::test("log::registers_and_exits_at_trace", registers_and_exits),
     ]
 }
@@ -50,6 +52,20 @@ fn five_steps() -> Outcome {
             ended.report()
         );
     }
+    Ok(())
+}
+
+/// Whatever the path of a disk is.
+fn one_line() -> Outcome {
+    let image = Image::zeroed(1 << 20)?;
+    let path = image.beside("two\nlines\x1b[2J");
+    fs::rename(image.path(), &path)?;
+    let ended = Iolite::program("echo").arg("-v").disk(&path).expect(0)?;
+    ensure!(
+        ended.stderr.contains(r"/two\nlines\u{1b}[2J at ") && !ended.stderr.contains('\x1b'),
+        "{}",
+        ended.report()
+    );
     Ok(())
 }
 

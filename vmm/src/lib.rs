@@ -27,6 +27,7 @@ pub mod kvm_stats;
 pub mod loader;
 pub mod logging;
 pub mod memory;
+pub mod one_line;
 pub mod output_file;
 pub mod panics;
 pub mod power;

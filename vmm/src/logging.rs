@@ -13,6 +13,7 @@ use env_logger::Target;
 use log::LevelFilter;
 
 use crate::error::Error;
+use crate::one_line::one_line;
 use crate::{panics, status_line};
 
 /// How many bytes may wait.
@@ -74,7 +75,8 @@ pub fn start(verbose: u8) -> Result<(), Error> {
         let time = start.elapsed().as_secs_f64();
         let level = record.level().as_str().to_ascii_lowercase();
         let part = record.target().rsplit("::").next().unwrap_or_default();
-        writeln!(out, "[{time:>11.6} {level:<5} {part}] {}", record.args())
+        let text = record.args().to_string();
+        writeln!(out, "[{time:>11.6} {level:<5} {part}] {}", one_line(&text))
     });
     builder.init();
     Ok(())
@@ -82,7 +84,7 @@ pub fn start(verbose: u8) -> Result<(), Error> {
 
 /// Writes a line to stderr, in its turn among the lines of the log, and without waiting.
 pub fn line(text: &str) {
-    BUFFER.append(format!("{text}\n").as_bytes());
+    BUFFER.append(format!("{}\n", one_line(text)).as_bytes());
 }
 
 /// Waits until everything that waits is written, unless stderr takes nothing for a while.

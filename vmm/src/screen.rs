@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::one_line::one_line;
 use crate::power::CANNOT_PRINT;
 
 use crate::output_file::OutputFile;
@@ -59,7 +60,7 @@ impl Screen {
 
     /// Shows a step: a word, and what it is about.
     pub fn step(&self, word: &str, text: &str) {
-        self.print(&format!("{word:<6} {text}"));
+        self.print(&format!("{word:<6} {}", one_line(text)));
     }
 
     /// Shows a text on stdout, or where it is shown instead.

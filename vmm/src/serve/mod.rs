@@ -19,6 +19,7 @@ pub use socket::SocketError;
 use crate::config::{ConfigError, DiskSpec};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::one_line::one_line;
 use crate::output_file::OutputFile;
 use crate::power::{Power, Stop};
 use crate::screen::size;
@@ -158,5 +159,5 @@ fn serve(name: String, mut server: Server, socket: Arc<Socket>) -> Result<Served
 /// Tells the user.
 fn note(text: &str) {
     // If nobody reads it, nothing is lost.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", one_line(text));
 }
