@@ -34,7 +34,8 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let directory = tempfile::tempdir().unwrap();
+        // The path of a socket is short, that of TMPDIR need not be.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         fs::File::create(directory.path().join("disk.img"))
             .unwrap()
             .set_len(BYTES)

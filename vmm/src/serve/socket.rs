@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn only_a_socket_that_nobody_serves_at_is_replaced() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let path = directory.path().join("disk.sock");
         let socket = Socket::bind(&path).unwrap();
         assert!(matches!(Socket::bind(&path), Err(SocketError::InUse(_))));
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn closing_ends_a_wait_for_the_next_front_end() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let socket = Socket::bind(&directory.path().join("s")).unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| socket.accept().is_err());
