@@ -182,7 +182,9 @@ fn a_stopped_terminal_does_not_keep_the_machine() {
         "-d",
         image.path().to_str().unwrap(),
     ];
-    let mut session = Session::start(|tiny| tiny.echo_until(b'q').reset(), &interval);
+    let mut session = Session::spawn(|tiny| tiny.echo_until(b'q').reset(), &interval);
+    // A line of statistics may come first.
+    session.read_until("ready\r\n");
     session.wait_for_character_mode(true);
     tcflow(&session.terminal, FlowArg::TCOOFF).unwrap();
     // A line of statistics waits by now, and then an answer of the guest.

@@ -27,7 +27,7 @@ const AT_ONCE: Duration = Duration::from_secs(15);
 pub fn tests() -> Vec<Trial> {
     vec![
         trial::test_with("cc", "signals::one_ends_the_wait_for_a_disk", hanging_disk),
-        trial::test("signals::one_ends_the_wait_for_a_file", after_the_machine),
+        trial::test("signals::one_ends_the_wait_for_a_file", without_a_reader),
         trial::test("signals::one_ends_the_writing_of_a_trace", writing_a_trace),
         trial::test("signals::one_is_heard_with_a_full_stderr", full_stderr),
         trial::test(
@@ -93,25 +93,29 @@ fn hanging_disk() -> Outcome {
     Ok(())
 }
 
-/// Nobody reads what is to be written: the process waits after its machine has ended. SIGUSR1, which is
-/// for a machine, is harmless there.
-fn after_the_machine() -> Outcome {
+/// Nobody reads what is to be written: the process waits when its machine is gone. SIGUSR1, which is for
+/// a machine, is harmless there.
+fn without_a_reader() -> Outcome {
     let image = Image::zeroed(SIZE as u64)?;
     let fifo = fifo(&image)?;
-    let small = Image::patterned(4096, 5)?;
-    let hello = |option| Iolite::program("hello").option(option, &fifo);
-    let demo = Iolite::demo().option("--disk", small.path());
-    for (iolite, says) in [
-        (hello("--stats-json"), "hello from ring 3"),
-        (hello("--trace"), "hello from ring 3"),
-        (demo.option("--json", &fifo), "SHA-256"),
-    ] {
-        let running = iolite.start()?;
-        running.wait_for(says, 1)?;
+    let commands: [&[&str]; 4] = [
+        &["run", "--stats-json"],
+        &["run", "--trace"],
+        &["demo", "--json"],
+        &["bench", "cost", "--json"],
+    ];
+    for command in commands {
+        let running = Iolite::new().args(command).arg(&fifo).start()?;
         sleep(A_WHILE);
+        if command[0] == "run" {
+            // Until somebody stops the machine there is nothing to be read.
+            running.signal(Signal::SIGTERM)?;
+            sleep(A_WHILE);
+        }
         running.signal(Signal::SIGUSR1)?;
         sleep(A_WHILE);
-        ended_by(running, Signal::SIGTERM)?;
+        let ended = ended_by(running, Signal::SIGTERM)?;
+        ensure!(ended.stderr.is_empty(), "{}", ended.report());
     }
     Ok(())
 }
