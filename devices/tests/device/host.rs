@@ -14,7 +14,6 @@ use iolite_devices_abi::blk::*;
 use tempfile::NamedTempFile;
 
 use super::driver::*;
-use super::scenario::{Overlay, or_skip};
 
 fn image(bytes: &[u8]) -> NamedTempFile {
     let file = NamedTempFile::new().unwrap();
@@ -154,28 +153,6 @@ fn an_image_that_is_truncated_under_the_machine() {
     assert_eq!(driver.request(T_OUT, 63, &[r(DATA, 512)]), (S_OK, 1));
     assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_OK, 513));
     assert_eq!(size(), 64 * 512);
-}
-
-/// The file system of most containers replaces a file that is opened for writing by a copy.
-#[test]
-fn an_image_that_is_copied_under_a_reader() {
-    let Some(overlay) = or_skip(Overlay::new(&pattern(64 * 512)), "an overlay") else {
-        return;
-    };
-    let backend = Arc::new(FileBackend::open(&overlay.image(), true).unwrap());
-    let mut driver = Driver::live_with(backend, config(), FEATURES | F_RO);
-    // Often enough to be read from a mapping.
-    for _ in 0..100 {
-        assert_eq!(driver.request(T_IN, 20, &[w(DATA, 512)]), (S_OK, 513));
-    }
-    assert_eq!(driver.bytes(DATA, 512), pattern(21 * 512)[20 * 512..]);
-    let other = fs::File::options().write(true).open(overlay.image());
-    other.unwrap().write_all_at(&[0x5a; 512], 20 * 512).unwrap();
-    for len in [512, 20 * 512] {
-        let answer = driver.request(T_IN, 20, &[w(DATA, len)]);
-        assert_eq!(answer, (S_OK, len + 1));
-        assert_eq!(driver.bytes(DATA, 512), [0x5a; 512]);
-    }
 }
 
 #[test]

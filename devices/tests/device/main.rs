@@ -27,7 +27,6 @@ mod rows_register;
 mod rows_request;
 mod rows_ring;
 mod rows_setup;
-mod scenario;
 mod sleep;
 mod table;
 mod test_disk;

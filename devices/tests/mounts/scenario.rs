@@ -12,12 +12,6 @@ use tempfile::TempDir;
 /// What an image is full of at first.
 const MARK: u8 = 0xa5;
 
-/// The file system, or none where this process may not mount: then the test says that it is skipped.
-pub fn or_skip<T>(made: io::Result<T>, what: &str) -> Option<T> {
-    made.inspect_err(|error| println!("skipped: {what}: {error}"))
-        .ok()
-}
-
 /// An ext4 without a journal on a loop device, in a tmpfs that can be filled up. Whatever the page cache
 /// of this ext4 has taken since then finds no room when it is written back: what was lost is an I/O
 /// error of a flush, as from a drive that is broken.
@@ -180,7 +174,7 @@ fn run(program: &str, arguments: &[&str], paths: &[&Path]) -> io::Result<String>
     let output = Command::new(program).args(arguments).args(paths).output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(io::Error::other(format!("{program}: {said}")));
+        return Err(io::Error::other(format!("{program}: {}", said.trim())));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
