@@ -16,7 +16,7 @@ static NAMES: CpuCell<Vec<Name>> = CpuCell::new(Vec::new());
 
 /// Adds a file; ENOMEM if there is no room for its name.
 pub fn add(name: &str, object: ObjectId) -> Result<(), Errno> {
-    heap::check_room()?;
+    heap::check_room_at_boot()?;
     let mut names = NAMES.borrow_mut();
     names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
     names.push(Name {

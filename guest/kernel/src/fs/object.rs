@@ -50,7 +50,7 @@ pub fn add(extent: Extent) -> Result<ObjectId, Errno> {
     if objects.len() == usize::from(u16::MAX) {
         return Err(Errno::ENOMEM);
     }
-    heap::check_room()?;
+    heap::check_room_at_boot()?;
     objects.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
     objects.push(Object {
         extent,

@@ -45,6 +45,15 @@ pub fn check_room() -> Result<(), Errno> {
     }
 }
 
+/// ENOMEM if what is made at boot, and stays, has taken half of it.
+pub fn check_room_at_boot() -> Result<(), Errno> {
+    let heap = HEAP.0.borrow();
+    match heap.free() < heap.size() / 2 {
+        true => Err(Errno::ENOMEM),
+        false => Ok(()),
+    }
+}
+
 // SAFETY: `Heap` hands out disjoint blocks; the cell keeps it to one caller at a time.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
