@@ -104,6 +104,8 @@ pub(super) struct Cache {
     /// Pages being read or written.
     pub in_flight: usize,
     pub write_number: u64,
+    /// A page of the write that began last.
+    pub newest_write: Option<PageId>,
 }
 
 /// Fewest places: enough for the pages that one request and those who fault at once hold.
@@ -126,6 +128,7 @@ impl Cache {
             },
             in_flight: 0,
             write_number: 0,
+            newest_write: None,
         }
     }
 

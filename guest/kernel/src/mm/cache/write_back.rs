@@ -109,11 +109,15 @@ fn write_and_wait(object: ObjectId) {
     while let Some(NoStart::QueueFull(disk)) = start(|page| page == object) {
         block::wait_for_room(disk);
     }
-    let (last, ids) = {
+    let (last, newest, ids) = {
         let cache = CACHE.borrow();
-        (cache.write_number, cache.ids())
+        (cache.write_number, cache.newest_write, cache.ids())
     };
-    for id in ids {
+    // When the newest write has ended, mostly all have: a large cache need not be searched.
+    for id in newest.into_iter().chain(ids) {
+        if !CACHE.borrow().is_any_being_written() {
+            return;
+        }
         wait_for_write(object, id, last);
     }
 }
@@ -189,6 +193,7 @@ fn start_one(first: PageId) -> (Option<PageId>, Result<(), NoStart>) {
     let extent = object.extent();
     let mut segments = ArrayVec::<Segment, MAX_SEGMENTS>::new();
     cache.write_number += 1;
+    cache.newest_write = Some(first);
     let number = cache.write_number;
     let mut last: Option<PageId> = None;
     let mut next = Some(first);
@@ -250,9 +255,13 @@ pub(super) fn page_written(cache: &mut Cache, id: PageId, ok: bool) {
 }
 
 impl Cache {
+    fn is_any_being_written(&self) -> bool {
+        UNWRITTEN.load(Ordering::Relaxed) > self.dirty.count
+    }
+
     /// Does `object` have a page that was changed since its write in flight began?
     fn is_dirty_again(&mut self, object: ObjectId) -> bool {
-        self.in_flight > 0
+        self.is_any_being_written()
             && self.ids().any(|id| {
                 let page = self.page(id);
                 page.object == object && page.state == State::Writing && page.dirty_again
