@@ -1,6 +1,8 @@
 //! Memory of every size: our guest boots with it, has all of it to give, and does I/O there. Only
 //! what is touched costs the host anything.
 
+use std::{env, fs};
+
 use libtest_mimic::Trial;
 
 use crate::ensure;
@@ -44,6 +46,10 @@ pub fn tests() -> Vec<Trial> {
     tests.push(trial::test(
         "memory::more_than_there_is",
         more_than_there_is,
+    ));
+    tests.push(trial::test(
+        "memory::an_archive_of_very_many_files",
+        many_files,
     ));
     tests
 }
@@ -114,4 +120,51 @@ fn more_than_there_is() -> Outcome {
         ended.report()
     );
     Ok(())
+}
+
+/// The names of a system disk's files lie in the kernel's heap, which is small where memory is: those
+/// that do not fit are left out.
+fn many_files() -> Outcome {
+    let resources = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/guest");
+    let guest = env::var("IOLITE_GUEST_DIR").unwrap_or_else(|_| resources.into());
+    let mut archive = fs::read(format!("{guest}/system.tar"))?;
+    while archive.ends_with(&[0; BLOCK]) {
+        archive.truncate(archive.len() - BLOCK);
+    }
+    for number in 0..1500 {
+        archive.extend(header_of(&format!("{number:0100}")));
+    }
+    archive.resize(archive.len() + 2 * BLOCK, 0);
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), archive)?;
+    Iolite::new()
+        .arg("run")
+        .arg(format!("{guest}/kernel"))
+        .option("--system", file.path())
+        .option("--memory", "4M")
+        .option("--cmdline", "init=hello")
+        .expect(0)?
+        .says("files, rest ignored")?
+        .says("hello from ring 3")?;
+    Ok(())
+}
+
+const BLOCK: usize = 512;
+
+/// The ustar header of an empty file.
+fn header_of(name: &str) -> [u8; BLOCK] {
+    let mut header = [0; BLOCK];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    for (at, field) in [
+        (100, "0000644\0"),
+        (124, "00000000000\0"),
+        (148, "        "),
+    ] {
+        header[at..at + field.len()].copy_from_slice(field.as_bytes());
+    }
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
 }
