@@ -131,7 +131,7 @@ fn many_files() -> Outcome {
     while archive.ends_with(&[0; BLOCK]) {
         archive.truncate(archive.len() - BLOCK);
     }
-    for number in 0..1500 {
+    for number in 0..2100 {
         archive.extend(header_of(&format!("{number:0100}")));
     }
     archive.resize(archive.len() + 2 * BLOCK, 0);
