@@ -27,6 +27,7 @@ const SEED: u64 = 83;
 const EIO: &str = "input/output error";
 
 fn main() {
+    support::dispositions::ignore_nothing();
     let arguments = Arguments::from_args();
     let tests = vec![
         trial::test("fail::chosen_sectors_and_no_others", chosen_sectors),

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 #![allow(unsafe_code, reason = "memory to share is made by hand")]
 
+#[path = "support/dispositions.rs"]
+mod dispositions;
 #[path = "../devices/tests/vhost_user/front_end.rs"]
 mod front_end;
 
@@ -34,6 +36,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
+        dispositions::ignore_nothing();
         // The path of a socket is short, that of TMPDIR need not be.
         let directory = tempfile::tempdir_in("/tmp").unwrap();
         fs::File::create(directory.path().join("disk.img"))

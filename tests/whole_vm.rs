@@ -59,6 +59,7 @@ mod windows;
 use libtest_mimic::Arguments;
 
 fn main() {
+    support::dispositions::ignore_nothing();
     let arguments = Arguments::from_args();
     let tests = [
         bench::tests(),

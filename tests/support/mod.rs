@@ -5,6 +5,7 @@
 //! by libtest-mimic and not by `#[test]`, because only so a skipped test is seen as skipped:
 //! `cargo test` prints it as `ignored`, with the reason, and counts it.
 
+pub mod dispositions;
 pub mod image;
 pub mod kvm;
 pub mod trial;

@@ -1,6 +1,8 @@
 //! Tests that need /dev/kvm and are plain functions which panic to fail. They are run by
 //! libtest-mimic, so that a skipped test is seen as skipped, and counted.
 
+#[path = "dispositions.rs"]
+mod dispositions;
 #[path = "kvm.rs"]
 mod kvm;
 
@@ -8,6 +10,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 /// Runs the tests that the command line selects, and ends the process.
 pub fn run(tests: &[(&'static str, fn())]) -> ! {
+    dispositions::ignore_nothing();
     let trials = tests.iter().map(|(name, test)| {
         let test = *test;
         Trial::ignorable_test(*name, move || match kvm::missing() {
