@@ -155,7 +155,9 @@ fn control_characters_of_a_path_are_escaped() {
     refused(&["run", &kernel, "--trace", &absent], 4, &[&said]);
     refused(&["run", &kernel, "-d", &path], 10, &[escaped, "513"]);
     refused(&["demo", "--disk", &absent], 10, &[&said]);
-    refused(&["trace", "html", &absent, "-o", "x"], 4, &[&said]);
+    let html = dir.path().join("html");
+    let html = ["trace", "html", &absent, "-o", html.to_str().unwrap()];
+    refused(&html, 4, &[&said]);
     let socket = ["serve", "-d", "mem:1M", "--socket", &absent];
     refused(&socket, 4, &[&said]);
 }
