@@ -10,6 +10,7 @@ use iolite::config::MachineConfig;
 use iolite::console::Output;
 use iolite::loader::Image;
 use iolite::power::{Power, Stop};
+use iolite::processor::Accel;
 use iolite_devices::bus::BusDevice;
 use iolite_devices::interrupt::Interrupt;
 use iolite_devices_abi::blk::{F_RO, T_IN, T_OUT};
@@ -80,6 +81,7 @@ fn run(words: &[String]) -> Result<Vec<String>, Error> {
         system: None,
         disks: Vec::new(),
         trace: false,
+        accel: Some(Accel::Kvm),
     };
     let power = Arc::new(Power::new()?);
     let console = Box::new(Output::new(power.clone())?);

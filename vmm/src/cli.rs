@@ -19,6 +19,7 @@ use crate::exit_code::{self, ExitCode};
 use crate::loader::Image;
 use crate::output_file::Outputs;
 use crate::power::{CANNOT_PRINT, Power};
+use crate::processor::Accel;
 use crate::{builder, check, console, demo, guest, logging, panics, serve, signals, stats, trace};
 
 /// A small KVM virtual machine whose subject is block I/O, seen from both sides.
@@ -51,8 +52,8 @@ enum Command {
     /// Measure how fast a disk is for a guest, and what I/O costs the guest's kernel
     #[command(after_help = exit_code::HELP, args_conflicts_with_subcommands = true)]
     Bench(Bench),
-    /// Check whether machines can run here: /dev/kvm, its permissions, the platform
-    Check,
+    /// Check whether machines can run here: /dev/kvm, its permissions, the platform, QEMU
+    Check(Check),
 }
 
 #[derive(Args, Debug, PartialEq)]
@@ -98,6 +99,9 @@ struct Demo {
     /// Stop the guest after this time, like 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
+    /// Who lends the processor; /dev/kvm if it can be used, else QEMU
+    #[arg(long, value_name = "kvm|qemu", value_enum, env = "IOLITE_ACCEL")]
+    accel: Option<Accel>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -152,6 +156,16 @@ struct Run {
     /// Stop the guest after this time, like 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
+    /// Who lends the processor; /dev/kvm if it can be used, else QEMU
+    #[arg(long, value_name = "kvm|qemu", value_enum, env = "IOLITE_ACCEL")]
+    accel: Option<Accel>,
+}
+
+#[derive(Args, Debug)]
+struct Check {
+    /// Look for this one alone
+    #[arg(long, value_name = "kvm|qemu", value_enum)]
+    accel: Option<Accel>,
 }
 
 #[derive(Args, Debug)]
@@ -254,7 +268,7 @@ impl Cli {
             Some(Command::Serve(serve)) => serve.execute(),
             Some(Command::Trace(command)) => trace::command::run(&command),
             Some(Command::Bench(bench)) => bench.execute(),
-            Some(Command::Check) => check::run(),
+            Some(Command::Check(check)) => check::run(check.accel),
         }
     }
 }
@@ -273,6 +287,7 @@ impl Default for Demo {
             trace: None,
             memory: DEFAULT_MEMORY_BYTES,
             timeout: None,
+            accel: None,
         }
     }
 }
@@ -290,6 +305,7 @@ impl Demo {
             trace: self.trace,
             memory: self.memory,
             timeout: self.timeout,
+            accel: self.accel,
         }
     }
 }
@@ -329,6 +345,7 @@ impl Run {
             system: self.system.map(Image::File).or(system),
             disks: self.disks,
             trace: self.trace.is_some(),
+            accel: self.accel,
         }
     }
 }

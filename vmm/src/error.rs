@@ -13,6 +13,7 @@ use crate::kvm::KvmError;
 use crate::loader::LoaderError;
 use crate::memory::MemoryError;
 use crate::output_file::OutputError;
+use crate::qemu::MAX_DISKS;
 use crate::serve::SocketError;
 use crate::trace::read::ReadError;
 
@@ -28,6 +29,20 @@ pub enum Error {
     /// KVM is not usable.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// There is neither KVM nor QEMU.
+    #[error("{0}; or install QEMU, which can lend the processor (apt-get install qemu-system-x86)")]
+    NoProcessor(KvmError),
+    /// QEMU is to lend the processor, and is not there.
+    #[error("--accel qemu needs qemu-system-x86_64 in PATH (apt-get install qemu-system-x86)")]
+    NoQemu,
+    /// QEMU's microvm has fewer windows than there are disks.
+    #[error(
+        "{0} disks are too many for --accel qemu: QEMU's microvm has {MAX_DISKS}, the system disk included"
+    )]
+    TooManyForQemu(usize),
+    /// What needs KVM itself.
+    #[error("{0} needs /dev/kvm: QEMU's processor (--accel qemu) would say nothing")]
+    OnlyKvm(&'static str),
     /// The kernel or initrd cannot be loaded.
     #[error(transparent)]
     Loader(#[from] LoaderError),

@@ -62,13 +62,15 @@ impl ExitCode {
 impl From<&Error> for ExitCode {
     fn from(error: &Error) -> Self {
         match error {
-            Error::Config(_) | Error::Memory(_) => ExitCode::Usage,
+            Error::Config(_) | Error::Memory(_) | Error::TooManyForQemu(_) => ExitCode::Usage,
             Error::Trace(ReadError::Io(..)) => ExitCode::Host,
             Error::Trace(_) => ExitCode::Usage,
             Error::Output(OutputError::Unfit { .. }) => ExitCode::Host,
             Error::Output(_) => ExitCode::Usage,
             Error::Host { .. } | Error::Machine(_) | Error::Socket(_) => ExitCode::Host,
-            Error::Kvm(_) => ExitCode::Kvm,
+            Error::Kvm(_) | Error::NoProcessor(_) | Error::NoQemu | Error::OnlyKvm(_) => {
+                ExitCode::Kvm
+            }
             Error::Loader(LoaderError::Cmdline(_)) => ExitCode::Usage,
             Error::Loader(_) => ExitCode::Kernel,
             Error::Image(_)

@@ -32,6 +32,8 @@ pub mod output_file;
 pub mod panics;
 pub mod power;
 pub mod process_cpu;
+pub mod processor;
+pub mod qemu;
 pub mod registers;
 pub mod screen;
 pub mod serve;

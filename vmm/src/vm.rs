@@ -1,23 +1,19 @@
 //! A machine that is built and can run.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iolite_devices::serial::Serial;
 use iolite_devices::virtio::blk::BlockDevice;
-use kvm_ioctls::VmFd;
 use vm_memory::GuestMemoryMmap;
 
 use crate::console::Input;
 use crate::error::Error;
 use crate::events;
-use crate::exits::Buses;
 use crate::kvm_stats::VcpuStats;
 use crate::output_file::OutputFile;
 use crate::power::{Power, Stop};
+use crate::processor::Processor;
 use crate::signals::Attention;
-use crate::vcpu::Vcpu;
 use crate::watch::{Watch, Watchers};
 use crate::{shutdown, stats, trace, unflushed};
 
@@ -34,11 +30,8 @@ pub struct Disk {
 /// A machine, ready to run. What is declared first is dropped first: KVM lets go of guest memory
 /// before the memory is unmapped.
 pub struct Machine {
-    pub(crate) vcpu: Vcpu,
+    pub(crate) processor: Processor,
     pub(crate) disks: Vec<Disk>,
-    pub(crate) vm: VmFd,
-    pub(crate) buses: Buses,
-    pub(crate) serial: Arc<Serial>,
     pub(crate) power: Arc<Power>,
     pub(crate) memory: Arc<GuestMemoryMmap>,
     /// What it is made of, in a line for people.
@@ -50,12 +43,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// What KVM counts for the vCPU.
-    ///
-    /// # Errors
-    /// If KVM does not count.
-    pub fn vcpu_stats(&self) -> io::Result<VcpuStats> {
-        self.vcpu.stats()
+    /// What KVM counts for the vCPU, if it does.
+    pub fn vcpu_stats(&self) -> Option<VcpuStats> {
+        self.processor.stats()
     }
 
     /// Runs the machine until something stops it, then stops the vCPU, and drains and flushes
@@ -65,37 +55,35 @@ impl Machine {
     /// If the host refuses something, or a disk could not be flushed.
     pub fn run(self, timeout: Option<Duration>, interactive: bool) -> Result<Stop, Error> {
         let input = interactive
-            .then(|| Input::new(self.serial.clone()))
+            .then(|| Input::new(self.processor.keyboard()))
             .transpose();
         let input = input.unwrap_or_else(|error| {
             log::debug!("stdin is closed, the guest gets no input: {error}");
             None
         });
-        let offset = || self.vcpu.clock_offset();
+        let offset = || self.processor.clock_offset();
         let trace = self.trace;
         let trace = trace
             .map(|output| trace::Session::new(output, self.parts, self.memory.clone(), offset()));
-        let counted = self.vcpu.stats().ok();
+        let counted = self.processor.stats();
         let stats = self
             .stats
             .map(|wanted| stats::Session::new(wanted, counted));
         let watch = Watch::start(Watchers { trace, stats })?;
         let signals = Attention::begin()?;
         unflushed::add_writable(&self.disks);
-        let vcpu = self
-            .vcpu
-            .start(self.buses, self.memory.clone(), self.power.clone())?;
+        let (memory, power) = (self.memory.clone(), self.power.clone());
+        let running = self.processor.start(memory, power)?;
         let attended = events::attend(&self.power, &self.disks, &signals, timeout, input);
-        // Whatever happened: nobody may wait for a vCPU that still runs.
+        // Whatever happened: nobody may wait for a processor that still runs.
         self.power.stop(Stop::Reset);
         // From here on a signal ends the process: for a user who does not want to wait for a slow disk,
         // or for whoever does not read what we write.
         drop(signals);
-        vcpu.join();
+        running.end();
         let drained = shutdown::disks(&self.disks);
         let told = watch.finish(&self.disks);
         drop(self.disks);
-        drop(self.vm);
         attended?;
         drained?;
         told?;

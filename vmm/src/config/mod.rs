@@ -14,6 +14,7 @@ pub use injection::parse_latency;
 pub use units::{parse_duration, parse_size};
 
 use crate::loader::Image;
+use crate::processor::Accel;
 use injection::FAILURE;
 
 /// Why a configuration is not one that can be built.
@@ -123,6 +124,8 @@ pub struct MachineConfig {
     pub disks: Vec<DiskSpec>,
     /// The guest gets a window to report events in.
     pub trace: bool,
+    /// Who lends the processor; none: whoever is there.
+    pub accel: Option<Accel>,
 }
 
 impl MachineConfig {

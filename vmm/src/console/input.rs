@@ -13,7 +13,33 @@ use iolite_devices::serial::Serial;
 use vmm_sys_util::eventfd::EventFd;
 
 /// What a terminal in the guest understands as the end of input.
-const CTRL_D: u8 = 0x04;
+pub const CTRL_D: u8 = 0x04;
+
+/// Where input goes: the guest's serial port.
+pub trait Keyboard: Send + Sync {
+    /// Takes the first bytes of `bytes`, as many as there is room for; returns how many.
+    fn enqueue(&self, bytes: &[u8]) -> usize;
+
+    /// The same; if all are taken, nothing more comes.
+    fn enqueue_last(&self, bytes: &[u8]) -> usize;
+
+    /// Readable when there is room again.
+    fn room(&self) -> &EventFd;
+}
+
+impl Keyboard for Serial {
+    fn enqueue(&self, bytes: &[u8]) -> usize {
+        Serial::enqueue(self, bytes)
+    }
+
+    fn enqueue_last(&self, bytes: &[u8]) -> usize {
+        Serial::enqueue_last(self, bytes)
+    }
+
+    fn room(&self) -> &EventFd {
+        Serial::room(self)
+    }
+}
 
 /// What to wait for before the next [`Input::pump`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,23 +56,23 @@ pub enum Wait {
 pub struct Input {
     stdin: File,
     is_terminal: bool,
-    serial: Arc<Serial>,
+    keyboard: Arc<dyn Keyboard>,
     /// Read, but not taken by the serial port.
     rest: Vec<u8>,
     ended: bool,
 }
 
 impl Input {
-    /// Stdin for this serial port.
+    /// Stdin for this keyboard.
     ///
     /// # Errors
     /// If stdin is closed.
-    pub fn new(serial: Arc<Serial>) -> io::Result<Self> {
+    pub fn new(keyboard: Arc<dyn Keyboard>) -> io::Result<Self> {
         let stdin = io::stdin();
         Ok(Input {
             is_terminal: stdin.is_terminal(),
             stdin: File::from(stdin.as_fd().try_clone_to_owned()?),
-            serial,
+            keyboard,
             rest: Vec::new(),
             ended: false,
         })
@@ -64,19 +90,19 @@ impl Input {
 
     /// The descriptor to poll for [`Wait::Room`].
     pub fn room(&self) -> &EventFd {
-        self.serial.room()
+        self.keyboard.room()
     }
 
     /// Moves what there is, with at most one read.
     pub fn pump(&mut self) -> Wait {
         // Reset before the port is asked for room, so that room found later wakes us.
-        let _ = self.serial.room().read();
+        let _ = self.keyboard.room().read();
         if self.rest.is_empty() && !self.ended {
             self.read();
         }
         let taken = match self.ended {
-            true => self.serial.enqueue_last(&self.rest),
-            false => self.serial.enqueue(&self.rest),
+            true => self.keyboard.enqueue_last(&self.rest),
+            false => self.keyboard.enqueue(&self.rest),
         };
         self.rest.drain(..taken);
         match (self.rest.is_empty(), self.ended) {

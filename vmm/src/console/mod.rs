@@ -4,6 +4,6 @@ mod input;
 mod output;
 mod terminal;
 
-pub use input::{Input, Wait};
+pub use input::{CTRL_D, Input, Keyboard, Wait};
 pub use output::Output;
 pub use terminal::{CharacterMode, restore_terminal};

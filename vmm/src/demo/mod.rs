@@ -28,6 +28,7 @@ use crate::guest;
 use crate::output_file::{OutputFile, Outputs};
 use crate::panics;
 use crate::power::{Power, Stop};
+use crate::processor::Accel;
 use crate::screen::Screen;
 use disk::DemoDisk;
 use protocol::PathResult;
@@ -70,6 +71,8 @@ pub struct Options {
     pub memory: u64,
     /// How long the guest may take.
     pub timeout: Option<Duration>,
+    /// Who lends the processor; none: whoever is there.
+    pub accel: Option<Accel>,
 }
 
 impl Options {
@@ -188,6 +191,7 @@ fn machine(options: &Options, disk: &DemoDisk) -> MachineConfig {
             ..DiskSpec::of(disk.image())
         }],
         trace: options.trace.is_some(),
+        accel: options.accel,
     }
 }
 
@@ -256,6 +260,7 @@ mod tests {
             trace: None,
             memory: 128 << 20,
             timeout: None,
+            accel: None,
         };
         assert_eq!(plain.cmdline(), "init=demo /dev/vdb");
         assert!(PATHS.iter().all(|path| plain.selects(path)));

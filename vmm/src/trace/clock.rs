@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code)]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use iolite_devices::trace;
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry};
@@ -31,6 +31,14 @@ pub struct Offset {
 }
 
 impl Offset {
+    /// QEMU counts the host's ticks, from an instant that it does not tell.
+    pub fn of_qemu() -> Offset {
+        Offset {
+            ticks: None,
+            found: "QEMU lends the processor: its counter begins when nobody knows".into(),
+        }
+    }
+
     fn unknown(why: impl Into<String>) -> Offset {
         let found = why.into();
         log::warn!("the guest's half of the trace is left out: {found}");
@@ -130,6 +138,11 @@ impl Start {
             ticks: trace::now(),
             instant: Instant::now(),
         }
+    }
+
+    /// How long ago that was.
+    pub fn elapsed(&self) -> Duration {
+        self.instant.elapsed()
     }
 
     /// What lies between the beginning and now gives the scale.

@@ -24,6 +24,7 @@ use crate::guest;
 use crate::loader::Image;
 use crate::output_file::Outputs;
 use crate::power::{Power, Stop};
+use crate::processor::Accel;
 use crate::screen::Screen;
 use marks::{MarkedConsole, Marks};
 
@@ -130,7 +131,7 @@ fn run_guest(options: &Options, disk: PathBuf, marks: &Arc<Mutex<Marks>>) -> Res
     let machine = builder::build(&machine(options, disk), console, power)?;
     let stats = machine
         .vcpu_stats()
-        .map_err(Error::host("KVM has no statistics (Linux 5.14 has)"))?;
+        .ok_or_else(|| Error::Bench("KVM has no statistics (Linux 5.14 has)".into()))?;
     marks
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -148,6 +149,7 @@ fn machine(options: &Options, disk: PathBuf) -> MachineConfig {
     };
     MachineConfig {
         trace: false,
+        accel: Some(Accel::Kvm),
         memory: MEMORY_BYTES,
         kernel,
         initrd: None,

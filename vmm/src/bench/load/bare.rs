@@ -20,6 +20,7 @@ use crate::config::MachineConfig;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::power::Power;
+use crate::processor::Accel;
 use crate::{console, guest};
 
 /// Guest memory in bytes, as `iolite run` has it.
@@ -48,6 +49,7 @@ pub fn run(disk: &Path, direct: bool) -> Result<ExitCode, Error> {
         system: Some(guest::SYSTEM),
         disks: Vec::new(),
         trace: false,
+        accel: Some(Accel::Kvm),
     };
     let power = Arc::new(Power::new().map_err(Error::host("cannot make an eventfd"))?);
     let output = console::Output::new(power.clone()).map_err(Error::host("cannot use stdout"))?;

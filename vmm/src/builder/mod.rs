@@ -1,4 +1,6 @@
-//! The only place where the parts of a machine are joined.
+//! The only place where the parts of a machine are joined; a machine of QEMU's in `lent`.
+
+mod lent;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -33,10 +35,11 @@ use crate::kvm::KvmError;
 use crate::loader::{self, Image, LoaderError};
 use crate::memory::CMDLINE_BYTES;
 use crate::power::Power;
+use crate::processor::{self, Native, Processor};
 use crate::screen::size;
 use crate::vcpu::Vcpu;
 use crate::vm::{Disk, Machine};
-use crate::{irq, kvm, memory, trace};
+use crate::{irq, memory, trace};
 
 /// What a machine is to have, or to lack, that a configuration does not say.
 #[derive(Default)]
@@ -81,9 +84,10 @@ pub fn build_with(
     let cmdline = cmdline(config, windows)?;
     let initrd = config.initrd.as_ref();
     let boot = loader::load(&memory, config.memory, &config.kernel, initrd, &cmdline)?;
-
-    let kvm = kvm::open()?;
-    let vm = kvm::create_vm(&kvm, &memory)?;
+    let Some((kvm, vm)) = processor::kvm(config.accel, &memory)? else {
+        // QEMU loads the kernel itself; that it can be loaded is known now.
+        return lent::build(config, backends, console, power, extras);
+    };
     let mut ports = Bus::new();
     let serial = Arc::new(
         Serial::new(console, Arc::new(irq::line(&vm, COM1_IRQ)?))
@@ -120,12 +124,15 @@ pub fn build_with(
         ports: Arc::new(ports),
         mmio: Arc::new(mmio),
     };
-    Ok(Machine {
+    let native = Native {
         vcpu,
-        disks,
         vm,
         buses,
         serial,
+    };
+    Ok(Machine {
+        processor: Processor::Kvm(Box::new(native)),
+        disks,
         power,
         memory,
         parts,
