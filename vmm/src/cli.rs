@@ -262,7 +262,7 @@ impl Cli {
     fn execute(self, started: Instant) -> Result<ExitCode, Error> {
         logging::start(self.verbose)?;
         match self.command {
-            None => demo::run(&Demo::default().options(), started),
+            None => demo::run(&Demo::of_the_environment().options(), started),
             Some(Command::Demo(demo)) => demo::run(&demo.options(), started),
             Some(Command::Run(run)) => run.execute(),
             Some(Command::Serve(serve)) => serve.execute(),
@@ -293,6 +293,14 @@ impl Default for Demo {
 }
 
 impl Demo {
+    /// Without options, but for what the environment says.
+    fn of_the_environment() -> Demo {
+        match Cli::parse_from(["iolite", "demo"]).command {
+            Some(Command::Demo(demo)) => demo,
+            _ => Demo::default(),
+        }
+    }
+
     fn options(self) -> demo::Options {
         demo::Options {
             disk: self.disk,
