@@ -31,6 +31,8 @@ mod emulated;
 mod ends;
 #[path = "whole_vm/files.rs"]
 mod files;
+#[path = "whole_vm/lent.rs"]
+mod lent;
 #[path = "whole_vm/log.rs"]
 mod log;
 #[path = "whole_vm/memory.rs"]
@@ -70,6 +72,7 @@ fn main() {
         ends::tests(),
         files::tests(),
         console::tests(),
+        lent::tests(),
         log::tests(),
         memory::tests(),
         order::tests(),

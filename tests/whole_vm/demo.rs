@@ -135,7 +135,7 @@ fn failing_image() -> Outcome {
 }
 
 /// Every key of the schema, no other, and values that fit the disk.
-fn check(json: &str, size: usize, image: Option<&Image>, ended: &Ended) -> Outcome {
+pub fn check(json: &str, size: usize, image: Option<&Image>, ended: &Ended) -> Outcome {
     let results: Value = serde_json::from_str(json)?;
     keys(&results, &["schema", "disk", "paths"])?;
     ensure!(

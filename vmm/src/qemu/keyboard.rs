@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::mem;
 use std::process::ChildStdin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -31,6 +32,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     bytes: VecDeque<u8>,
+    /// Somebody has more than there was room for, and waits.
+    short: bool,
     /// Nothing more comes.
     ended: bool,
     /// The machine has ended.
@@ -67,8 +70,6 @@ impl Typed {
                 if stdin.write_all(&bytes).is_err() {
                     return;
                 }
-                // It is readable already if it is full.
-                let _ = shared.room.write(1);
             }
         };
         let thread = thread::Builder::new().name("typed".into()).spawn(write);
@@ -87,6 +88,7 @@ impl Typed {
         let mut state = self.0.lock();
         let taken = bytes.len().min(ROOM - state.bytes.len().min(ROOM));
         state.bytes.extend(&bytes[..taken]);
+        state.short = taken < bytes.len();
         state.ended |= ended && taken == bytes.len();
         self.0.changed.notify_all();
         taken
@@ -99,6 +101,10 @@ impl Shared {
         let mut state = self.lock();
         while !state.over {
             if !state.bytes.is_empty() {
+                if mem::take(&mut state.short) {
+                    // It is readable already if it is full.
+                    let _ = self.room.write(1);
+                }
                 return Some(state.bytes.drain(..).collect());
             }
             if !state.ended {
@@ -165,6 +171,10 @@ mod tests {
         assert_eq!(typed.enqueue(&[b'x'; ROOM + 1]), ROOM);
         assert_eq!(typed.enqueue_last(b"y"), 0);
         assert_eq!(typed.0.next().unwrap().len(), ROOM);
+        assert_eq!(typed.room().read().unwrap(), 1);
         assert_eq!(typed.enqueue_last(b"y"), 1);
+        // Nobody waits for room: who is told of it would read what has not been typed yet.
+        assert_eq!(typed.0.next().unwrap(), b"y");
+        assert!(typed.room().read().is_err());
     }
 }
