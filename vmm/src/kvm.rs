@@ -48,6 +48,21 @@ pub enum KvmError {
 }
 
 impl KvmError {
+    /// Is there no KVM here to use, whoever asks and when? Otherwise the host refused something.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        match self {
+            KvmError::Open(error) => {
+                matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+            }
+            KvmError::Call { .. } => false,
+            KvmError::Missing
+            | KvmError::Permission
+            | KvmError::Version(_)
+            | KvmError::Lacks(_) => true,
+        }
+    }
+
     /// For `map_err`: the call that does `what` failed.
     pub(crate) fn call(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
         move |errno| KvmError::Call {

@@ -44,12 +44,12 @@ pub fn kvm(accel: Option<Accel>, memory: &GuestMemoryMmap) -> Result<Option<(Kvm
     });
     match (vm, accel) {
         (Ok(vm), _) => Ok(Some(vm)),
-        (Err(error), Some(_)) => Err(error.into()),
-        (Err(error), None) if qemu::is_installed() => {
+        (Err(error), accel) if accel.is_some() || !error.is_absence() => Err(error.into()),
+        (Err(error), _) if qemu::is_installed() => {
             log::warn!("{error}; QEMU lends the processor instead (--accel qemu), and is slower");
             Ok(None)
         }
-        (Err(error), None) => Err(Error::NoProcessor(error)),
+        (Err(error), _) => Err(Error::NoProcessor(error)),
     }
 }
 
