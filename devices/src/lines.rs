@@ -2,7 +2,7 @@
 //!
 //! Whoever reads the log may be slow, or gone, and a line that is written waits for him. So nobody
 //! writes under a lock that a vCPU, a queue's thread or a drain may want: lines are composed there
-//! and come with the lock's [`Guard`], which writes them when it has let go.
+//! and come with the lock's `Guard`, which writes them when it has let go.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

@@ -77,7 +77,7 @@ impl Screen {
     /// Could everything be shown?
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub fn finish(&self) -> Result<(), Error> {
         self.failed().take().map_or(Ok(()), Err)
     }
