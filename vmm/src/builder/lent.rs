@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::loader::Image;
 use crate::power::Power;
 use crate::processor::Processor;
-use crate::qemu::{self, LOG, Lent, MAX_DISKS, Typed};
+use crate::qemu::{self, Lent, MAX_DISKS, Typed};
 use crate::screen::size;
 use crate::trace::clock::Start;
 use crate::vm::{Disk, Machine};
@@ -87,7 +87,6 @@ pub(super) fn build(
         cmdline: &cmdline(config, &watched),
         disks: sockets,
         monitor: inherits[0].as_raw_fd(),
-        log: directory.path().join(LOG),
     };
     let lent = Lent {
         command: command.command(),

@@ -10,7 +10,7 @@
 //!   process: its end is the machine's              exit port, reset
 //! ```
 //!
-//! [`command`] is QEMU's command line, [`process`] its life.
+//! `command` is QEMU's command line, `process` its life.
 
 mod command;
 mod keyboard;
@@ -21,7 +21,7 @@ use std::path::Path;
 
 pub use command::{MAX_DISKS, Machine};
 pub use keyboard::Typed;
-pub use process::{LOG, Lent, Running};
+pub use process::{Lent, Running};
 
 /// What is run.
 pub const PROGRAM: &str = "qemu-system-x86_64";

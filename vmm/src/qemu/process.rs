@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -37,7 +37,7 @@ pub struct Lent {
     pub command: Command,
     /// Descriptors that it is given.
     pub inherits: Vec<File>,
-    /// Where its log goes.
+    /// Where its files are.
     pub directory: TempDir,
     /// Our end of its monitor.
     pub monitor: UnixStream,
@@ -48,9 +48,6 @@ pub struct Lent {
     /// What is typed.
     pub typed: Typed,
 }
-
-/// The name of its log in its directory.
-pub const LOG: &str = "log";
 
 /// One that runs.
 pub struct Running {
@@ -96,7 +93,7 @@ impl Lent {
             self.typed.write_to(stdin)?;
         }
         let out = child.stdout.take().map(|out| copy(out, self.console));
-        let err = child.stderr.take().map(last_lines);
+        let err = child.stderr.take().map(hear);
         let (mut stoppers, mut servers) = (Vec::new(), Vec::new());
         for (name, mut server, socket) in self.servers {
             stoppers.push(server.stopper());
@@ -119,12 +116,11 @@ impl Lent {
                 .unwrap_or_else(PoisonError::into_inner)
                 .wait();
             let _ = out.map(JoinHandle::join);
-            let said = err.and_then(|err| err.join().ok()).unwrap_or_default();
-            let log = fs::read_to_string(directory.path().join(LOG)).unwrap_or_default();
+            drop(directory);
+            let heard = err.and_then(|err| err.join().ok()).unwrap_or_default();
             let end = End {
                 started: has_spoken(&monitor),
-                faulted: log.contains(TRIPLE_FAULT),
-                said,
+                heard,
             };
             match status {
                 Ok(status) => power.stop(end.stop(status)),
@@ -164,15 +160,23 @@ impl Running {
 struct End {
     /// It got as far as to run a machine.
     started: bool,
+    heard: Heard,
+}
+
+/// What QEMU has said on stderr.
+#[derive(Default)]
+struct Heard {
+    /// Its log tells of a triple fault.
     faulted: bool,
-    said: String,
+    /// The last of its own lines.
+    last: VecDeque<String>,
 }
 
 impl End {
     fn stop(self, status: ExitStatus) -> Stop {
         let host = |what: String| Stop::Crash(Crash::Host(what));
         match (status.code(), self.started) {
-            (Some(0), true) if self.faulted => Stop::Crash(Crash::TripleFault(None)),
+            (Some(0), true) if self.heard.faulted => Stop::Crash(Crash::TripleFault(None)),
             (Some(0), true) => Stop::Reset,
             // The exit port: twice the value, and one. microvm has no line to end a machine by, so a
             // kernel that ends well says 0 there.
@@ -180,7 +184,7 @@ impl End {
             (Some(code), true) if code % 2 == 1 => Stop::ExitPort(code.cast_unsigned() / 2),
             (Some(_), _) => host(format!(
                 "QEMU does not run the machine: {}; iolite needs QEMU 7.2 or later",
-                self.said
+                Vec::from(self.heard.last).join("; ")
             )),
             (None, _) => host(format!(
                 "QEMU was ended by signal {}",
@@ -219,18 +223,23 @@ fn copy(mut from: impl Read + Send + 'static, mut to: Box<dyn Write + Send>) -> 
     }))
 }
 
-/// The last lines of a stream, without QEMU's name before them.
-fn last_lines(from: impl Read + Send + 'static) -> JoinHandle<String> {
+/// Listens until it ends. Its name begins its own lines; the others are its log, of which a guest can
+/// make as much as it likes.
+fn hear(from: impl Read + Send + 'static) -> JoinHandle<Heard> {
+    let own = format!("{PROGRAM}: ");
     thread::spawn(panics::telling(move || {
-        let mut last = VecDeque::new();
+        let mut heard = Heard::default();
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            log::debug!("qemu: {line}");
-            last.push_back(line.trim_start_matches(&format!("{PROGRAM}: ")).to_owned());
-            if last.len() > LAST_LINES {
-                last.pop_front();
+            heard.faulted |= line == TRIPLE_FAULT;
+            if let Some(line) = line.strip_prefix(&own) {
+                log::debug!("qemu: {line}");
+                heard.last.push_back(line.to_owned());
+                if heard.last.len() > LAST_LINES {
+                    heard.last.pop_front();
+                }
             }
         }
-        Vec::from(last).join("; ")
+        heard
     }))
 }
 
@@ -239,13 +248,20 @@ mod tests {
     use super::*;
 
     fn stop(raw: i32, started: bool, faulted: bool) -> Stop {
-        let said = "no such machine".to_owned();
-        End {
-            started,
-            faulted,
-            said,
+        let last = VecDeque::from(["no such machine".to_owned()]);
+        let heard = Heard { faulted, last };
+        End { started, heard }.stop(ExitStatus::from_raw(raw))
+    }
+
+    #[test]
+    fn its_own_lines_and_a_triple_fault_are_heard_and_little_is_kept() {
+        let mut said = "EAX=0\n".repeat(1000) + "Triple fault\n";
+        for number in 0..9 {
+            said += &format!("{PROGRAM}: {number}\nEIP=1\n");
         }
-        .stop(ExitStatus::from_raw(raw))
+        let heard = hear(std::io::Cursor::new(said)).join().unwrap();
+        assert!(heard.faulted);
+        assert_eq!(heard.last, ["5", "6", "7", "8"]);
     }
 
     #[test]
