@@ -20,6 +20,10 @@ const ROOM: usize = 4096;
 /// whoever may read.
 const END_AGAIN: Duration = Duration::from_millis(100);
 
+/// A kernel that sets its serial port up loses what has arrived before. So what is typed waits for the
+/// first byte of the guest's console, or this long if it is a silent one.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// What has been typed.
 pub struct Typed(Arc<Shared>);
 
@@ -32,6 +36,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     bytes: VecDeque<u8>,
+    /// The guest has spoken.
+    spoken: bool,
     /// Somebody has more than there was room for, and waits.
     short: bool,
     /// Nothing more comes.
@@ -65,6 +71,7 @@ impl Typed {
     pub fn write_to(&self, mut stdin: ChildStdin) -> Result<(), Error> {
         let shared = Arc::clone(&self.0);
         let write = move || {
+            shared.wait_for_the_guest();
             while let Some(bytes) = shared.next() {
                 // QEMU has gone: nobody reads any more.
                 if stdin.write_all(&bytes).is_err() {
@@ -76,6 +83,12 @@ impl Typed {
         thread
             .map(drop)
             .map_err(Error::host("cannot start a thread"))
+    }
+
+    /// The guest has its serial port.
+    pub fn guest_has_spoken(&self) {
+        self.0.lock().spoken = true;
+        self.0.changed.notify_all();
     }
 
     /// Nobody types any more, and nobody reads.
@@ -96,6 +109,13 @@ impl Typed {
 }
 
 impl Shared {
+    fn wait_for_the_guest(&self) {
+        let silent = |state: &mut State| !state.spoken && !state.over;
+        let _ = self
+            .changed
+            .wait_timeout_while(self.lock(), SILENCE, silent);
+    }
+
     /// Waits for what is to be written; none at the end.
     fn next(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
@@ -156,6 +176,7 @@ mod tests {
             .spawn()
             .unwrap();
         typed.write_to(cat.stdin.take().unwrap()).unwrap();
+        typed.guest_has_spoken();
         assert_eq!(typed.enqueue(b"typed"), 5);
         assert_eq!(typed.enqueue_last(b"!"), 1);
         let mut read = Vec::new();

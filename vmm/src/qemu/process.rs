@@ -92,7 +92,11 @@ impl Lent {
         if let Some(stdin) = child.stdin.take() {
             self.typed.write_to(stdin)?;
         }
-        let out = child.stdout.take().map(|out| copy(out, self.console));
+        let typed = self.typed.share();
+        let out = child
+            .stdout
+            .take()
+            .map(|out| copy(out, self.console, typed));
         let err = child.stderr.take().map(hear);
         let (mut stoppers, mut servers) = (Vec::new(), Vec::new());
         for (name, mut server, socket) in self.servers {
@@ -212,10 +216,15 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 /// Copies the guest's console. It ends with QEMU, or with whoever reads.
-fn copy(mut from: impl Read + Send + 'static, mut to: Box<dyn Write + Send>) -> JoinHandle<()> {
+fn copy(
+    mut from: impl Read + Send + 'static,
+    mut to: Box<dyn Write + Send>,
+    typed: Typed,
+) -> JoinHandle<()> {
     thread::spawn(panics::telling(move || {
         let mut bytes = [0; 4096];
         while let Ok(len @ 1..) = from.read(&mut bytes) {
+            typed.guest_has_spoken();
             if to.write_all(&bytes[..len]).is_err() {
                 return;
             }
