@@ -47,6 +47,7 @@ const DEFAULT_INIT: &str = "sh";
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(start_info: u64) -> ! {
+    arch::serial::start();
     println!("iolite: guest kernel {}", env!("CARGO_PKG_VERSION"));
     let boot = Boot::read(start_info);
     start_memory(&boot);

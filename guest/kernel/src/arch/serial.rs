@@ -17,10 +17,14 @@ const LINES_ON: u8 = 0x0b;
 const DATA_READY: u8 = 1;
 const CARRIER: u8 = 0x80;
 
-/// Turns interrupts for input on.
-pub fn enable_input() {
+/// Turns the FIFO on, which loses what has arrived: to be done before anybody is answered.
+pub fn start() {
     cpu::write_port(FIFO_CONTROL, FIFO_ON_AND_CLEARED);
     cpu::write_port(MODEM_CONTROL, LINES_ON);
+}
+
+/// Turns interrupts for input on; one comes for what has arrived already.
+pub fn enable_input() {
     cpu::write_port(INTERRUPT_ENABLE, RECEIVED_DATA_AVAILABLE);
 }
 
