@@ -4,7 +4,6 @@
 //! chosen. The iothread polls as long as QEMU lets it by default (poll-max-ns=32768). Or the disk is
 //! ours, served by another process (`iolite serve`).
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
@@ -19,18 +18,11 @@ use crate::config::path_item;
 use crate::error::Error;
 use crate::guest;
 use crate::loader::Image;
+use crate::qemu::PROGRAM;
 use iolite_guest_core::bench::Cell;
 
-/// What is run.
-pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The name of its vCPU's thread, given debug-threads=on.
 const VCPU: &str = "CPU 0/KVM";
-
-/// Is it in PATH?
-pub fn is_installed() -> bool {
-    env::var_os("PATH")
-        .is_some_and(|paths| env::split_paths(&paths).any(|path| path.join(PROGRAM).is_file()))
-}
 
 /// A machine, the files that it has open by their names, and who serves its disk.
 struct Qemu {

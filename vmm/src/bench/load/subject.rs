@@ -129,7 +129,7 @@ pub fn all(options: &Options) -> Result<Vec<Subject>, Error> {
                 Subject::HostThreads,
                 Subject::HostMapping,
             ],
-            Against::Qemu | Against::Serve if !qemu::is_installed() => {
+            Against::Qemu | Against::Serve if !crate::qemu::is_installed() => {
                 return Err(no_qemu(*against));
             }
             Against::Qemu => ["threads", "io_uring"].map(Subject::Qemu).to_vec(),
@@ -166,7 +166,7 @@ fn comma(keys: &str) -> &'static str {
 }
 
 fn no_qemu(against: Against) -> Error {
-    let (program, against) = (qemu::PROGRAM, against.to_possible_value());
+    let (program, against) = (crate::qemu::PROGRAM, against.to_possible_value());
     let against = against.map_or_else(String::new, |value| value.get_name().to_owned());
     Error::Bench(format!(
         "--against {against} needs {program} in PATH (Debian: apt-get install qemu-system-x86)"
